@@ -1,0 +1,222 @@
+"""``HasteConfig``: what is merged, how carefully, and in which layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Self
+
+from haste_compiler.errors import ConfigError
+
+MAX_HYPERPLANES = 30
+"""Most hyperplanes that a code can hold: its bits fit a positive int32."""
+
+MAX_PATCH_SIZE = 64
+_MERGES = ("mean", "projection")
+_SKIPS = ("none", "zeros", "flat")
+
+
+@dataclass(frozen=True, eq=False)
+class HasteConfig:
+    """How the convolutions of a network are turned into HASTE convolutions. Immutable, hashable, JSON-able.
+
+    Attributes:
+        enabled: False compiles the same network dense.
+        num_hyperplanes: hyperplanes in use, that is bits of a channel's code (1 to 30). More planes merge less.
+        patch_size: side of a patch in output pixels, or ``(height, width)`` (1 to 64). A patch larger than the
+            output plane is cut to it.
+        merge: "mean" (the published rule: a group becomes its mean) or "projection" (each member keeps a
+            coefficient on the group's sum).
+        tolerance: a channel whose predicted damage exceeds this times the patch's rms is computed exactly (finite,
+            at least 0); None turns the check off.
+        skip: channels dropped before grouping: "none", "zeros" (windows that are all zero) or "flat" (also windows
+            that are nearly constant; their mean is carried exactly).
+        flat_tolerance: how far from constant a flat window may be, times the patch's rms (finite, at least 0).
+        seed: seed of the hyperplanes (0 to 2^31 - 1), combined with each layer's name.
+        min_channels: a convolution with fewer input channels per group stays dense (at least 1).
+        layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
+            there, e.g. ``{"layer1.*": {"tolerance": 0.2}, "fc": {"enabled": False}}``. Later entries win.
+
+    Raises:
+        ConfigError: a value is out of range, of the wrong type, or an override names an unknown field.
+    """
+
+    enabled: bool = True
+    num_hyperplanes: int = 10
+    patch_size: int | tuple[int, int] = 8
+    merge: Literal["mean", "projection"] = "projection"
+    tolerance: float | None = 0.4
+    skip: Literal["none", "zeros", "flat"] = "flat"
+    flat_tolerance: float = 0.2
+    seed: int = 0
+    min_channels: int = 8
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field and bring numbers and overrides into their plain form."""
+        if not isinstance(self.enabled, bool):
+            raise ConfigError(f"enabled must be True or False, not {self.enabled!r}")
+        self._set("num_hyperplanes", _integer("num_hyperplanes", self.num_hyperplanes, 1, MAX_HYPERPLANES))
+        self._set("patch_size", _patch_size(self.patch_size))
+        _choice("merge", self.merge, _MERGES)
+        if self.tolerance is not None:
+            self._set("tolerance", _non_negative("tolerance", self.tolerance, " (None turns it off)"))
+        _choice("skip", self.skip, _SKIPS)
+        self._set("flat_tolerance", _non_negative("flat_tolerance", self.flat_tolerance))
+        self._set("seed", _integer("seed", self.seed, 0, 2**31 - 1))
+        self._set("min_channels", _integer("min_channels", self.min_channels, 1, 2**31 - 1))
+        self._set("layers", self._checked_layers())
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The published method and nothing else: mean, 14 planes, patch 8, no tolerance, nothing skipped."""
+        return cls(num_hyperplanes=14, patch_size=8, merge="mean", tolerance=None, skip="none")
+
+    @classmethod
+    def exact(cls) -> Self:
+        """Save only what changes nothing: projection with tolerance 0, and windows that are all zero skipped."""
+        return cls(merge="projection", tolerance=0.0, skip="zeros")
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """The patch's (height, width) in output pixels."""
+        return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            ConfigError: an unknown field or a value out of range.
+        """
+        _check_field_names(changes, _FIELDS)
+        return dataclasses.replace(self, **changes)
+
+    def for_layer(self, name: str) -> Self:
+        """Return one layer's configuration: the overrides that match ``name`` applied in order, ``layers`` empty."""
+        changes: dict[str, Any] = {"layers": {}}
+        for pattern, override in self.layers.items():
+            if _matches(pattern, name):
+                changes.update(override)
+        return dataclasses.replace(self, **changes)
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Check that every key of ``layers`` matches one of the layers called ``names``.
+
+        Raises:
+            ConfigError: a key matches nothing; the message names it and the closest layers.
+        """
+        known = list(names)
+        for pattern in self.layers:
+            if any(_matches(pattern, name) for name in known):
+                continue
+            close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
+            hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+            raise ConfigError(f"layers: {pattern!r} matches none of the {len(known)} eligible layers{hint}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold; ``from_dict`` reads it back."""
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        fields["layers"] = {pattern: dict(override) for pattern, override in self.layers.items()}
+        return _lists(fields)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a configuration from a dictionary as ``to_dict`` returns it; missing fields take their defaults.
+
+        Raises:
+            ConfigError: ``fields`` is no mapping, names an unknown field or holds a value out of range.
+        """
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"a configuration is a mapping of fields, not {type(fields).__name__}")
+        _check_field_names(fields, _FIELDS)
+        return cls(**fields)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every field is, and the overrides come in the same order (later ones win)."""
+        if not isinstance(other, HasteConfig):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """Hash of every field; overrides count in order."""
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        plain = tuple(getattr(self, name) for name in _FIELDS if name != "layers")
+        return (*plain, tuple((pattern, tuple(sorted(o.items()))) for pattern, o in self.layers.items()))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _checked_layers(self) -> dict[str, dict[str, Any]]:
+        if not isinstance(self.layers, Mapping):
+            raise ConfigError(f"layers must map layer names to overrides, not {self.layers!r}")
+        checked = {}
+        for pattern, override in self.layers.items():
+            if not isinstance(pattern, str) or not isinstance(override, Mapping):
+                raise ConfigError(f"layers must map a name to a mapping of fields, not {pattern!r} to {override!r}")
+            _check_field_names(override, _FIELDS[:-1], f"layers[{pattern!r}]: ")
+            try:
+                alone = HasteConfig(**override)
+            except ConfigError as error:
+                raise ConfigError(f"layers[{pattern!r}]: {error}") from None
+            checked[pattern] = {name: getattr(alone, name) for name in override}
+        return checked
+
+
+_FIELDS = tuple(item.name for item in dataclasses.fields(HasteConfig))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return pattern == name or fnmatchcase(name, pattern)
+
+
+def _check_field_names(given: Iterable[Any], known: tuple[str, ...], where: str = "") -> None:
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(known)}"
+            raise ConfigError(f"{where}unknown field {name!r}{hint}")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ConfigError(f"{name} must be an integer, not {value!r}")
+    number = int(value.__index__())
+    if not low <= number <= high:
+        raise ConfigError(f"{name} must be between {low} and {high}, not {number}")
+    return number
+
+
+def _non_negative(name: str, value: Any, hint: str = "") -> float:
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise ConfigError(f"{name} must be a number{hint}, not {value!r}")
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ConfigError(f"{name} must be finite and at least 0{hint}, not {number}")
+    return number
+
+
+def _patch_size(value: Any) -> int | tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ConfigError(f"patch_size must be an integer or (height, width), not {value!r}")
+        height, width = (_integer("patch_size", side, 1, MAX_PATCH_SIZE) for side in value)
+        return height, width
+    return _integer("patch_size", value, 1, MAX_PATCH_SIZE)
+
+
+def _choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+
+
+def _lists(value: Any) -> Any:
+    """``value`` with tuples as lists, as JSON reads them back."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

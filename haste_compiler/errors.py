@@ -1,0 +1,31 @@
+"""The errors that the package raises, one class for each thing that a user can act on."""
+
+from __future__ import annotations
+
+
+class HasteError(Exception):
+    """Base of every error that haste_compiler raises on purpose."""
+
+
+class ConfigError(HasteError, ValueError):
+    """A configuration value is out of range, unknown, or a layer pattern matches no layer."""
+
+
+class CaptureError(HasteError):
+    """``torch.export`` could not capture the model as one graph."""
+
+
+class UnsupportedOperatorError(HasteError):
+    """The model uses an operator that cannot be lowered; the message names it and the layer it came from."""
+
+
+class InputError(HasteError, ValueError):
+    """A tensor given at call time has a wrong dtype, rank, shape or device."""
+
+
+class TargetError(HasteError, ValueError):
+    """The compilation target is unknown, or this machine cannot build for it."""
+
+
+class ValidationError(HasteError, AssertionError):
+    """The compiled model differs from the reference by more than was allowed."""

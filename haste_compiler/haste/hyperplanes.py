@@ -1,0 +1,32 @@
+"""The sparse ternary hyperplanes that channels are hashed with."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from haste_compiler.config import MAX_HYPERPLANES
+
+
+def draw_hyperplanes(window_pixels: int, seed: int, layer_name: str) -> Tensor:
+    """Draw a layer's hyperplanes: entries +1, 0, -1 with probability 1/6, 2/3, 1/6.
+
+    The draw depends on the arguments alone. As many are drawn as a code can hold; the first ones are those in use, so
+    that their number can change between two calls. A plane of zeros would tell nothing apart and is drawn again.
+
+    Args:
+        window_pixels: input pixels of one window, at least 1.
+        seed: the configuration's seed.
+        layer_name: the layer's qualified name; layers with different names get different planes.
+
+    Returns:
+        float32 (MAX_HYPERPLANES, window_pixels).
+    """
+    generator = torch.Generator().manual_seed((seed << 32 | zlib.crc32(layer_name.encode())) % 2**63)
+    planes = torch.zeros(MAX_HYPERPLANES, window_pixels)
+    while bool((blank := (planes == 0).all(dim=1)).any()):
+        faces = torch.randint(0, 6, (int(blank.sum()), window_pixels), generator=generator)
+        planes[blank] = (faces == 0).float() - (faces == 1).float()
+    return planes

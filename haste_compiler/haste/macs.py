@@ -1,0 +1,130 @@
+"""Counting the multiply-adds that a HASTE convolution does, every overhead included."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor
+
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.haste.merging import group_sizes
+
+
+@dataclass(frozen=True)
+class MacCount:
+    """Multiply-adds of one layer on one batch, by what they are spent on; counts add up with ``+``.
+
+    Attributes:
+        dense: what the plain convolution takes; not part of what is spent.
+        hashing: windows times the non-zero entries of the hyperplanes, a third of them.
+        centring: means over the channels.
+        norms: window norms, where a tolerance or skipping needs them.
+        coefficients: products of members and groups for their coefficients, and members' residuals.
+        merge_inputs: adding up windows.
+        merge_filters: adding up filters.
+        convolution: the convolution with the channels that are left.
+        means: adding the means of dropped flat channels to the output.
+    """
+
+    dense: int = 0
+    hashing: int = 0
+    centring: int = 0
+    norms: int = 0
+    coefficients: int = 0
+    merge_inputs: int = 0
+    merge_filters: int = 0
+    convolution: int = 0
+    means: int = 0
+
+    @property
+    def spent(self) -> int:
+        """All multiply-adds done."""
+        return sum(astuple(self)[1:])
+
+    @property
+    def reduction(self) -> float:
+        """Net part of the dense multiply-adds that is saved: at most 1, negative where the overhead is larger."""
+        return 1 - self.spent / self.dense if self.dense else 0.0
+
+    def __add__(self, other: MacCount) -> MacCount:
+        """Sum of two layers, or of two batches."""
+        return MacCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def count_channels(slot: Tensor, offset: Tensor, groups: int) -> Tensor:
+    """Count what became of the channels of each patch and convolution group.
+
+    A dropped channel that carries a mean of exactly 0 is counted as zero.
+
+    Args:
+        slot: integer (N, PH, PW, C), see ``Groups``.
+        offset: float (N, PH, PW, C), see ``Groups``.
+        groups: convolution groups G.
+
+    Returns:
+        int64 (N, PH, PW, G, 5): channels alone, groups of at least two, channels in those groups, zero channels, flat
+        channels.
+    """
+    sizes = group_sizes(slot.flatten(0, 2)).view(slot.shape)
+    merged = sizes >= 2
+    dropped, carried = slot < 0, offset != 0
+    kinds = (sizes == 1, merged, sizes * merged, dropped & ~carried, dropped & carried)
+    return torch.stack([kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds], dim=-1)
+
+
+def count_macs(
+    geometry: ConvGeometry,
+    counts: Tensor,
+    num_hyperplanes: int,
+    merge: str,
+    tolerance_on: bool,
+    skip: str,
+) -> MacCount:
+    """Count the multiply-adds of one layer.
+
+    With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
+    hashing C q L / 3, centring C q, norms C q, coefficients 2 q a member (and q for its residual), merging inputs q a
+    member, merging filters K kh kw for each channel merged into another, convolution K kh kw o a channel left, and K
+    for each carried mean. Where a patch reads padding, means depend on the output pixel: flat channels are then merged
+    like any others, K kh kw each, and convolved as one channel.
+
+    Args:
+        geometry: of the convolution, with its output channels.
+        counts: integer (N, PH, PW, G, 5) as from ``count_channels``.
+        num_hyperplanes: hyperplanes in use.
+        merge: "mean" or "projection".
+        tolerance_on: whether channels can leave their group.
+        skip: "none", "zeros" or "flat".
+    """
+    counts = torch.as_tensor(counts).long().cpu()
+    images, rows, columns = counts.shape[:3]
+    pixels = geometry.window_pixels
+    filters = geometry.out_channels // geometry.groups * geometry.taps
+    outputs, reads_padding = _patches(geometry)
+    alone, merged, members, _, flat = counts.unbind(dim=-1)
+    windows = images * rows * columns * geometry.in_channels * pixels
+    inside = flat * (filters // geometry.taps)
+    across_edge = flat * filters + (flat > 0) * filters * outputs
+    products = 2 * int(members.sum()) if merge == "projection" else 0
+    residuals = int(members.sum()) if tolerance_on else 0
+    return MacCount(
+        dense=images * geometry.dense_macs,
+        hashing=windows * num_hyperplanes // 3,
+        centring=windows,
+        norms=windows if tolerance_on or skip != "none" else 0,
+        coefficients=pixels * (products + residuals),
+        merge_inputs=pixels * int(members.sum()),
+        merge_filters=filters * int((members - merged).sum()),
+        convolution=filters * int(((alone + merged) * outputs).sum()),
+        means=int(torch.where(reads_padding, across_edge, inside).sum()),
+    )
+
+
+def _patches(geometry: ConvGeometry) -> tuple[Tensor, Tensor]:
+    """Output pixels of each patch, and whether it reads padding: (PH, PW, 1) each."""
+    rows, columns = geometry.patch_grid
+    grid = [(row, column) for row in range(rows) for column in range(columns)]
+    sizes = [geometry.patch_outputs(*patch) for patch in grid]
+    outputs = torch.tensor([height * width for height, width in sizes]).view(rows, columns, 1)
+    return outputs, torch.tensor([geometry.reads_padding(*patch) for patch in grid]).view(rows, columns, 1)

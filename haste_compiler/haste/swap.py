@@ -1,0 +1,45 @@
+"""Replacing the convolutions of a model in plain PyTorch, without compiling it."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.haste.module import HasteConv2d
+
+
+def is_eligible(conv: nn.Conv2d, config: HasteConfig) -> bool:
+    """Whether a convolution can be merged: not depthwise, and ``min_channels`` input channels per group or more."""
+    per_group = conv.in_channels // conv.groups
+    return config.enabled and per_group > 1 and per_group >= config.min_channels
+
+
+def swap_convs(model: nn.Module, config: HasteConfig | None = None) -> nn.Module:
+    """Return a copy of a model in which every eligible ``nn.Conv2d`` is a ``HasteConv2d``.
+
+    Args:
+        model: any module; left as it is. A convolution that it uses in several places is replaced in all of them.
+        config: the default configuration if None; ``layers`` go by qualified module names.
+
+    Raises:
+        ConfigError: a key of ``config.layers`` matches no eligible convolution.
+    """
+    config = config or HasteConfig()
+    model = copy.deepcopy(model)
+    convs = {name: module for name, module in model.named_modules() if type(module) is nn.Conv2d}
+    able = config.replace(enabled=True, layers={})
+    config.check_layers(name for name, conv in convs.items() if is_eligible(conv, able))
+    replaced: dict[nn.Module, HasteConv2d] = {}
+    for name, conv in convs.items():
+        layer = config.for_layer(name)
+        if is_eligible(conv, layer):
+            replaced[conv] = HasteConv2d.from_conv(conv, layer, name)
+    if model in replaced:
+        return replaced[model]
+    for parent in list(model.modules()):
+        for key, child in parent.named_children():
+            if child in replaced:
+                parent.register_module(key, replaced[child])
+    return model
