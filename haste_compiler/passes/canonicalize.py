@@ -1,0 +1,326 @@
+"""One way to write each thing: no-ops dropped, constants computed, many spellings brought into one."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from haste_compiler.passes.graph import (
+    add_tensor,
+    argument,
+    finish,
+    get_tensor,
+    insert_call,
+    is_call,
+    is_constant,
+    is_tensor,
+    replace,
+    shape_of,
+)
+
+aten = torch.ops.aten
+
+
+def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
+    """Bring a captured graph into the plain form that the other passes and the code generator expect.
+
+    - Dropped: dropout, identity, clones, detaching, assertions, conversions to the same dtype, reshapes and pooling to
+      the same size.
+    - Computed: whatever depends on constants only.
+    - Several spellings of one operator become one: ``view`` -> ``reshape``, ``transpose`` and ``t`` -> ``permute``,
+      ``chunk`` and ``split`` -> ``slice``, ``unbind`` -> ``select``, ``hardtanh`` -> ``relu6`` or ``clamp``,
+      ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
+    """
+    for node in list(gm.graph.nodes):
+        if node.op != "call_function" or node._erased:
+            continue
+        if node.target in _CHECKS or _is_assertion(node):
+            gm.graph.erase_node(node)
+        elif _is_no_op(node):
+            source = node.args[0]
+            assert isinstance(source, fx.Node)
+            replace(node, source)
+        elif _is_computable(node):
+            _compute(gm, node)
+        elif node.target in _RULES:
+            with gm.graph.inserting_before(node):
+                _RULES[node.target](gm, node)
+    return finish(gm)
+
+
+_CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+_ALWAYS_NO_OPS = {
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+    aten.resolve_conj.default,
+    aten.resolve_neg.default,
+}
+_DROPOUTS = {
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+}
+_CONVERSIONS = {
+    aten.to.dtype,
+    aten.to.device,
+    aten.to.other,
+    aten.to.dtype_layout,
+    aten.type_as.default,
+    aten._to_copy.default,
+}
+_SAME_SHAPE_NO_OPS = {
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.expand.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    # Pooling to the size that is there already averages single pixels.
+    aten.adaptive_avg_pool2d.default,
+    aten.adaptive_max_pool2d.default,
+}
+
+
+def _is_assertion(node: fx.Node) -> bool:
+    return not node.users and "assert" in str(node.target)
+
+
+def _is_no_op(node: fx.Node) -> bool:
+    if not node.args or not is_tensor(node.args[0]) or not is_tensor(node):
+        return False
+    before, after = node.args[0].meta["val"], node.meta["val"]
+    if node.target in _DROPOUTS:
+        return not argument(node, 2, "train", False)
+    if node.target in _ALWAYS_NO_OPS:
+        return True
+    if node.target in _CONVERSIONS:
+        return before.dtype == after.dtype and before.device == after.device
+    return node.target in _SAME_SHAPE_NO_OPS and before.shape == after.shape
+
+
+def _is_computable(node: fx.Node) -> bool:
+    if not is_tensor(node) or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded in node.target.tags or node.target._schema.is_mutable:
+        return False
+    return bool(node.all_input_nodes) and all(is_constant(value) for value in node.all_input_nodes)
+
+
+def _compute(gm: fx.GraphModule, node: fx.Node) -> None:
+    assert callable(node.target)
+
+    def load(value: fx.Node) -> Tensor:
+        return get_tensor(gm, value)
+
+    with torch.no_grad():
+        value = node.target(*fx.map_arg(node.args, load), **fx.map_arg(node.kwargs, load))
+    with gm.graph.inserting_before(node):
+        constant = add_tensor(gm, f"{node.name}_value", value.clone(), node)
+    replace(node, constant)
+
+
+def _call(gm: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *args: Any) -> None:
+    replace(node, insert_call(gm, target, args, node))
+
+
+def _reshape(gm: fx.GraphModule, node: fx.Node) -> None:
+    # The shape is fixed: -1 is written out. A view may not be possible any more where a copy was dropped.
+    _call(gm, node, aten.reshape.default, node.args[0], list(shape_of(node)))
+
+
+def _transpose(gm: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    order = list(range(len(shape_of(source))))
+    first, second = (argument(node, 1, "dim0"), argument(node, 2, "dim1")) if len(node.args) > 1 else (0, 1)
+    if len(order) > 1:
+        order[first], order[second] = order[second], order[first]
+    _call(gm, node, aten.permute.default, source, order)
+
+
+def _permute(gm: fx.GraphModule, node: fx.Node) -> None:
+    source, rank = node.args[0], len(shape_of(node))
+    assert isinstance(source, fx.Node)
+    order = [dim % rank for dim in argument(node, 1, "dims")]
+    if order == list(range(rank)):
+        replace(node, source)
+    elif is_call(source, aten.permute.default):
+        inner = [dim % rank for dim in argument(source, 1, "dims")]
+        _call(gm, node, aten.permute.default, source.args[0], [inner[dim] for dim in order])
+    else:
+        _call(gm, node, aten.permute.default, source, order)
+
+
+def _pieces(node: fx.Node, size: int, dim: int) -> list[int]:
+    """Where the pieces of a ``chunk`` or a ``split`` end."""
+    ends, total = [], 0
+    for value in node.meta["val"]:
+        total += int(value.shape[dim])
+        ends.append(total)
+    assert total == size
+    return ends
+
+
+def _split(gm: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    users = list(node.users)
+    if not is_tensor(source) or not all(is_call(user, operator.getitem) for user in users):
+        return
+    dim = argument(node, 2, "dim", 0) % len(shape_of(source))
+    ends = _pieces(node, shape_of(source)[dim], dim)
+    for user in users:
+        index = user.args[1]
+        assert isinstance(index, int)
+        index %= len(ends)
+        start = ends[index - 1] if index else 0
+        _call(gm, user, aten.slice.Tensor, source, dim, start, ends[index])
+    gm.graph.erase_node(node)
+
+
+def _unbind(gm: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    users = list(node.users)
+    if not is_tensor(source) or not all(is_call(user, operator.getitem) for user in users):
+        return
+    dim = argument(node, 1, "dim", 0) % len(shape_of(source))
+    for user in users:
+        index = user.args[1]
+        assert isinstance(index, int)
+        _call(gm, user, aten.select.int, source, dim, index % shape_of(source)[dim])
+    gm.graph.erase_node(node)
+
+
+def _slice(gm: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    dim = argument(node, 1, "dim", 0) % len(shape_of(source))
+    size, step = shape_of(source)[dim], argument(node, 4, "step", 1)
+    start, end, _ = slice(argument(node, 2, "start"), argument(node, 3, "end")).indices(size)
+    if (start, end, step) == (0, size, 1):
+        replace(node, source)
+    else:
+        _call(gm, node, aten.slice.Tensor, source, dim, start, end, step)
+
+
+def _cat(gm: fx.GraphModule, node: fx.Node) -> None:
+    tensors, rank = list(argument(node, 0, "tensors")), len(shape_of(node))
+    if len(tensors) == 1:
+        replace(node, tensors[0])
+    elif all(len(shape_of(tensor)) == rank for tensor in tensors):
+        _call(gm, node, aten.cat.default, tensors, argument(node, 1, "dim", 0) % rank)
+
+
+def _mean(gm: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if argument(node, 3, "dtype") is not None:
+        return
+    rank = len(shape_of(source))
+    dims = argument(node, 1, "dim") if node.target is aten.mean.dim else None
+    dims = sorted(dim % rank for dim in dims) if dims else list(range(rank))
+    _call(gm, node, aten.mean.dim, source, dims, bool(argument(node, 2, "keepdim", False)))
+
+
+def _clamp(gm: fx.GraphModule, node: fx.Node) -> None:
+    low, high = argument(node, 1, "min"), argument(node, 2, "max")
+    _clamped(gm, node, low, high)
+
+
+def _clamp_min(gm: fx.GraphModule, node: fx.Node) -> None:
+    _clamped(gm, node, argument(node, 1, "min"), None)
+
+
+def _clamp_max(gm: fx.GraphModule, node: fx.Node) -> None:
+    _clamped(gm, node, None, argument(node, 1, "max"))
+
+
+def _hardtanh(gm: fx.GraphModule, node: fx.Node) -> None:
+    _clamped(gm, node, argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0))
+
+
+def _clamped(gm: fx.GraphModule, node: fx.Node, low: float | None, high: float | None) -> None:
+    # Whole numbers are clamped by other rules of type promotion.
+    if not node.meta["val"].dtype.is_floating_point:
+        return
+    low = None if low == -math.inf else low
+    high = None if high == math.inf else high
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    if (low, high) == (0, None):
+        _call(gm, node, aten.relu.default, source)
+    elif (low, high) == (0, 6):
+        _call(gm, node, aten.relu6.default, source)
+    elif (low, high) == (None, None):
+        replace(node, source)
+    else:
+        _call(gm, node, aten.clamp.default, source, low, high)
+
+
+def _mul(gm: fx.GraphModule, node: fx.Node) -> None:
+    for x, gate in (node.args, node.args[::-1]):
+        if is_call(gate, aten.sigmoid.default) and gate.args[0] is x:
+            _call(gm, node, aten.silu.default, x)
+            return
+
+
+def _native_batch_norm(gm: fx.GraphModule, node: fx.Node) -> None:
+    users = list(node.users)
+    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
+        return
+    x, weight, bias, mean, var, momentum, eps = node.args
+    for user in users:
+        _call(gm, user, aten.batch_norm.default, x, weight, bias, mean, var, False, momentum, eps, False)
+    gm.graph.erase_node(node)
+
+
+def _max_pool(gm: fx.GraphModule, node: fx.Node) -> None:
+    users = list(node.users)
+    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
+        return
+    for user in users:
+        _call(gm, user, aten.max_pool2d.default, *node.args)
+    gm.graph.erase_node(node)
+
+
+_RULES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
+    aten.view.default: _reshape,
+    aten._unsafe_view.default: _reshape,
+    aten.reshape.default: _reshape,
+    aten.view_as.default: _reshape,
+    aten.reshape_as.default: _reshape,
+    aten.unflatten.int: _reshape,
+    aten.transpose.int: _transpose,
+    aten.swapaxes.default: _transpose,
+    aten.t.default: _transpose,
+    aten.permute.default: _permute,
+    aten.chunk.default: _split,
+    aten.split.Tensor: _split,
+    aten.split.sizes: _split,
+    aten.split_with_sizes.default: _split,
+    aten.unbind.int: _unbind,
+    aten.slice.Tensor: _slice,
+    aten.cat.default: _cat,
+    aten.concat.default: _cat,
+    aten.concatenate.default: _cat,
+    aten.mean.dim: _mean,
+    aten.mean.default: _mean,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp_min,
+    aten.clamp_max.default: _clamp_max,
+    aten.hardtanh.default: _hardtanh,
+    aten.mul.Tensor: _mul,
+    aten._native_batch_norm_legit_no_training.default: _native_batch_norm,
+    aten.max_pool2d_with_indices.default: _max_pool,
+}

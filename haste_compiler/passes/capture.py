@@ -1,0 +1,220 @@
+"""Capture: a model becomes one FX graph of ATen operators that owns its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from haste_compiler.errors import CaptureError
+from haste_compiler.passes.functionalize import functionalize, is_simply_functional
+from haste_compiler.passes.graph import finish, set_tensor
+
+_CONVOLUTIONS = {
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv1d.padding,
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv3d.padding,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.convolution.default,
+}
+_LINEAR = torch.ops.aten.linear.default
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A captured model.
+
+    Attributes:
+        gm: the graph. ``gm(*inputs)`` returns what the model returns; its output node holds a flat tuple.
+        in_spec: structure of ``(args, kwargs)`` as ``torch.utils._pytree`` describes it.
+        out_spec: structure of what the model returns; its leaves are the output node's flat tuple.
+        name: the model's class.
+    """
+
+    gm: fx.GraphModule
+    in_spec: TreeSpec
+    out_spec: TreeSpec
+    name: str
+
+    def flatten_inputs(self, inputs: Sequence[Any]) -> list[Any]:
+        """The leaves of positional inputs, in the order of the graph's placeholders."""
+        leaves, _ = tree_flatten((tuple(inputs), {}))
+        return leaves
+
+    def unflatten_outputs(self, leaves: Sequence[Any]) -> Any:
+        """Rebuild what the model returns (tensor, tuple, list, dict, registered dataclass) from the flat outputs."""
+        return tree_unflatten(list(leaves), self.out_spec)
+
+
+def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = False) -> Captured:
+    """Capture a model, as it behaves in evaluation mode, by ``torch.export``.
+
+    The model is left as it was: a model in training mode is switched for the time of the capture only, and the graph
+    holds copies of its parameters and buffers. A model that changes its input in place is captured without that side
+    effect.
+
+    Every node has ``meta["val"]`` (a fake tensor: shape and dtype), every call ``meta["layer"]``: the qualified name of
+    the module that made it. Those of convolutions and linear layers are unique: a module called again gets "#2", "#3",
+    and a functional call is named after its node, such as "conv2d_3".
+
+    Args:
+        model: any module.
+        example_inputs: its positional arguments, tensors (or containers of tensors). Shapes and dtypes are fixed by them.
+        strict: capture through TorchDynamo's bytecode analysis, which checks more and is slower.
+
+    Raises:
+        CaptureError: the model cannot be exported, or it writes to its own buffers.
+    """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"capture takes a torch.nn.Module, not {type(model).__name__}")
+    name = type(model).__name__
+    if isinstance(example_inputs, Tensor) or not isinstance(example_inputs, Sequence):
+        raise CaptureError(f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}")
+    with torch.no_grad(), _evaluation_mode(model):
+        gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict)
+    _own_tensors(gm)
+    _name_layers(gm, model)
+    return Captured(finish(gm), in_spec, out_spec, name)
+
+
+def _export(model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
+    try:
+        with _quiet():
+            program = torch.export.export(model, inputs, strict=strict)
+            gm = program.module(check_guards=False)
+            if not is_simply_functional(gm):
+                # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
+                gm = program.run_decompositions({}).module(check_guards=False)
+    except Exception as error:
+        raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
+    assert isinstance(gm, fx.GraphModule)
+    functionalize(gm, name)
+    return gm, program.call_spec.in_spec, program.call_spec.out_spec
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    if model.training or any(training for _, training in modes):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch from printing the half-made graph of an export that fails: the exception says what matters."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """One sentence: the first cause of ``error`` and the line of the user's code that it comes from."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    first = chain[-1]
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    message = f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
+    torch_folder = str(Path(torch.__file__).parent)
+    here = str(Path(__file__).parent.parent)
+    places = [
+        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        for cause in chain
+        for frame in traceback.extract_tb(cause.__traceback__)
+        if not frame.filename.startswith((torch_folder, here, "<")) and frame.name == "forward"
+    ]
+    return f"{message.rstrip('.')} (at {places[-1]})" if places else message
+
+
+def _own_tensors(gm: fx.GraphModule) -> None:
+    """Give the graph copies of the tensors it reads, so that it shares nothing with the user's model."""
+    copies: dict[str, Tensor] = {}
+    for node in gm.graph.nodes:
+        if node.op == "get_attr":
+            value = _attribute(gm, str(node.target))
+            if isinstance(value, Tensor):
+                copies.setdefault(str(node.target), value.detach().clone())
+                node.meta["val"] = _fake(node, copies[str(node.target)])
+    for name in list(gm._modules):
+        # Graphs of higher-order operators stay: their get_attr nodes read modules.
+        if not isinstance(gm._modules[name], fx.GraphModule):
+            delattr(gm, name)
+    for name in [*gm._parameters, *gm._buffers]:
+        delattr(gm, name)
+    for name, tensor in copies.items():
+        if hasattr(gm, name) and "." not in name:
+            delattr(gm, name)
+        set_tensor(gm, name, tensor)
+
+
+def _attribute(root: nn.Module, target: str) -> Any:
+    value: Any = root
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _fake(node: fx.Node, tensor: Tensor) -> Any:
+    for other in node.graph.nodes:
+        value = other.meta.get("val")
+        if other.op == "placeholder" and isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode.from_tensor(tensor)
+    return torch._subclasses.FakeTensorMode().from_tensor(tensor)
+
+
+def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:
+    modules = dict(model.named_modules())
+    taken: set[str] = set()
+    for node in gm.graph.nodes:
+        if node.op != "call_function":
+            continue
+        path = _module_path(node)
+        if node.target in _CONVOLUTIONS or node.target is _LINEAR:
+            module = modules.get(path)
+            known = isinstance(module, nn.modules.conv._ConvNd if node.target is not _LINEAR else nn.Linear)
+            path = _unique(path if known else node.name, taken)
+        node.meta["layer"] = path
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return ""
+    path = str(list(stack.values())[-1][0])
+    path = re.sub(r"@\d+", "", path)
+    # TorchDynamo writes paths as Python expressions: L['self'].layer1[0].conv1, L['self']._modules['features'].
+    path = re.sub(r"^L\['self'\]\.?", "", path)
+    path = re.sub(r"(?:\._modules)?\['?([^'\]]+)'?\]", r".\1", path)
+    return path.lstrip(".")
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}#{number}"
+    taken.add(unique)
+    return unique

@@ -1,0 +1,86 @@
+"""``act(conv(x) + b + r)`` -> one ``haste::conv2d``; the same for ``haste::linear``."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
+from haste_compiler.passes.graph import argument, finish, insert_call, is_call, is_tensor, replace, shape_of, sole_user
+from haste_compiler.passes.linear import linear as _linear  # noqa: F401  (registers haste::linear)
+
+aten = torch.ops.aten
+
+# Position of the residual among the arguments; the activation is the last.
+_RESIDUAL = {torch.ops.haste.conv2d.default: 3, torch.ops.haste.linear.default: 3}
+_PLAIN = {
+    aten.relu.default: "relu",
+    aten.relu6.default: "relu6",
+    aten.hardswish.default: "hardswish",
+    aten.hardsigmoid.default: "hardsigmoid",
+    aten.silu.default: "silu",
+    aten.sigmoid.default: "sigmoid",
+    aten.tanh.default: "tanh",
+}
+
+
+def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
+    """Fuse a residual and then an activation into the convolution or linear layer whose result only they use.
+
+    The residual is the other operand of an ``add``, of the same shape. Where two layers meet in one ``add``, the later
+    one takes the other's result. An activation is any that ``apply_activation`` knows; a ``gelu`` must be exact.
+    """
+    for node in list(gm.graph.nodes):
+        if is_call(node, aten.add.Tensor):
+            _fuse_residual(gm, node)
+    for node in list(gm.graph.nodes):
+        activation = activation_name(node)
+        layer = node.args[0] if activation else None
+        if activation and is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and sole_user(layer) is node:
+            layer.args = (*layer.args[:-1], activation)
+            replace(node, layer)
+    return finish(gm)
+
+
+def _fuse_residual(gm: fx.GraphModule, node: fx.Node) -> None:
+    if len(node.args) != 2 or node.kwargs.get("alpha", 1) != 1 or node.args[0] is node.args[1]:
+        return
+    order = {other: position for position, other in enumerate(gm.graph.nodes)}
+    left, right = node.args
+    if not is_tensor(left) or not is_tensor(right):
+        return
+    later_first = sorted([(left, right), (right, left)], key=lambda pair: -order[pair[0]])
+    for layer, residual in later_first:
+        if not is_call(layer, *_RESIDUAL) or sole_user(layer) is None:
+            continue
+        if layer.args[_RESIDUAL[layer.target]] is not None or layer.args[-1] != "none":  # type: ignore[index]
+            continue
+        if not shape_of(layer) == shape_of(residual) == shape_of(node) or residual.meta["val"].dtype != torch.float32:
+            continue
+        # At the place of the addition both operands are there.
+        args = list(layer.args)
+        args[_RESIDUAL[layer.target]] = residual  # type: ignore[index]
+        with gm.graph.inserting_before(node):
+            fused = insert_call(gm, layer.target, tuple(args), layer)  # type: ignore[arg-type]
+        replace(node, fused)
+        gm.graph.erase_node(layer)
+        return
+
+
+def activation_name(node: fx.Node) -> str | None:
+    """The name that ``apply_activation`` knows an activation node by; None for any other node."""
+    if node.op != "call_function" or not is_tensor(node):
+        return None
+    if node.target in _PLAIN:
+        return _PLAIN[node.target]  # type: ignore[index]
+    if is_call(node, aten.gelu.default):
+        return "gelu" if argument(node, 1, "approximate", "none") == "none" else None
+    if is_call(node, aten.leaky_relu.default):
+        return f"leaky_relu:{float(argument(node, 1, 'negative_slope', 0.01))!r}"
+    if is_call(node, aten.elu.default):
+        scales = (argument(node, 2, "scale", 1), argument(node, 3, "input_scale", 1))
+        return f"elu:{float(argument(node, 1, 'alpha', 1))!r}" if scales == (1, 1) else None
+    if is_call(node, aten.clamp.default):
+        low, high = argument(node, 1, "min"), argument(node, 2, "max")
+        return None if low is None or high is None else f"clamp:{float(low)!r}:{float(high)!r}"
+    return None

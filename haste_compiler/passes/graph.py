@@ -1,0 +1,147 @@
+"""Small tools that every pass needs: constants of a graph, new nodes with their shapes, clearing away what is unused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import Argument, map_arg
+
+Target = Callable[..., Any]
+
+
+def is_call(node: object, *targets: Target) -> TypeGuard[fx.Node]:
+    """Whether ``node`` is a node that calls one of ``targets``."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
+
+
+def is_constant(node: object) -> TypeGuard[fx.Node]:
+    """Whether ``node`` is a node that reads a tensor of the module (a parameter or a buffer)."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """The argument of a call, given by position or by name; ``default`` where it is left out."""
+    if position < len(node.args):
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's tensor."""
+    return tuple(int(size) for size in node.meta["val"].shape)
+
+
+def is_tensor(node: object) -> TypeGuard[fx.Node]:
+    """Whether ``node`` is a node that has one tensor as its value."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
+
+
+def get_tensor(gm: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor that a ``get_attr`` node reads, without gradient."""
+    owner, _, name = str(node.target).rpartition(".")
+    tensor = getattr(gm.get_submodule(owner), name)
+    assert isinstance(tensor, Tensor)
+    return tensor.detach()
+
+
+def set_tensor(root: nn.Module, name: str, tensor: Tensor) -> None:
+    """Register ``tensor`` as the buffer of the qualified ``name``, making empty modules on the way to it."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.register_buffer(last, tensor)
+
+
+def add_tensor(gm: fx.GraphModule, name: str, tensor: Tensor, fake_like: fx.Node) -> fx.Node:
+    """Register a new buffer and read it at the graph's insertion point.
+
+    Args:
+        gm: the module; the buffer is a detached, contiguous tensor of it.
+        name: qualified name wanted; a number is added where it is taken.
+        tensor: the value.
+        fake_like: any node with a tensor value, for the fake mode that shapes are kept in.
+
+    Returns:
+        The ``get_attr`` node.
+    """
+    taken = {key for key, _ in _tensors(gm)} | {key for key, _ in gm.named_modules()}
+    unique, number = name, 1
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    set_tensor(gm, unique, tensor.detach().contiguous())
+    node = gm.graph.get_attr(unique)
+    node.meta["val"] = fake_like.meta["val"].fake_mode.from_tensor(tensor.detach().contiguous())
+    return node
+
+
+def insert_call(gm: fx.GraphModule, target: Target, args: tuple[Argument, ...], source: fx.Node) -> fx.Node:
+    """Insert a call at the graph's insertion point, with its shape and with where it came from (that of ``source``)."""
+    node = gm.graph.call_function(target, args)
+    node.meta = {key: copy.copy(value) for key, value in source.meta.items() if key in _ORIGIN}
+    node.meta["val"] = fake_value(node)
+    return node
+
+
+_ORIGIN = ("layer", "nn_module_stack", "stack_trace", "source_fn_stack", "torch_fn")
+
+
+def fake_value(node: fx.Node) -> Any:
+    """What a call returns for its arguments' fake tensors: shapes and dtypes, nothing computed."""
+    assert callable(node.target)
+    fakes = [value.meta["val"] for value in node.all_input_nodes if isinstance(value.meta.get("val"), Tensor)]
+    args = map_arg(node.args, lambda value: value.meta["val"])
+    kwargs = map_arg(node.kwargs, lambda value: value.meta["val"])
+    if not fakes:
+        return node.target(*args, **kwargs)
+    with torch.no_grad(), fakes[0].fake_mode:
+        return node.target(*args, **kwargs)
+
+
+def replace(node: fx.Node, new: fx.Node) -> None:
+    """Let ``new`` take the place of ``node`` for everyone, and erase ``node``."""
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
+
+
+def sole_user(node: fx.Node) -> fx.Node | None:
+    """The one node that uses ``node``, if there is exactly one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def finish(gm: fx.GraphModule) -> fx.GraphModule:
+    """Drop unused nodes and buffers, check the graph and generate the module's code anew."""
+    gm.graph.eliminate_dead_code()
+    _remove_unused_tensors(gm)
+    gm.graph.lint()
+    gm.recompile()
+    return gm
+
+
+def copy_module(gm: fx.GraphModule) -> fx.GraphModule:
+    """A graph module of its own graph that shares its tensors with ``gm`` (passes replace tensors, never change them)."""
+    return fx.GraphModule(gm, copy.deepcopy(gm.graph))
+
+
+def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _remove_unused_tensors(gm: fx.GraphModule) -> None:
+    used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(_tensors(gm)):
+        if name not in used:
+            owner, _, last = name.rpartition(".")
+            delattr(gm.get_submodule(owner), last)
+    # Innermost first, so that a module is empty by the time that its own turn comes.
+    for name, module in reversed(list(gm.named_modules())):
+        empty = not module._parameters and not module._buffers and not module._modules
+        if name and empty and name not in used:
+            owner, _, last = name.rpartition(".")
+            delattr(gm.get_submodule(owner), last)
