@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
 
     Args:
         model: any module.
-        example_inputs: its positional arguments, tensors (or containers of tensors). Shapes and dtypes are fixed by them.
+        example_inputs: its positional arguments, tensors (or containers of tensors); they fix shapes and dtypes.
         strict: capture through TorchDynamo's bytecode analysis, which checks more and is slower.
 
     Raises:
@@ -82,7 +83,9 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
         raise CaptureError(f"capture takes a torch.nn.Module, not {type(model).__name__}")
     name = type(model).__name__
     if isinstance(example_inputs, Tensor) or not isinstance(example_inputs, Sequence):
-        raise CaptureError(f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}")
+        raise CaptureError(
+            f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}"
+        )
     with torch.no_grad(), _evaluation_mode(model):
         gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict)
     _own_tensors(gm)
@@ -90,7 +93,9 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
     return Captured(finish(gm), in_spec, out_spec, name)
 
 
-def _export(model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
+def _export(
+    model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool
+) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
     try:
         with _quiet():
             program = torch.export.export(model, inputs, strict=strict)
@@ -123,30 +128,40 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    printed, warned = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(warned):
             yield
     finally:
         logger.setLevel(level)
+    # What the model itself printed while it was traced.
+    sys.stdout.write(printed.getvalue())
+    sys.stderr.write(warned.getvalue())
 
 
 def _reason(error: BaseException) -> str:
     """One sentence: the first cause of ``error`` and the line of the user's code that it comes from."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+    while (cause := _cause(chain[-1])) is not None and cause not in chain:
         chain.append(cause)
-    first = chain[-1]
-    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
-    message = f"{type(first).__name__}: {lines[0]}" if lines else type(first).__name__
-    torch_folder = str(Path(torch.__file__).parent)
-    here = str(Path(__file__).parent.parent)
+    first = next((cause for cause in reversed(chain) if str(cause).strip()), error)
+    if type(first).__name__ == "GuardOnDataDependentSymNode":
+        message = "its control flow or shapes depend on the values in a tensor"
+    else:
+        lines = str(first).strip().splitlines() or ["no reason given"]
+        message = f"{type(first).__name__}: {lines[0].rstrip('.:')}"
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
     places = [
-        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        f"{Path(frame.filename).name}, line {frame.lineno}"
         for cause in chain
         for frame in traceback.extract_tb(cause.__traceback__)
-        if not frame.filename.startswith((torch_folder, here, "<")) and frame.name == "forward"
+        if not frame.filename.startswith(ours) and frame.name == "forward"
     ]
-    return f"{message.rstrip('.')} (at {places[-1]})" if places else message
+    return f"{message} (at {places[-1]})" if places else message
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _own_tensors(gm: fx.GraphModule) -> None:

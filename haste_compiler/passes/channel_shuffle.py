@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 @torch.library.custom_op("haste::channel_shuffle", mutates_args=())
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of ``groups`` groups: channel ``i * groups + g`` of the result is ``g * (C / groups) + i``.
+    """Interleave the channels of ``groups`` groups: channel ``g * (C / groups) + i`` goes to ``i * groups + g``.
 
     Args:
         x: (N, C, H, W) with C divisible by ``groups``.
@@ -31,7 +31,7 @@ def _(x: Tensor, groups: int) -> Tensor:
 
 
 def fuse_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
-    """``reshape(permute(reshape(x, [N, g, C/g, H, W]), [0, 2, 1, 3, 4]), [N, C, H, W])`` -> ``channel_shuffle(x, g)``."""
+    """``reshape(permute(reshape(x, [N, g, C/g, H, W]), [0, 2, 1, 3, 4]), [N, C, H, W])`` is one shuffle of g groups."""
     for node in list(gm.graph.nodes):
         if is_call(node, aten.channel_shuffle.default, aten.native_channel_shuffle.default):
             x, groups = node.args[0], argument(node, 1, "groups")

@@ -8,7 +8,16 @@ import torch
 from torch import fx
 
 import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
-from haste_compiler.passes.graph import argument, finish, insert_call, is_call, is_constant, is_tensor, replace, shape_of
+from haste_compiler.passes.graph import (
+    argument,
+    finish,
+    insert_call,
+    is_call,
+    is_constant,
+    is_tensor,
+    replace,
+    shape_of,
+)
 
 aten = torch.ops.aten
 
@@ -72,7 +81,7 @@ def _padding(padding: Any, kernel: tuple[int, ...], dilation: list[int]) -> Padd
 
 
 def _zero_padding(node: fx.Node) -> Padding | None:
-    """The padding that ``node`` adds to its argument, if it pads height and width of an (N, C, H, W) tensor with zeros."""
+    """The padding that ``node`` adds to its argument, if it pads height and width of (N, C, H, W) with zeros."""
     if is_call(node, aten.pad.default):
         mode, value = argument(node, 2, "mode", "constant"), argument(node, 3, "value")
     elif is_call(node, aten.constant_pad_nd.default):

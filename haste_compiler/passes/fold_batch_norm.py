@@ -57,8 +57,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     bias = argument(layer, 2, "bias")
     if not is_constant(weight) or not (bias is None or is_constant(bias)) or argument(layer, 6, "transposed") is True:
         return
-    filters = get_tensor(gm, weight).double()
-    scale = torch.ones(filters.shape[0], dtype=torch.float64)
+    scale = torch.ones(shape_of(weight)[0], dtype=torch.float64)
     shift = get_tensor(gm, bias).double() if bias is not None else torch.zeros_like(scale)
     channel_dim = _channel_dim(layer)
     maps: list[fx.Node] = []
@@ -66,7 +65,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     while (user := sole_user(current)) is not None and is_tensor(user):
         if is_call(user, aten.permute.default):
             channel_dim = list(argument(user, 1, "dims")).index(channel_dim)
-        elif (affine := _affine(gm, user, current, channel_dim)) is not None:
+        elif (affine := _affine(gm, user, current, channel_dim)) is not None and affine[0].isfinite().all():
             scale, shift = scale * affine[0], shift * affine[0] + affine[1]
             maps.append(user)
         else:
@@ -74,6 +73,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         current = user
     if not maps:
         return
+    filters = get_tensor(gm, weight).double()
     with gm.graph.inserting_before(layer):
         name = layer.meta.get("layer") or layer.name
         per_filter = scale.reshape(-1, *[1] * (filters.dim() - 1))
@@ -128,7 +128,7 @@ def _affine(gm: fx.GraphModule, node: fx.Node, source: fx.Node, dim: int) -> Aff
 
 
 def _per_channel(gm: fx.GraphModule, other: object, shape: tuple[int, ...], dim: int) -> Tensor | None:
-    """``other`` as one float64 value a channel, (C,), if it is a number or a constant that varies with channels only."""
+    """``other`` as one float64 value a channel, (C,), if it is a number or a constant that varies by channel only."""
     if isinstance(other, (int, float)) and not isinstance(other, bool):
         return torch.full((shape[dim],), float(other), dtype=torch.float64)
     if not is_constant(other):

@@ -50,8 +50,8 @@ def functionalize(gm: fx.GraphModule, model_name: str) -> fx.GraphModule:
         root = _root(written)
         if root is not None and root.op == "get_attr":
             raise CaptureError(
-                f"{model_name} writes to its own tensor {root.target!r} on every call ({node.target}); a compiled network has"
-                f" no state to change"
+                f"{model_name} writes to its own tensor {root.target!r} on every call ({node.target}); a compiled "
+                f"network has no state to change"
             )
         if node.target is aten.copy_.default and not node.users and root is not None:
             gm.graph.erase_node(node)

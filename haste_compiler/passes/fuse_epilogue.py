@@ -35,8 +35,10 @@ def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
             _fuse_residual(gm, node)
     for node in list(gm.graph.nodes):
         activation = activation_name(node)
-        layer = node.args[0] if activation else None
-        if activation and is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and sole_user(layer) is node:
+        if activation is None:
+            continue
+        layer = node.args[0]
+        if is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and sole_user(layer) is node:
             layer.args = (*layer.args[:-1], activation)
             replace(node, layer)
     return finish(gm)

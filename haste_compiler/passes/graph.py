@@ -1,4 +1,4 @@
-"""Small tools that every pass needs: constants of a graph, new nodes with their shapes, clearing away what is unused."""
+"""Small tools that every pass needs: constants of a graph, new nodes with their shapes, clearing away."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def finish(gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def copy_module(gm: fx.GraphModule) -> fx.GraphModule:
-    """A graph module of its own graph that shares its tensors with ``gm`` (passes replace tensors, never change them)."""
+    """Copy the graph of ``gm`` but share its tensors: passes replace tensors, and never change them."""
     return fx.GraphModule(gm, copy.deepcopy(gm.graph))
 
 

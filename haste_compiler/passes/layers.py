@@ -1,0 +1,113 @@
+"""The convolutions of a graph, and which of them become HASTE convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
+from haste_compiler.config import HasteConfig
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.passes.graph import argument, is_call, is_constant, shape_of
+
+aten = torch.ops.aten
+
+_DENSE = torch.ops.haste.conv2d.default
+_MERGED = torch.ops.haste.convolve.default
+_LEFT_ALONE = (
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv3d.default,
+    aten.conv3d.padding,
+    aten.conv_transpose2d.input,
+    aten.convolution.default,
+)
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """One convolution of a graph.
+
+    Attributes:
+        name: qualified name of the layer.
+        node: name of the graph's node.
+        geometry: its shape, with the patch that the configuration asks for; None for what is no plain 2-d convolution.
+        eligible: whether the configuration turns it into a HASTE convolution.
+        reason: why, or why not.
+    """
+
+    name: str
+    node: str
+    geometry: ConvGeometry | None
+    eligible: bool
+    reason: str
+
+
+def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[ConvLayer]:
+    """List the convolutions of a graph, before or after ``rewrite_haste``, in the order in which they run.
+
+    Args:
+        gm: a graph that ``capture`` or a pass returned; before ``extract_convs`` no convolution counts as eligible.
+        config: decides; None: the default.
+    """
+    config = config or HasteConfig()
+    layers = []
+    for node in gm.graph.nodes:
+        if is_call(node, _DENSE, _MERGED):
+            layers.append(_judge(node, config.for_layer(layer_name(node))))
+        elif is_call(node, *_LEFT_ALONE):
+            reason = "not a float32 2-d convolution with constant weights"
+            layers.append(ConvLayer(layer_name(node), node.name, None, False, reason))
+    return layers
+
+
+def layer_name(node: fx.Node) -> str:
+    """The layer that a convolution's node came from; the node's own name where none is recorded."""
+    return str(node.meta.get("layer") or node.name)
+
+
+def conv_geometry(node: fx.Node, patch: tuple[int, int]) -> ConvGeometry:
+    """The geometry of a ``haste::conv2d`` or ``haste::convolve`` node.
+
+    Args:
+        node: the call.
+        patch: patch height and width asked for.
+    """
+    if is_call(node, _DENSE):
+        x, weight, _, _, stride, padding, dilation, groups, _ = node.args
+        assert isinstance(x, fx.Node)
+        channels, size = shape_of(x)[1], shape_of(x)[2:]
+    else:
+        _, slot, _, _, weight, _, _, size, stride, padding, dilation, groups, *_ = node.args  # type: ignore[assignment]
+        assert isinstance(slot, fx.Node)
+        channels = shape_of(slot)[-1]
+    assert isinstance(weight, fx.Node)
+    filters, _, *kernel = shape_of(weight)
+    numbers = (tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), groups, tuple(size))  # type: ignore[arg-type]
+    return ConvGeometry(channels, filters, *numbers, patch)  # type: ignore[arg-type]
+
+
+def may_merge(node: fx.Node) -> bool:
+    """Whether a configuration could make a ``haste::conv2d`` a HASTE convolution: constant weights, not depthwise."""
+    weight = argument(node, 1, "weight")
+    return is_constant(weight) and shape_of(weight)[1] > 1
+
+
+def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
+    geometry = conv_geometry(node, config.patch)
+    name, per_group = layer_name(node), geometry.in_channels // geometry.groups
+    if is_call(node, _MERGED):
+        return ConvLayer(name, node.name, geometry, True, "HASTE")
+    if per_group == 1:
+        reason = "depthwise: nothing to merge" if geometry.groups > 1 else "one input channel: nothing to merge"
+    elif not config.enabled:
+        reason = "disabled by the configuration"
+    elif per_group < config.min_channels:
+        reason = f"{per_group} input channels per group, fewer than min_channels={config.min_channels}"
+    else:
+        return ConvLayer(name, node.name, geometry, True, f"{per_group} input channels per group")
+    return ConvLayer(name, node.name, geometry, False, reason)

@@ -1,0 +1,66 @@
+"""The order of the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from torch import fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.passes.canonicalize import canonicalize
+from haste_compiler.passes.capture import Captured
+from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
+from haste_compiler.passes.extract_convs import extract_convs
+from haste_compiler.passes.fold_batch_norm import fold_batch_norm
+from haste_compiler.passes.fuse_epilogue import fuse_epilogue
+from haste_compiler.passes.graph import copy_module
+from haste_compiler.passes.linear import extract_linears
+from haste_compiler.passes.rewrite_haste import rewrite_haste
+
+Observer = Callable[[str, fx.GraphModule], object]
+"""Called with a pass's name and the graph after it."""
+
+
+class Pass(NamedTuple):
+    """One step: a name, and a rewrite of a graph under a configuration."""
+
+    name: str
+    run: Callable[[fx.GraphModule, HasteConfig], fx.GraphModule]
+
+
+def _unconfigured(rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> Pass:
+    return Pass(rewrite.__name__, lambda gm, config: rewrite(gm))
+
+
+PASSES: Final = (
+    _unconfigured(canonicalize),
+    _unconfigured(fuse_channel_shuffle),
+    _unconfigured(fold_batch_norm),
+    _unconfigured(extract_convs),
+    _unconfigured(extract_linears),
+    _unconfigured(fuse_epilogue),
+    Pass(rewrite_haste.__name__, rewrite_haste),
+)
+
+
+def run_passes(captured: Captured, config: HasteConfig, observer: Observer | None = None) -> fx.GraphModule:
+    """Run all passes over a copy of a captured graph; ``captured`` can be used again, with another configuration.
+
+    Args:
+        captured: what :func:`capture` returned.
+        config: what becomes HASTE.
+        observer: sees the graph after each pass, to print or to compare it. It must not change it.
+
+    Returns:
+        The final graph. It runs eagerly and is called as the model is.
+
+    Raises:
+        ConfigError: an override of ``config`` matches no layer.
+    """
+    gm = copy_module(captured.gm)
+    for step in PASSES:
+        gm = step.run(gm, config)
+        if observer is not None:
+            observer(step.name, gm)
+    return gm

@@ -1,0 +1,91 @@
+"""``haste::conv2d(x, W, ...)`` -> ``convolve(merge(x, group(x, hash(x))), W, ...)`` for every eligible layer."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.haste.grouping import filter_norms
+from haste_compiler.haste.hyperplanes import draw_hyperplanes
+from haste_compiler.haste.settings import Settings
+from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, replace
+from haste_compiler.passes.layers import conv_geometry, conv_layers, layer_name, may_merge
+
+haste = torch.ops.haste
+
+
+def rewrite_haste(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
+    """Turn every eligible convolution into a HASTE convolution.
+
+    Convolutions that read the same tensor through the same windows, with the same settings, share one hash, grouping
+    and merge: the norm of a channel's filters is then taken over all of them, the hyperplanes are those of the first.
+    The module gets buffers ``<layer>.planes``, ``<layer>.settings`` and ``<layer>.filter_norm``, named after the first
+    layer that shares them. All new nodes have ``meta["layer"]``, and those that are shared ``meta["layers"]``.
+
+    Args:
+        gm: a graph that ``extract_convs`` went over.
+        config: which layers, and how.
+
+    Raises:
+        ConfigError: an override of ``config`` matches no convolution that could be a HASTE convolution.
+    """
+    convs = [node for node in gm.graph.nodes if is_call(node, haste.conv2d.default)]
+    config.check_layers(layer_name(node) for node in convs if may_merge(node))
+    eligible = {layer.node for layer in conv_layers(gm, config) if layer.eligible}
+    sharing: dict[tuple[Any, ...], list[fx.Node]] = defaultdict(list)
+    for node in convs:
+        if node.name in eligible:
+            sharing[_sharing_key(node, config.for_layer(layer_name(node)))].append(node)
+    for nodes in sharing.values():
+        _rewrite(gm, nodes, config.for_layer(layer_name(nodes[0])))
+    return finish(gm)
+
+
+def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
+    geometry = conv_geometry(node, config.patch)
+    windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.patch)
+    # The configurations differ in nothing that matters here if they are equal but for who may take part.
+    return node.args[0], windows, config.replace(min_channels=1)
+
+
+def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> None:
+    first, names = convs[0], [layer_name(conv) for conv in convs]
+    geometry = conv_geometry(first, config.patch)
+    x = first.args[0]
+    stride, padding, dilation = (list(sizes) for sizes in (geometry.stride, geometry.padding, geometry.dilation))
+    windows = (list(geometry.kernel), stride, padding, dilation, geometry.groups, list(geometry.patch))
+    with gm.graph.inserting_before(first):
+
+        def call(target: Any, *args: Any) -> fx.Node:
+            node = insert_call(gm, target, args, first)
+            node.meta["layer"], node.meta["layers"] = names[0], names
+            return node
+
+        drawn = draw_hyperplanes(geometry.window_pixels, config.seed, names[0])
+        planes = add_tensor(gm, f"{names[0]}.planes", drawn, first)
+        settings = add_tensor(gm, f"{names[0]}.settings", Settings.of(config).pack(), first)
+        norm = add_tensor(gm, f"{names[0]}.filter_norm", _joint_norm(gm, convs, geometry.groups), first)
+        codes = call(haste.hash.default, x, planes, settings, *windows)
+        grouped = call(haste.group.default, x, codes, norm, settings, *windows, config.merge, config.skip)
+        slot, coeff, offset = (call(operator.getitem, grouped, index) for index in range(3))
+        merged = call(haste.merge.default, x, slot, *windows, config.merge)
+    for conv in convs:
+        _, weight, bias, residual, *_, activation = conv.args
+        with gm.graph.inserting_before(conv):
+            representation = (merged, slot, coeff, offset, weight, bias, residual, list(geometry.input_size))
+            sizes = (stride, padding, dilation, geometry.groups, list(geometry.patch))
+            convolved = insert_call(gm, haste.convolve.default, (*representation, *sizes, activation), conv)
+        convolved.meta["layer"] = layer_name(conv)
+        replace(conv, convolved)
+
+
+def _joint_norm(gm: fx.GraphModule, convs: list[fx.Node], groups: int) -> Tensor:
+    """|F_c| over all filters of all convolutions that share the grouping, float32 (C,)."""
+    weights = [get_tensor(gm, conv.args[1]) for conv in convs]  # type: ignore[arg-type]
+    squares = [filter_norms(weight.double(), groups).square() for weight in weights]
+    return torch.stack(squares).sum(0).sqrt().float()
