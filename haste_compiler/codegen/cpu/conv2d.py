@@ -1,0 +1,213 @@
+"""Dense convolution: activations NHWC, filters packed for the register tile, bias, residual and activation fused.
+
+One task computes a block of output rows for a few tiles of output channels. Where the image is padded, the task first
+copies the rows it reads into a padded buffer (under 1 % of its time), so the inner loop has no border. Tiles at the
+right end are moved back to fit, which computes a few pixels twice but needs no second kernel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.window import copy_rows
+from haste_compiler.codegen.tiling import ConvTiling, ConvWork, RegisterTile
+from haste_compiler.haste.geometry import ConvGeometry
+
+
+def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
+    """What tiling needs to know of a convolution."""
+    (kh, kw), (sh, _), (dh, _) = geometry.kernel, geometry.stride, geometry.dilation
+    out_h, out_w = geometry.output_size
+    flat = is_flat(geometry)
+    channels = geometry.in_channels // geometry.groups
+    width = 1 if flat else geometry.input_size[1] + geometry.padding[2] + geometry.padding[3]
+    return ConvWork(
+        images=1 if flat else batch,
+        rows=1 if flat else out_h,
+        columns=batch * out_h * out_w if flat else out_w,
+        channels=geometry.out_channels // geometry.groups,
+        groups=geometry.groups,
+        depth=kh * kw * channels,
+        window_rows=(sh, (kh - 1) * dh + 1 - sh),
+        window_row_floats=width * geometry.in_channels,
+        copies=any(geometry.padding),
+        flat=flat,
+    )
+
+
+def is_flat(geometry: ConvGeometry) -> bool:
+    """A 1×1 convolution that reads every pixel once: rows of pixels times a matrix, whatever the image's shape."""
+    return geometry.kernel == (1, 1) and geometry.stride == (1, 1) and not any(geometry.padding) and geometry.groups == 1
+
+
+def pack_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """(K, C/groups, kh, kw) to [groups · K tiles][kh][kw][C/groups][tile channels], zero-padded, flat."""
+    out_channels, channels, kh, kw = weight.shape
+    per_group = out_channels // groups
+    tiles = math.ceil(per_group / tile.channels)
+    padded = np.zeros((groups, tiles * tile.channels, channels, kh, kw), np.float32)
+    padded[:, :per_group] = weight.reshape(groups, per_group, channels, kh, kw)
+    split = padded.reshape(groups * tiles, tile.channels, channels, kh, kw)
+    return np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1)).reshape(-1)
+
+
+def pack_bias(bias: NDArray[np.float32] | None, out_channels: int, groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """(K,) or None to [groups · K tiles][tile channels], zero-padded, flat."""
+    per_group = out_channels // groups
+    tiles = math.ceil(per_group / tile.channels)
+    padded = np.zeros((groups, tiles * tile.channels), np.float32)
+    if bias is not None:
+        padded[:, :per_group] = bias.reshape(groups, per_group)
+    return padded.reshape(-1)
+
+
+def conv2d_kernel(
+    name: str, geometry: ConvGeometry, batch: int, tiling: ConvTiling, *, residual: bool = False, activation: str = "none"
+) -> tirx.PrimFunc:
+    """The kernel (x NHWC, packed filters, packed bias[, residual NHWC], y NHWC)."""
+    height, width = geometry.input_size
+    out_h, out_w = geometry.output_size
+    channels, out_channels = geometry.in_channels, geometry.out_channels
+    tile = tiling.tile
+    k_tiles = geometry.groups * math.ceil(out_channels // geometry.groups / tile.channels)
+    depth = channels // geometry.groups * geometry.kernel[0] * geometry.kernel[1]
+    arguments = [
+        ("x", (batch, height, width, channels), "float32"),
+        ("filters", (k_tiles * depth * tile.channels,), "float32"),
+        ("bias", (k_tiles * tile.channels,), "float32"),
+    ]
+    if residual:
+        arguments.append(("residual", (batch, out_h, out_w, out_channels), "float32"))
+    arguments.append(("y", (batch, out_h, out_w, out_channels), "float32"))
+
+    def body(*buffers: Expr) -> None:
+        _Conv2d(geometry, batch, tiling, activation, list(buffers)).emit()
+
+    return emit.kernel(name, arguments, body)
+
+
+class _Conv2d:
+    """Emits one kernel; the methods go from the tasks inwards to the register tile."""
+
+    def __init__(self, geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]) -> None:
+        self.geometry, self.batch, self.tiling, self.activation = geometry, batch, tiling, activation
+        self.tile = tiling.tile
+        self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
+        self.residual = buffers[3] if len(buffers) == 5 else None
+        self.flat = is_flat(geometry)
+        self.height, self.width = geometry.input_size
+        self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
+        self.group_channels = geometry.in_channels // geometry.groups
+        self.group_out = geometry.out_channels // geometry.groups
+        out_h, out_w = geometry.output_size
+        self.out_h, self.out_w = (1, batch * out_h * out_w) if self.flat else (out_h, out_w)
+        self.group_tiles = math.ceil(self.group_out / self.tile.channels)
+        self.k_tiles = geometry.groups * self.group_tiles
+
+    def emit(self) -> None:
+        """All tasks, in parallel."""
+        units = math.ceil(self.out_w / self.tile.columns) if self.flat else self.out_h
+        blocks = math.ceil(units / self.tiling.block)
+        images = 1 if self.flat else self.batch
+        chunks = math.ceil(self.k_tiles / self.tiling.channel_tiles)
+        with T.parallel(0, images * blocks * chunks) as task:
+            if self.tiling.channels_first:
+                chunk, place = emit.bind(task // (images * blocks)), emit.bind(task % (images * blocks))
+            else:
+                place, chunk = emit.bind(task // chunks), emit.bind(task % chunks)
+            image, first = emit.bind(place // blocks), emit.bind(place % blocks * self.tiling.block)
+            count = emit.bind(emit.minimum(self.tiling.block, units - first))
+            source, base, row_floats = self._window(image, first)
+            k_first = emit.bind(chunk * self.tiling.channel_tiles)
+            with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
+                k_tile = emit.bind(k_first + k_step)
+                if self.flat:
+                    with T.serial(0, count) as step:
+                        column = emit.bind(emit.minimum((first + step) * self.tile.columns, self.out_w - self.tile.columns))
+                        self._register_tile(source, base, row_floats, k_tile, image, 0, 0, column)
+                else:
+                    with T.serial(0, count // self.tile.rows) as row_step:
+                        row = emit.bind(row_step * self.tile.rows)
+                        with T.serial(0, math.ceil(self.out_w / self.tile.columns)) as column_step:
+                            column = emit.bind(emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns))
+                            self._register_tile(source, base, row_floats, k_tile, image, first, row, column)
+
+    def _window(self, image: Expr, first: Expr) -> tuple[Expr, Expr, int]:
+        """The buffer that the task reads, where its first output row starts, and the floats between rows."""
+        if self.flat:
+            return self.x, 0, 0
+        _, _, left, right = self.geometry.padding
+        stride = self.geometry.stride[0]
+        rows = (self.tiling.block - 1) * stride + (self.geometry.kernel[0] - 1) * self.geometry.dilation[0] + 1
+        window, start = copy_rows(self.x, self.geometry, image, first * stride, rows, self.tile.lanes)
+        return window, start, (self.width + left + right) * self.channels
+
+    def _register_tile(
+        self, source: Expr, base: Expr, row_floats: int, k_tile: Expr, image: Expr, first: Expr, row: Expr, column: Expr
+    ) -> None:
+        """Sum one register tile and write it; ``row`` counts from ``first``, the task's first output row."""
+        (kh, kw), (dh, dw), (sh, sw) = self.geometry.kernel, self.geometry.dilation, self.geometry.stride
+        tile, lanes = self.tile, self.tile.lanes
+        sums = [[emit.Register(lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+        for v in range(tile.vectors):
+            start = emit.bind(emit.load(self.bias, k_tile * tile.channels + v * lanes, lanes))
+            for pixel in sums:
+                pixel[v].set(start)
+        group = 0 if self.geometry.groups == 1 else k_tile // self.group_tiles
+        corner = emit.bind(base + row * sh * row_floats + column * sw * self.channels + group * self.group_channels)
+        offsets = [py * sh * row_floats + px * sw * self.channels for py in range(tile.rows) for px in range(tile.columns)]
+        fused = dw == 1 and self.geometry.groups == 1
+        taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
+        with T.serial(0, kh) as i, T.serial(0, taps) as j:
+            read = emit.bind(corner + i * dh * row_floats + j * dw * self.channels)
+            filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
+            unroll = next(u for u in (2, 3, 1) if length % u == 0)
+            with T.serial(0, length // unroll) as step:
+                for u in range(unroll):
+                    c = step * unroll + u
+                    w = [T.bind(emit.load(self.filters, filters + c * tile.channels + v * lanes, lanes)) for v in range(tile.vectors)]
+                    for pixel, offset in zip(sums, offsets, strict=True):
+                        value = T.bind(emit.splat(source[read + c + offset], lanes))
+                        for v in range(tile.vectors):
+                            pixel[v].add(value * w[v])
+        self._store(sums, k_tile, image, first + row, column)
+
+    def _store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
+        """Residual, activation, store; the last tile of a conv group may be narrower."""
+        tile = self.tile
+        rest = self.group_out - (self.group_tiles - 1) * tile.channels
+        in_group = k_tile % self.group_tiles if self.geometry.groups > 1 else k_tile
+        group = k_tile // self.group_tiles if self.geometry.groups > 1 else 0
+        channel = emit.bind(group * self.group_out + in_group * tile.channels)
+        start = emit.bind(((image * self.out_h + row) * self.out_w + column) * self.out_channels + channel)
+        if rest == tile.channels:
+            self._store_channels(sums, start, tile.channels)
+        elif self.group_tiles == 1:
+            self._store_channels(sums, start, rest)
+        else:
+            with T.If(in_group == self.group_tiles - 1):
+                with T.Then():
+                    self._store_channels(sums, start, rest)
+                with T.Else():
+                    self._store_channels(sums, start, tile.channels)
+
+    def _store_channels(self, sums: list[list[emit.Register]], start: Expr, valid: int) -> None:
+        tile = self.tile
+        for p, pixel in enumerate(sums):
+            py, px = divmod(p, tile.columns)
+            at = start + (py * self.out_w + px) * self.out_channels
+            for v, register in enumerate(pixel):
+                for offset, width in emit.chunks(min(tile.lanes, valid - v * tile.lanes), tile.lanes):
+                    index = at + v * tile.lanes + offset
+                    value = emit.load(register.buffer, offset, width)
+                    if self.residual is not None:
+                        value = value + emit.load(self.residual, index, width)
+                    emit.store(self.y, index, apply_activation(value, self.activation, width), width)

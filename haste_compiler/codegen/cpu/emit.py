@@ -1,0 +1,133 @@
+"""The few phrases that every CPU kernel is written in: vector loads and stores, registers, loops, activations.
+
+Kernels are built with TVM's IR builder: Python loops unroll, ``loop`` leaves a loop in the code. One small buffer per
+accumulator stays in a vector register; a single large one would go to memory and cost a factor of three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+KERNEL_ATTR = "haste_kernel"
+"""Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
+
+Expr = Any
+"""A TVM expression (a loop variable, an index, a vector of lanes)."""
+
+
+def kernel(name: str, arguments: Sequence[tuple[str, Sequence[int], str]], body: Callable[..., None]) -> tirx.PrimFunc:
+    """Build one PrimFunc.
+
+    Args:
+        name: its symbol.
+        arguments: (name, shape, dtype) of every tensor it takes, outputs last.
+        body: called with one flat (1-D) buffer for each argument; emits the code.
+    """
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL_ATTR: True})
+        buffers = [T.arg(label, T.buffer(tuple(shape), dtype)) for label, shape, dtype in arguments]
+        views = [_flat(buffer, shape, dtype) for buffer, (_, shape, dtype) in zip(buffers, arguments, strict=True)]
+        body(*views)
+    return builder.get()
+
+
+def _flat(buffer: Any, shape: Sequence[int], dtype: str) -> Any:
+    size = 1
+    for extent in shape:
+        size *= extent
+    return buffer if len(shape) == 1 else T.decl_buffer((size,), dtype, data=buffer.data)
+
+
+def load(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
+    """``lanes`` consecutive elements from ``index`` on."""
+    return buffer[index] if lanes == 1 else buffer[T.ramp(index, 1, lanes)]
+
+
+def store(buffer: Any, index: Expr, value: Expr, lanes: int = 1, stride: int = 1) -> None:
+    """Write ``lanes`` elements from ``index`` on, ``stride`` apart."""
+    T.buffer_store(buffer, value, [index if lanes == 1 else T.ramp(index, stride, lanes)])
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """``value`` in every lane."""
+    if isinstance(value, float):
+        value = T.float32(value)
+    return value if lanes == 1 else T.broadcast(value, lanes)
+
+
+class Register:
+    """A variable of ``lanes`` elements that LLVM keeps in a register (indices constant, under 1 KiB)."""
+
+    def __init__(self, lanes: int, initial: Expr | float | None = None, dtype: str = "float32") -> None:
+        self.lanes = lanes
+        self.buffer = T.alloc_buffer((lanes,), dtype)
+        if initial is not None:
+            self.set(splat(initial, lanes) if isinstance(initial, float) else initial)
+
+    def set(self, value: Expr) -> None:
+        """Assign."""
+        store(self.buffer, 0, value, self.lanes)
+
+    def get(self, lanes: int | None = None) -> Expr:
+        """The value, or its first ``lanes`` lanes."""
+        return load(self.buffer, 0, self.lanes if lanes is None else lanes)
+
+    def add(self, value: Expr) -> None:
+        """Add in place."""
+        self.set(self.get() + value)
+
+    def lane(self, index: int) -> Expr:
+        """One lane as a scalar."""
+        return self.buffer[index]
+
+    def total(self) -> Expr:
+        """The sum over the lanes, added pairwise."""
+        parts = [self.buffer[i] for i in range(self.lanes)]
+        while len(parts) > 1:
+            parts = [parts[i] + parts[i + 1] if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+        return parts[0]
+
+
+def chunks(size: int, lanes: int) -> list[tuple[int, int]]:
+    """(start, lanes) pieces that cover ``size`` elements: full vectors, then the powers of two that are left."""
+    pieces, start = [], 0
+    while start < size:
+        width = lanes
+        while width > size - start:
+            width //= 2
+        pieces.append((start, width))
+        start += width
+    return pieces
+
+
+def sweep(size: int, lanes: int, body: Callable[[Expr, int], None], unroll: int = 1) -> None:
+    """Run ``body(start, width)`` over ``size`` elements: a loop of full vectors, then the rest in smaller ones."""
+    step = lanes * unroll
+    whole = size // step
+    if whole:
+        with T.serial(0, whole) as i:
+            for u in range(unroll):
+                body(i * step + u * lanes, lanes)
+    for start, width in chunks(size - whole * step, lanes):
+        body(whole * step + start, width)
+
+
+def bind(value: Expr) -> Expr:
+    """Name a value, so that it is computed once."""
+    return value if isinstance(value, int) else T.bind(value)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller of two indices, folded where both are constants."""
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else T.min(a, b)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger of two indices, folded where both are constants."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else T.max(a, b)

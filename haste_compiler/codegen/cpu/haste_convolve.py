@@ -1,0 +1,314 @@
+"""The second half of a HASTE convolution: merge the filters of each group, then convolve what is left.
+
+One task is one patch and a few tiles of output channels. Channels alone in their group use their filters where they
+are; dropped channels' filters are never read; a group's filters are summed once for each tile of output channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats
+from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.codegen.tiling import RegisterTile, register_tiles
+from haste_compiler.haste.geometry import ConvGeometry
+
+_MOST_UNROLLED_TAPS = 9
+
+
+@dataclass(frozen=True)
+class HasteTiling:
+    """The register tile inside a patch, and the tiles of output channels that one task computes."""
+
+    tile: RegisterTile
+    channel_tiles: int
+
+
+def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> HasteTiling:
+    """The register tile with the fewest modelled cycles for a whole patch, and tasks that share evenly."""
+    rows, columns = geometry.effective_patch
+    channels = geometry.out_channels // geometry.groups
+
+    def cost(tile: RegisterTile) -> float:
+        tiles = math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns)
+        return tiles * math.ceil(channels / tile.channels) * (tile.cycles() + 0.05 * tile.pixels)
+
+    tile = min(register_tiles(rows, columns, channels, unit), key=cost)
+    patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
+    k_tiles = math.ceil(channels / tile.channels)
+    filter_bytes = geometry.in_channels * channels * geometry.kernel[0] * geometry.kernel[1] * 4
+    if filter_bytes < unit.l2_bytes // 2 and patches >= 4 * threads:
+        return HasteTiling(tile, k_tiles)
+    return HasteTiling(tile, 1)
+
+
+def pack_haste_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """(K, C/groups, kh, kw) to [groups · K tiles][C/groups][kh · kw][tile channels], zero-padded, flat."""
+    out_channels, channels, kh, kw = weight.shape
+    per_group = out_channels // groups
+    tiles = math.ceil(per_group / tile.channels)
+    padded = np.zeros((groups, tiles * tile.channels, channels, kh * kw), np.float32)
+    padded[:, :per_group] = weight.reshape(groups, per_group, channels, kh * kw)
+    split = padded.reshape(groups * tiles, tile.channels, channels, kh * kw)
+    return np.ascontiguousarray(split.transpose(0, 2, 3, 1)).reshape(-1)
+
+
+def pack_tap_sums(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """The sum of each filter's taps, [groups · K tiles][C/groups][tile channels], flat: what a carried mean multiplies."""
+    out_channels, channels, kh, kw = weight.shape
+    total = weight.astype(np.float64).sum(axis=(2, 3), keepdims=True).astype(np.float32)
+    return pack_haste_filters(total, groups, tile)
+
+
+def haste_convolve_kernel(
+    name: str,
+    geometry: ConvGeometry,
+    batch: int,
+    lanes: int,
+    tiling: HasteTiling,
+    *,
+    skip: str,
+    merge: str,
+    residual: bool = False,
+    activation: str = "none",
+) -> tirx.PrimFunc:
+    """The kernel (windows, order, coeff, starts, counts, filters, tap sums, bias[, residual NHWC], y NHWC).
+
+    ``lanes`` is the target's vector width, which pads the windows; the register tile's may be narrower.
+    """
+    out_h, out_w = geometry.output_size
+    tile = tiling.tile
+    channels, taps = geometry.in_channels // geometry.groups, geometry.kernel[0] * geometry.kernel[1]
+    k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
+    arguments = [
+        *group_layout(geometry, batch, lanes).tensors()[:5],
+        ("filters", (k_tiles * channels * taps * tile.channels,), "float32"),
+        ("tap_sums", (k_tiles * channels * tile.channels,), "float32"),
+        ("bias", (k_tiles * tile.channels,), "float32"),
+    ]
+    if residual:
+        arguments.append(("residual", (batch, out_h, out_w, geometry.out_channels), "float32"))
+    arguments.append(("y", (batch, out_h, out_w, geometry.out_channels), "float32"))
+
+    def body(*buffers: Expr) -> None:
+        _Convolve(geometry, batch, lanes, tiling, skip, merge, activation, list(buffers)).emit()
+
+    return emit.kernel(name, arguments, body)
+
+
+class _Convolve:
+    """Emits the kernel; the methods go from the tasks inwards."""
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        batch: int,
+        lanes: int,
+        tiling: HasteTiling,
+        skip: str,
+        merge: str,
+        activation: str,
+        buffers: list[Expr],
+    ) -> None:
+        self.geometry, self.batch, self.tiling = geometry, batch, tiling
+        self.skip, self.merge, self.activation = skip, merge, activation
+        self.tile = tiling.tile
+        self.windows, self.order, self.coeff, self.starts, self.counts = buffers[:5]
+        self.filters, self.tap_sums, self.bias, self.y = buffers[5], buffers[6], buffers[7], buffers[-1]
+        self.residual = buffers[8] if len(buffers) == 10 else None
+        self.channels = geometry.in_channels // geometry.groups
+        self.group_out = geometry.out_channels // geometry.groups
+        self.taps = geometry.kernel[0] * geometry.kernel[1]
+        self.row = row_floats(geometry, lanes)
+        self.pixels = geometry.window_pixels
+        self.k_tiles = math.ceil(self.group_out / self.tile.channels)
+        self.filter_floats = self.taps * self.tile.channels
+
+    def emit(self) -> None:
+        """All tasks, in parallel; those that read the same filters follow each other."""
+        grid_h, grid_w = self.geometry.patch_grid
+        groups = self.geometry.groups
+        patches = self.batch * grid_h * grid_w
+        chunks = math.ceil(self.k_tiles / self.tiling.channel_tiles)
+        with T.parallel(0, groups * chunks * patches) as task:
+            patch = emit.bind(task % patches)
+            chunk = emit.bind(task // patches % chunks)
+            group = emit.bind(task // (patches * chunks))
+            image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
+            self._patch(group, image, emit.bind(place // grid_w), emit.bind(place % grid_w), emit.bind(patch * groups + group))
+            self.merged = T.alloc_buffer(((self.channels // 2 + 2) * self.filter_floats,), "float32")
+            self.start = [emit.Register(self.tile.lanes) for _ in range(self.tile.vectors)]
+            self.convolved = emit.Register(1, T.int32(0), "int32")
+            first = emit.bind(chunk * self.tiling.channel_tiles)
+            with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - first)) as step:
+                k_tile = emit.bind(first + step)
+                packed = emit.bind(group * self.k_tiles + k_tile)
+                self._start_sums(packed)
+                self._merge_filters(packed)
+                self._convolve(group, k_tile, packed, image)
+
+    def _patch(self, group: Expr, image: Expr, patch_row: Expr, patch_column: Expr, entry: Expr) -> None:
+        """Where the patch's window, lists and outputs are."""
+        self.patch_h, self.patch_w = self.geometry.effective_patch
+        out_h, out_w = self.geometry.output_size
+        self.out_row, self.out_column = emit.bind(patch_row * self.patch_h), emit.bind(patch_column * self.patch_w)
+        self.rows = emit.bind(T.min(self.patch_h, out_h - self.out_row))
+        self.columns = emit.bind(T.min(self.patch_w, out_w - self.out_column))
+        self.window = emit.bind(entry * (self.channels + 1) * self.row)
+        self.list = emit.bind(entry * self.channels)
+        self.group_starts = emit.bind(entry * (self.channels // 2 + 2))
+        counts = [emit.bind(self.counts[entry * len(COUNTS) + i]) for i in range(len(COUNTS))]
+        self.singles, self.groups, self.members, _, self.flats = counts
+        top, _, left, _ = self.geometry.padding
+        y, x = self.out_row * self.geometry.stride[0] - top, self.out_column * self.geometry.stride[1] - left
+        self.on_border = emit.bind(reads_padding(self.geometry, y, x, self.rows, self.columns))
+
+    def _filter(self, packed: Expr, channel: Expr) -> Expr:
+        return (packed * self.channels + channel) * self.filter_floats
+
+    def _start_sums(self, packed: Expr) -> None:
+        """Bias, and the carried means of flat channels where the window has no border."""
+        tile = self.tile
+        for v, register in enumerate(self.start):
+            register.set(emit.load(self.bias, packed * tile.channels + v * tile.lanes, tile.lanes))
+        if self.skip != "flat":
+            return
+        with T.If(tirx.all(self.flats > 0, tirx.Not(self.on_border))), T.Then(), T.serial(0, self.flats) as i:
+            at = emit.bind(self.list + self.singles + self.members + i)
+            mean = T.bind(emit.splat(self.coeff[at], tile.lanes))
+            taps = emit.bind((packed * self.channels + self.order[at]) * tile.channels)
+            for v, register in enumerate(self.start):
+                register.add(mean * emit.load(self.tap_sums, taps + v * tile.lanes, tile.lanes))
+
+    def _merge_filters(self, packed: Expr) -> None:
+        """F_g = sum of a_c F_c for every group; near a border one more, sum of d_c F_c, convolved with the mask."""
+        with T.serial(0, self.groups) as g:
+            first = emit.bind(self.list_start(g))
+            self._sum_filters(packed, g, first, emit.bind(self.starts[self.group_starts + g + 1] - self.starts[self.group_starts + g]))
+        self.convolved.set(self.groups)
+        if self.skip == "flat":
+            with T.If(tirx.all(self.flats > 0, self.on_border)), T.Then():
+                self._sum_filters(packed, self.groups, emit.bind(self.list + self.singles + self.members), self.flats)
+                self.convolved.set(self.groups + 1)
+
+    def list_start(self, group: Expr) -> Expr:
+        """Where a group's members start in ``order`` and ``coeff``."""
+        return self.list + self.starts[self.group_starts + group]
+
+    def _sum_filters(self, packed: Expr, target: Expr, first: Expr, count: Expr) -> None:
+        lanes = self.tile.lanes
+        vectors = self.filter_floats // lanes
+        at_once = min(vectors, 2 * _MOST_UNROLLED_TAPS)
+        while vectors % at_once:
+            at_once -= 1
+        with T.serial(0, vectors // at_once) as part:
+            sums = [emit.Register(lanes) for _ in range(at_once)]
+            for register in sums:
+                register.set(emit.splat(0.0, lanes))
+            with T.serial(0, count) as i:
+                factor = T.bind(emit.splat(self.coeff[first + i], lanes))
+                source = emit.bind(self._filter(packed, self.order[first + i]) + part * at_once * lanes)
+                for v, register in enumerate(sums):
+                    register.add(factor * emit.load(self.filters, source + v * lanes, lanes))
+            start = emit.bind(target * self.filter_floats + part * at_once * lanes)
+            for v, register in enumerate(sums):
+                emit.store(self.merged, start + v * lanes, register.get(), lanes)
+
+    def _convolve(self, group: Expr, k_tile: Expr, packed: Expr, image: Expr) -> None:
+        """All register tiles of the patch."""
+        tile = self.tile
+        tile_rows, tile_columns = -(-self.patch_h // tile.rows), -(-self.patch_w // tile.columns)
+        with T.serial(0, T.min(tile_rows, (self.rows + tile.rows - 1) // tile.rows)) as i:
+            with T.serial(0, T.min(tile_columns, (self.columns + tile.columns - 1) // tile.columns)) as j:
+                row = emit.bind(emit.minimum(i * tile.rows, self.patch_h - tile.rows))
+                column = emit.bind(emit.minimum(j * tile.columns, self.patch_w - tile.columns))
+                sums = [[emit.Register(tile.lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+                for pixel in sums:
+                    for v, register in enumerate(pixel):
+                        register.set(self.start[v].get())
+                (sh, sw), qw = self.geometry.stride, self.geometry.window[1]
+                corner = emit.bind(self.window + row * sh * qw + column * sw)
+                with T.serial(0, self.singles) as s:
+                    channel = emit.bind(self.order[self.list + s])
+                    self._channel(sums, corner + channel * self.row, self.filters, self._filter(packed, channel))
+                with T.serial(0, self.convolved.get()) as g:
+                    # The last one may be the mask of the carried means, in the row after the last channel.
+                    member = self.order[self.list_start(T.min(g, T.max(self.groups - 1, 0)))]
+                    channel = emit.bind(tirx.if_then_else(g < self.groups, member, self.channels))
+                    self._channel(sums, corner + channel * self.row, self.merged, g * self.filter_floats)
+                self._store(sums, group, k_tile, image, row, column)
+
+    def _channel(self, sums: list[list[emit.Register]], window: Expr, filters: Expr, start: Expr) -> None:
+        """Add one channel's products to the register tile."""
+        window, start = emit.bind(window), emit.bind(start)
+        (kh, kw), (dh, dw), (sh, sw) = self.geometry.kernel, self.geometry.dilation, self.geometry.stride
+        tile, qw = self.tile, self.geometry.window[1]
+
+        def tap(i: Expr, j: int) -> None:
+            at = start + (i * kw + j) * tile.channels
+            w = [T.bind(emit.load(filters, at + v * tile.lanes, tile.lanes)) for v in range(tile.vectors)]
+            for p, pixel in enumerate(sums):
+                py, px = divmod(p, tile.columns)
+                offset = i * dh * qw + (py * sh * qw + j * dw + px * sw)
+                value = T.bind(emit.splat(self.windows[window + offset], tile.lanes))
+                for v, register in enumerate(pixel):
+                    register.add(value * w[v])
+
+        if self.taps <= _MOST_UNROLLED_TAPS:
+            for i in range(kh):
+                for j in range(kw):
+                    tap(i, j)
+        else:
+            with T.serial(0, kh) as i:
+                for j in range(kw):
+                    tap(i, j)
+
+    def _store(
+        self, sums: list[list[emit.Register]], group: Expr, k_tile: Expr, image: Expr, row: Expr, column: Expr
+    ) -> None:
+        """Residual, activation, store; pixels past the patch's own outputs and padded channels are not written."""
+        tile, out_channels = self.tile, self.geometry.out_channels
+        out_h, out_w = self.geometry.output_size
+        channel = emit.bind(group * self.group_out + k_tile * tile.channels)
+        y, x = self.out_row + row, self.out_column + column
+        start = emit.bind(((image * out_h + y) * out_w + x) * out_channels + channel)
+        rest = self.group_out - (self.k_tiles - 1) * tile.channels
+        whole = out_h % self.patch_h == 0 and out_w % self.patch_w == 0
+
+        def pixels(valid: int) -> None:
+            for p, pixel in enumerate(sums):
+                py, px = divmod(p, tile.columns)
+                at = start + (py * out_w + px) * out_channels
+                if whole:
+                    self._store_pixel(pixel, at, valid)
+                else:
+                    with T.If(tirx.all(row + py < self.rows, column + px < self.columns)), T.Then():
+                        self._store_pixel(pixel, at, valid)
+
+        if rest == tile.channels or self.k_tiles == 1:
+            pixels(rest if self.k_tiles == 1 else tile.channels)
+        else:
+            with T.If(k_tile == self.k_tiles - 1):
+                with T.Then():
+                    pixels(rest)
+                with T.Else():
+                    pixels(tile.channels)
+
+    def _store_pixel(self, pixel: list[emit.Register], at: Expr, valid: int) -> None:
+        lanes = self.tile.lanes
+        for v, register in enumerate(pixel):
+            for offset, width in emit.chunks(min(lanes, valid - v * lanes), lanes):
+                index = at + v * lanes + offset
+                value = emit.load(register.buffer, offset, width)
+                if self.residual is not None:
+                    value = value + emit.load(self.residual, index, width)
+                emit.store(self.y, index, apply_activation(value, self.activation, width), width)

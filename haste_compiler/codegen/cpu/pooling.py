@@ -1,0 +1,115 @@
+"""Pooling on NHWC activations: channels in the lanes, the window clipped to the image instead of padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.emit import Expr
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A 2-d pooling.
+
+    Attributes:
+        kind: "max", "avg" or "adaptive_avg".
+        input_size, output_size: image height and width before and after.
+        kernel, stride, padding, dilation: as in PyTorch; not used by "adaptive_avg".
+        count_include_pad, divisor: as in ``avg_pool2d``.
+    """
+
+    kind: str
+    input_size: tuple[int, int]
+    output_size: tuple[int, int]
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    count_include_pad: bool = True
+    divisor: int | None = None
+
+
+def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int, lanes: int) -> tirx.PrimFunc:
+    """The kernel (x NHWC, y NHWC). NaN wins a maximum, as in PyTorch."""
+    (height, width), (out_h, out_w) = pooling.input_size, pooling.output_size
+    arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, out_h, out_w, channels), "float32")]
+    # A few outputs: share the channels out over the threads as well.
+    slabs = 1
+    while batch * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
+        slabs *= 2
+    slab = channels // slabs
+
+    def body(x: Expr, y: Expr) -> None:
+        with T.parallel(0, batch * out_h * slabs) as task:
+            image_row, first = emit.bind(task // slabs), emit.bind(task % slabs * slab)
+            image, row = emit.bind(image_row // out_h), emit.bind(image_row % out_h)
+            with T.serial(0, out_w) as column:
+                rows, columns = _range(pooling, 0, row), _range(pooling, 1, column)
+                scale = _scale(pooling, row, column, rows, columns)
+                out = emit.bind(((image * out_h + row) * out_w + column) * channels + first)
+                source = emit.bind(image * height * width * channels + first)
+
+                def reduce(c: Expr, n: int) -> None:
+                    total = emit.Register(n, float("-inf") if pooling.kind == "max" else 0.0)
+                    with T.serial(0, rows[1]) as i, T.serial(0, columns[1]) as j:
+                        y_in, x_in = rows[0] + i * pooling.dilation[0], columns[0] + j * pooling.dilation[1]
+                        value = T.bind(emit.load(x, source + (y_in * width + x_in) * channels + c, n))
+                        if pooling.kind == "max":
+                            total.set(_nan_maximum(value, total.get(), n))
+                        else:
+                            total.add(value)
+                    result = total.get()
+                    emit.store(y, out + c, result if scale is None else result * emit.splat(scale, n), n)
+
+                emit.sweep(slab, lanes, reduce)
+
+    return emit.kernel(name, arguments, body)
+
+
+def _nan_maximum(value: Expr, most: Expr, lanes: int) -> Expr:
+    # NaN by its bits: TVM would simplify value != value to false.
+    integer = "int32" if lanes == 1 else f"int32x{lanes}"
+    bits = tirx.reinterpret(integer, value) & emit.splat(T.int32(0x7FFFFFFF), lanes)
+    is_nan = bits > emit.splat(T.int32(0x7F800000), lanes)
+    return tirx.Select(value > most, value, tirx.Select(is_nan, value, most))
+
+
+def _range(pooling: Pooling, axis: int, position: Expr) -> tuple[Expr, Expr]:
+    """First input index of the window that is on the image, and how many there are."""
+    size, out = pooling.input_size[axis], pooling.output_size[axis]
+    if pooling.kind == "adaptive_avg":
+        start = emit.bind(position * size // out)
+        return start, emit.bind(((position + 1) * size + out - 1) // out - start)
+    step = pooling.dilation[axis]
+    origin = emit.bind(position * pooling.stride[axis] - pooling.padding[axis])
+    skipped = emit.bind((T.max(0, -origin) + step - 1) // step)
+    end = emit.bind(T.min(pooling.kernel[axis], T.max(0, (size - origin + step - 1) // step)))
+    return emit.bind(origin + skipped * step), emit.bind(T.max(0, end - skipped))
+
+
+def _scale(
+    pooling: Pooling, row: Expr, column: Expr, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr]
+) -> Expr | None:
+    """One over the number of pixels an average counts; None for a maximum."""
+    if pooling.kind == "max":
+        return None
+    count: Callable[[int, Expr, tuple[Expr, Expr]], Expr] = _padded_count(pooling)
+    pixels = count(0, row, rows) * count(1, column, columns) if pooling.divisor is None else T.int32(pooling.divisor)
+    return emit.bind(T.float32(1) / tirx.Cast("float32", pixels))
+
+
+def _padded_count(pooling: Pooling) -> Callable[[int, Expr, tuple[Expr, Expr]], Expr]:
+    def count(axis: int, position: Expr, clipped: tuple[Expr, Expr]) -> Expr:
+        if pooling.kind == "adaptive_avg" or not pooling.count_include_pad:
+            return clipped[1]
+        # The window with its padding, cut where even the padded image ends (ceil_mode).
+        origin = position * pooling.stride[axis] - pooling.padding[axis]
+        end = T.min(origin + pooling.kernel[axis], pooling.input_size[axis] + pooling.padding[axis])
+        return end - origin
+
+    return count

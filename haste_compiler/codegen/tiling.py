@@ -1,0 +1,163 @@
+"""Tile sizes from a model of the machine: registers, vector lanes, the second-level cache, threads.
+
+A dense convolution runs at a core's peak once its accumulators stay in registers and no tile is wasted, so the model
+counts cycles of one register tile, multiplies by the tiles (those that overhang the image too), and adds what copying
+windows and reading filters costs. ``tune=True`` measures the best few instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from haste_compiler.codegen.target import VectorUnit
+
+_L3_BYTES_PER_CYCLE = 12.0
+_L2_BYTES_PER_CYCLE = 32.0
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """Output pixels (``rows`` × ``columns``) times ``vectors`` of ``lanes`` output channels, summed in registers."""
+
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of the tile."""
+        return self.rows * self.columns
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the tile."""
+        return self.vectors * self.lanes
+
+    def cycles(self) -> float:
+        """Cycles for one input value of each pixel: two FMAs and two loads a cycle, four cycles latency."""
+        fmas = self.pixels * self.vectors / 2
+        loads = (self.pixels + self.vectors) / 2
+        weights = self.channels * 4 / _L2_BYTES_PER_CYCLE
+        penalty = 1.08 if self.vectors == 1 else 1.0
+        return max(fmas * penalty, loads, weights, 4.0) + 0.1
+
+
+@dataclass(frozen=True)
+class ConvTiling:
+    """How a convolution is cut: register tiles, and the tasks that threads share.
+
+    Attributes:
+        tile: the register tile.
+        block: output rows of one task (register tiles where the image is one flat row).
+        channel_tiles: tiles of output channels of one task.
+        channels_first: tasks that share filters follow each other, not tasks that share a window.
+    """
+
+    tile: RegisterTile
+    block: int
+    channel_tiles: int
+    channels_first: bool
+
+
+def register_tiles(rows: int, columns: int, channels: int, unit: VectorUnit) -> Iterator[RegisterTile]:
+    """Every register tile that fits the registers, the image and the output channels."""
+    lanes = min(unit.lanes, 1 << max(0, (channels - 1)).bit_length())
+    most_vectors = 8 if rows * columns == 1 else 4
+    for vectors in range(1, most_vectors + 1):
+        if vectors > 1 and (vectors - 1) * lanes >= channels:
+            break
+        room = unit.registers - vectors - 2
+        for tile_rows in (1, 2, 4):
+            if rows % tile_rows:
+                continue
+            for tile_columns in range(1, columns + 1):
+                if tile_rows * tile_columns * vectors > room:
+                    break
+                yield RegisterTile(tile_rows, tile_columns, vectors, lanes)
+
+
+@dataclass(frozen=True)
+class ConvWork:
+    """What the tiling of a convolution depends on.
+
+    Attributes:
+        images, rows, columns: the output plane (one flat row of all pixels for a plain 1×1 convolution).
+        channels: output channels of a conv group.
+        groups: conv groups.
+        depth: products summed for one output value (kh · kw · C / groups).
+        window: for a number of output rows, the floats of the window they read.
+        copies: windows are copied into a padded buffer first.
+    """
+
+    images: int
+    rows: int
+    columns: int
+    channels: int
+    groups: int
+    depth: int
+    window_rows: tuple[int, int]
+    window_row_floats: int
+    copies: bool
+    flat: bool
+
+    def window(self, block: int) -> int:
+        """Floats that ``block`` output rows read."""
+        scale, base = self.window_rows
+        return (block * scale + base) * self.window_row_floats
+
+
+def choose_tile(work: ConvWork, unit: VectorUnit) -> RegisterTile:
+    """The register tile with the fewest modelled cycles."""
+
+    def cost(tile: RegisterTile) -> float:
+        tiles = math.ceil(work.rows / tile.rows) * math.ceil(work.columns / tile.columns)
+        return tiles * math.ceil(work.channels / tile.channels) * (tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors)
+
+    return min(register_tiles(work.rows, work.columns, work.channels, unit), key=cost)
+
+
+def choose_tiling(work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None) -> ConvTiling:
+    """Register tile, block and order of tasks with the fewest modelled cycles."""
+    tile = tile or choose_tile(work, unit)
+    channel_tiles = work.groups * math.ceil(work.channels / tile.channels)
+    per_row = math.ceil(work.columns / tile.columns)
+    rows = math.ceil(work.columns / tile.columns) if work.flat else work.rows
+    tile_cycles = tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors
+    slice_bytes = work.depth * tile.channels * 4
+    best: tuple[float, ConvTiling] | None = None
+    for block in _block_sizes(rows, 1 if work.flat else tile.rows):
+        floats = block * tile.columns * work.window_row_floats if work.flat else work.window(block)
+        if floats * 4 > unit.l2_bytes // 2 and best is not None:
+            continue
+        blocks = math.ceil(rows / block) * work.images
+        tiles = block * (1 if work.flat else per_row / tile.rows)
+        for chunk in _chunk_sizes(channel_tiles):
+            chunks = math.ceil(channel_tiles / chunk)
+            tasks = blocks * chunks
+            waves = math.ceil(tasks / threads)
+            task = tiles * chunk * tile_cycles + 300.0
+            if work.copies:
+                task += floats / unit.lanes * 1.5
+            fits = slice_bytes * channel_tiles + floats * 4 < unit.l2_bytes * 3 // 4
+            filters_once = slice_bytes * channel_tiles
+            for channels_first in (False, True):
+                filters = filters_once if fits or channels_first else filters_once * blocks
+                windows = floats * 4 * blocks * (chunks if channels_first and blocks > 1 else 1)
+                traffic = (filters + windows) / _L3_BYTES_PER_CYCLE / threads
+                cost = waves * task + 0.5 * traffic
+                if best is None or cost < best[0] * 0.999:
+                    best = (cost, ConvTiling(tile, block, chunk, channels_first))
+    assert best is not None
+    return best[1]
+
+
+def _block_sizes(rows: int, multiple: int) -> list[int]:
+    sizes = {math.ceil(rows / parts) for parts in range(1, rows + 1)}
+    return sorted(size for size in sizes if size % multiple == 0)
+
+
+def _chunk_sizes(tiles: int) -> list[int]:
+    return sorted({math.ceil(tiles / parts) for parts in range(1, tiles + 1)})
