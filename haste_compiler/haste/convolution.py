@@ -56,8 +56,8 @@ def place_patches(output: Tensor, patches: Tensor, first_row: int) -> None:
 
 
 def apply_epilogue(output: Tensor, residual: Tensor | None, activation: str) -> Tensor:
-    """Return ``activation(output + residual)``, all of the output's shape."""
-    return apply_activation(output if residual is None else output + residual, activation)
+    """Return ``activation(output + residual)``, all of the output's shape; contiguous, whatever the inputs are."""
+    return apply_activation(output if residual is None else output + residual, activation).contiguous()
 
 
 def haste_conv2d(

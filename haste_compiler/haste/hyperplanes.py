@@ -24,7 +24,8 @@ def draw_hyperplanes(window_pixels: int, seed: int, layer_name: str) -> Tensor:
     Returns:
         float32 (MAX_HYPERPLANES, window_pixels).
     """
-    generator = torch.Generator().manual_seed((seed << 32 | zlib.crc32(layer_name.encode())) % 2**63)
+    # The generator looks at the low 32 bits of its seed only: both have to go into those.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {layer_name}".encode()))
     planes = torch.zeros(MAX_HYPERPLANES, window_pixels)
     while bool((blank := (planes == 0).all(dim=1)).any()):
         faces = torch.randint(0, 6, (int(blank.sum()), window_pixels), generator=generator)

@@ -1,0 +1,143 @@
+"""HasteConfig: what it accepts, and one clear sentence for what it does not."""
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import ConfigError, HasteError
+
+
+def test_defaults_and_presets() -> None:
+    config = HasteConfig()
+    assert (config.num_hyperplanes, config.patch, config.merge, config.tolerance) == (10, (8, 8), "projection", 0.4)
+    assert (config.skip, config.flat_tolerance, config.seed, config.min_channels) == ("flat", 0.2, 0, 8)
+    paper = HasteConfig.paper()
+    assert (paper.num_hyperplanes, paper.patch, paper.merge, paper.tolerance, paper.skip) == (
+        14,
+        (8, 8),
+        "mean",
+        None,
+        "none",
+    )
+    exact = HasteConfig.exact()
+    assert (exact.merge, exact.tolerance, exact.skip) == ("projection", 0.0, "zeros")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("enabled", 1, "True or False"),
+        ("num_hyperplanes", 0, "between 1 and 30"),
+        ("num_hyperplanes", 31, "between 1 and 30"),
+        ("num_hyperplanes", 8.0, "integer"),
+        ("num_hyperplanes", True, "integer"),
+        ("patch_size", 0, "between 1 and 64"),
+        ("patch_size", (8, 65), "between 1 and 64"),
+        ("patch_size", (8,), "height, width"),
+        ("patch_size", "8", "integer"),
+        ("merge", "median", "'mean', 'projection'"),
+        ("merge", None, "'mean', 'projection'"),
+        ("tolerance", -0.1, "at least 0"),
+        ("tolerance", float("nan"), "finite"),
+        ("tolerance", float("inf"), "None turns it off"),
+        ("tolerance", "0.4", "number"),
+        ("skip", "all", "'none', 'zeros', 'flat'"),
+        ("flat_tolerance", None, "number"),
+        ("flat_tolerance", -1, "at least 0"),
+        ("seed", -1, "between 0"),
+        ("seed", 2**31, "between 0"),
+        ("min_channels", 0, "between 1"),
+        ("layers", ["a"], "layers"),
+        ("layers", {"a": 3}, "layers"),
+        ("layers", {3: {}}, "layers"),
+        ("layers", {"a": {"tolerence": 1}}, "did you mean 'tolerance'"),
+        ("layers", {"a": {"layers": {}}}, "layers"),
+        ("layers", {"a": {"tolerance": -1}}, r"layers\['a'\]: tolerance"),
+    ],
+)
+def test_refused(field: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        HasteConfig(**{field: value})
+    assert isinstance(caught.value, (HasteError, ValueError))
+    with pytest.raises(ConfigError, match=words):
+        HasteConfig().replace(**{field: value})
+    with pytest.raises(ConfigError, match=words):
+        HasteConfig.from_dict({field: value})
+
+
+def test_overrides_apply_in_order() -> None:
+    config = HasteConfig(
+        tolerance=0.1,
+        layers={"layer1.*": {"tolerance": 0.2, "patch_size": [4, 6]}, "layer1.0.conv1": {"tolerance": None}},
+    )
+    assert config.for_layer("stem").tolerance == 0.1
+    assert config.for_layer("layer1.1").tolerance == 0.2
+    first = config.for_layer("layer1.0.conv1")
+    assert (first.tolerance, first.patch, first.layers) == (None, (4, 6), {})
+    swapped = HasteConfig(layers=dict(reversed(list(config.layers.items()))))
+    assert swapped.for_layer("layer1.0.conv1").tolerance == 0.2
+    assert swapped != config.replace(tolerance=0.4)
+
+
+def test_names_with_brackets_match_themselves() -> None:
+    config = HasteConfig(layers={"blocks[0]": {"enabled": False}})
+    config.check_layers(["blocks[0]"])
+    assert not config.for_layer("blocks[0]").enabled
+
+
+def test_patterns_must_match_a_layer() -> None:
+    names = ["layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"]
+    HasteConfig(layers={"layer?.0.conv1": {}, "layer2.0.conv1": {}}).check_layers(names)
+    with pytest.raises(ConfigError, match=r"'layer1.0.conv3' matches none of the 3 .*'layer1.0.conv2'"):
+        HasteConfig(layers={"layer1.0.conv3": {}}).check_layers(names)
+    with pytest.raises(ConfigError, match=r"'zzz' matches none of the 0 eligible layers$"):
+        HasteConfig(layers={"zzz": {}}).check_layers([])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HasteConfig(),
+        HasteConfig.paper(),
+        HasteConfig(
+            patch_size=(4, 8), layers={"a.*": {"tolerance": None, "patch_size": (2, 3)}, "a.b": {"merge": "mean"}}
+        ),
+    ],
+)
+def test_round_trips(config: HasteConfig) -> None:
+    assert HasteConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for copied in (pickle.loads(pickle.dumps(config)), copy.deepcopy(config), config.replace()):
+        assert copied == config
+        assert hash(copied) == hash(config)
+    assert config != config.replace(seed=7)
+    assert config != "config"
+
+
+def test_numbers_take_their_plain_form() -> None:
+    config = HasteConfig(num_hyperplanes=np.int64(7), tolerance=np.float32(0.5), patch_size=[np.int32(4), 4])  # type: ignore[arg-type]
+    assert json.loads(json.dumps(config.to_dict()))["patch_size"] == [4, 4]
+    assert type(config.num_hyperplanes) is int
+    assert type(config.tolerance) is float
+    assert HasteConfig(tolerance=1) == HasteConfig(tolerance=1.0)
+
+
+def test_configurations_do_not_share_overrides_with_their_caller() -> None:
+    override = {"tolerance": 0.1}
+    layers = {"a": override}
+    config = HasteConfig(layers=layers)
+    layers["b"], override["tolerance"] = {}, 0.9
+    assert config.layers == {"a": {"tolerance": 0.1}}
+
+
+def test_unknown_fields() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'patch_size'"):
+        HasteConfig.from_dict({"patchsize": 4})
+    with pytest.raises(ConfigError, match="the fields are enabled"):
+        HasteConfig().replace(xyzzy=1)
+    with pytest.raises(ConfigError, match="list"):
+        HasteConfig.from_dict([])  # type: ignore[arg-type]
