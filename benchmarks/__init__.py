@@ -1,0 +1,1 @@
+"""Measurements: how fast compiled networks run, beside what else a user could pick."""
