@@ -10,7 +10,7 @@ from torch import Tensor
 from haste_compiler.haste.merging import Groups, gather_slots, group_sizes, merge_windows
 
 LARGEST_ENERGY = 1e30
-"""A patch with more energy than this (or NaN, or inf) is computed exactly: its squares would overflow float32."""
+"""A patch with more energy than this (or NaN, or inf) is computed exactly: its squares could overflow float32."""
 
 
 def filter_norms(weight: Tensor, groups: int) -> Tensor:
@@ -35,6 +35,7 @@ def group_windows(
     With ``rms`` the root of the mean over the convolution group's channels of |P_c|^2 |F_c|^2: a channel is flat if
     ``|P_c - d_c M| |F_c| <= flat_tolerance * rms``, d_c its mean over the image pixels; a member leaves its group if
     ``|P_c - a_c X_g| |F_c| > tolerance * rms``. The groups are then formed once more from those that stayed.
+    Where the patch's energy (sum over c of |P_c|^2) or ``rms`` is not finite or too large, every channel is alone.
 
     Args:
         windows: (B, C, q).
@@ -52,7 +53,7 @@ def group_windows(
     """
     energy = windows.square().sum(dim=-1)
     rms = _group_mean(energy * filter_norm.square(), groups).sqrt()
-    safe = _group_mean(energy, groups) * (windows.shape[1] // groups) <= LARGEST_ENERGY
+    safe = (_group_mean(energy, groups) * (windows.shape[1] // groups) <= LARGEST_ENERGY) & rms.isfinite()
     dropped, offset = _drop(windows, energy, filter_norm, rms, mask, skip, flat_tolerance)
     dropped, offset = dropped & safe, torch.where(safe, offset, 0)
 

@@ -136,6 +136,19 @@ def test_nan_and_inf_spread_as_in_the_plain_convolution(bad: float, config: Hast
     torch.testing.assert_close(result.output[1], clean.output[0])
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e25])
+def test_wild_filters_spread_as_in_the_plain_convolution(bad: float) -> None:
+    x, weight = torch.randn(2, 16, 16, 16), torch.randn(8, 8, 3, 3)
+    x[:, 1] = 2 * x[:, 0]
+    weight[2, 1, 0, 1] = bad
+    for config in (HasteConfig(num_hyperplanes=2), HasteConfig.paper()):
+        result = convolve(x, weight, config, groups=2)
+        dense = F.conv2d(x, weight, padding=1, groups=2)
+        # Whether padding times NaN is NaN differs between PyTorch's own kernels: the border is left out.
+        torch.testing.assert_close(result.output[:, 2, 1:], dense[:, 2, 1:], equal_nan=True)
+        assert int(result.counts[..., 0, 1].sum()) == 0
+
+
 def test_all_zero_input_gives_the_bias() -> None:
     bias = torch.randn(8)
     for config in (HasteConfig(), HasteConfig.paper(), HasteConfig.exact()):
