@@ -147,18 +147,20 @@ def _transpose(gm: fx.GraphModule, node: fx.Node) -> None:
     first, second = (argument(node, 1, "dim0"), argument(node, 2, "dim1")) if len(node.args) > 1 else (0, 1)
     if len(order) > 1:
         order[first], order[second] = order[second], order[first]
-    _call(gm, node, aten.permute.default, source, order)
+    node.target, node.args = aten.permute.default, (source, order)
+    _permute(gm, node)
 
 
 def _permute(gm: fx.GraphModule, node: fx.Node) -> None:
     source, rank = node.args[0], len(shape_of(node))
     assert isinstance(source, fx.Node)
     order = [dim % rank for dim in argument(node, 1, "dims")]
+    if is_call(source, aten.permute.default):
+        inner = [dim % rank for dim in argument(source, 1, "dims")]
+        source, order = source.args[0], [inner[dim] for dim in order]
+    assert isinstance(source, fx.Node)
     if order == list(range(rank)):
         replace(node, source)
-    elif is_call(source, aten.permute.default):
-        inner = [dim % rank for dim in argument(source, 1, "dims")]
-        _call(gm, node, aten.permute.default, source.args[0], [inner[dim] for dim in order])
     else:
         _call(gm, node, aten.permute.default, source, order)
 

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from haste_compiler.errors import CaptureError
-from haste_compiler.passes.functionalize import functionalize, is_simply_functional
+from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
 from haste_compiler.passes.graph import finish, set_tensor
 
 _CONVOLUTIONS = {
@@ -99,6 +99,7 @@ def _export(
     try:
         with _quiet():
             program = torch.export.export(model, inputs, strict=strict)
+            drop_dropouts(program.graph_module.graph)
             gm = program.module(check_guards=False)
             if not is_simply_functional(gm):
                 # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
@@ -201,12 +202,15 @@ def _fake(node: fx.Node, tensor: Tensor) -> Any:
 
 
 def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
+    first_names = {module: name for name, module in model.named_modules()}
     taken: set[str] = set()
     for node in gm.graph.nodes:
         if node.op != "call_function":
             continue
         path = _module_path(node)
+        if path in modules:
+            path = first_names[modules[path]]
         if node.target in _CONVOLUTIONS or node.target is _LINEAR:
             module = modules.get(path)
             known = isinstance(module, nn.modules.conv._ConvNd if node.target is not _LINEAR else nn.Linear)

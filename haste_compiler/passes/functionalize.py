@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from haste_compiler.errors import CaptureError
-from haste_compiler.passes.graph import fake_value
+from haste_compiler.passes.graph import argument, fake_value
 
 aten = torch.ops.aten
 
@@ -29,6 +29,26 @@ _FRESH = {
     aten.max_pool2d.default,
     aten.relu6.default,
 }
+
+
+_DROPOUTS = {
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.feature_dropout_.default,
+    aten.alpha_dropout.default,
+    aten.alpha_dropout_.default,
+    aten.feature_alpha_dropout.default,
+    aten.feature_alpha_dropout_.default,
+}
+
+
+def drop_dropouts(graph: fx.Graph) -> None:
+    """Drop dropouts of evaluation mode: they return the very tensor they are given, which hides who writes to what."""
+    for node in list(graph.nodes):
+        if node.target in _DROPOUTS and not argument(node, 2, "train") and graph.output_node() not in node.users:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def functionalize(gm: fx.GraphModule, model_name: str) -> fx.GraphModule:

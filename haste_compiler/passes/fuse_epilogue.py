@@ -38,7 +38,7 @@ def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
         if activation is None:
             continue
         layer = node.args[0]
-        if is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and sole_user(layer) is node:
+        if is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and list(layer.users) == [node]:
             layer.args = (*layer.args[:-1], activation)
             replace(node, layer)
     return finish(gm)

@@ -125,7 +125,10 @@ def finish(gm: fx.GraphModule) -> fx.GraphModule:
 
 def copy_module(gm: fx.GraphModule) -> fx.GraphModule:
     """Copy the graph of ``gm`` but share its tensors: passes replace tensors, and never change them."""
-    return fx.GraphModule(gm, copy.deepcopy(gm.graph))
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, {}))
+    graph.set_codegen(gm.graph._codegen)
+    return fx.GraphModule(gm, graph)
 
 
 def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
