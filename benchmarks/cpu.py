@@ -33,7 +33,7 @@ def _work(case: str, threads: int, rounds: int, names: list[str], out: Path) -> 
     try:
         built = cases.CASES[case]()
     except cases.AbsentError as error:
-        result = Result(case, threads, rounds, [], failure=str(error))
+        result = Result(case, threads, rounds, [], absent=str(error))
     else:
         wanted = [name for name in names if built.haste or name != "haste"]
         result = Result(case, threads, rounds, measure(built, wanted, threads, rounds, tick))
@@ -62,7 +62,7 @@ def run(case: str, threads: int, rounds: int, names: list[str]) -> Result:
         if done.returncode or not out.exists():
             return Result(case, threads, rounds, [], failure=f"the process ended with status {done.returncode}")
         stored = json.loads(out.read_text())
-    return Result(case, threads, rounds, [_measurement(m) for m in stored["measurements"]], stored["failure"] or "")
+    return Result(case, threads, rounds, [_measurement(m) for m in stored["measurements"]], absent=stored["absent"])
 
 
 def main() -> int:

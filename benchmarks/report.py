@@ -20,12 +20,22 @@ _VECTOR_FLAGS = ("avx512f", "avx2", "asimd", "neon")
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """All measurements of one case with one number of threads; `failure` says why there are none."""
+    """All measurements of one case with one number of threads.
+
+    Attributes:
+        case: its name.
+        threads: of every runner.
+        rounds: how often each runner was timed.
+        measurements: one a runner.
+        absent: what the case needs and this machine does not have; nothing was measured.
+        failure: what went wrong, so that nothing was measured.
+    """
 
     case: str
     threads: int
     rounds: int
     measurements: list[Measurement]
+    absent: str = ""
     failure: str = ""
 
     def best_peer(self) -> float:
@@ -96,8 +106,8 @@ def table(result: Result) -> Table:
         column.justify, column.no_wrap = "right", True
     for m in result.measurements:
         shown.add_row(*_row(m, result))
-    if result.failure:
-        shown.add_row(result.failure)
+    if result.absent or result.failure:
+        shown.add_row(result.absent or result.failure)
     return shown
 
 
@@ -113,8 +123,8 @@ def markdown(results: list[Result]) -> str:
     ]
     for result in results:
         lines += [f"### {_title(result)}", ""]
-        if result.failure:
-            lines += [f"Not measured: {result.failure}", ""]
+        if result.absent or result.failure:
+            lines += [f"Not measured: {result.absent or result.failure}", ""]
             continue
         lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
         lines += ["| " + " | ".join(_row(m, result)) + " |" for m in result.measurements]
