@@ -1,1 +1,30 @@
 """Compile pretrained CNNs so that they do less arithmetic on every input, without retraining."""
+
+from haste_compiler.compiler import compile
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import (
+    CaptureError,
+    ConfigError,
+    HasteError,
+    InputError,
+    TargetError,
+    UnsupportedOperatorError,
+    ValidationError,
+)
+from haste_compiler.runtime import CompiledModule, LayerStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureError",
+    "CompiledModule",
+    "ConfigError",
+    "HasteConfig",
+    "HasteError",
+    "InputError",
+    "LayerStats",
+    "TargetError",
+    "UnsupportedOperatorError",
+    "ValidationError",
+    "compile",
+]

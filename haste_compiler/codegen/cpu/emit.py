@@ -33,7 +33,11 @@ def kernel(name: str, arguments: Sequence[tuple[str, Sequence[int], str]], body:
         T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL_ATTR: True})
         buffers = [T.arg(label, T.buffer(tuple(shape), dtype)) for label, shape, dtype in arguments]
         views = [_flat(buffer, shape, dtype) for buffer, (_, shape, dtype) in zip(buffers, arguments, strict=True)]
-        body(*views)
+        # Relax's reshape analysis expects a root block.
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            body(*views)
     return builder.get()
 
 

@@ -77,7 +77,6 @@ def haste_convolve_kernel(
     tiling: HasteTiling,
     *,
     skip: str,
-    merge: str,
     residual: bool = False,
     activation: str = "none",
 ) -> tirx.PrimFunc:
@@ -100,7 +99,7 @@ def haste_convolve_kernel(
     arguments.append(("y", (batch, out_h, out_w, geometry.out_channels), "float32"))
 
     def body(*buffers: Expr) -> None:
-        _Convolve(geometry, batch, lanes, tiling, skip, merge, activation, list(buffers)).emit()
+        _Convolve(geometry, batch, lanes, tiling, skip, activation, list(buffers)).emit()
 
     return emit.kernel(name, arguments, body)
 
@@ -115,12 +114,11 @@ class _Convolve:
         lanes: int,
         tiling: HasteTiling,
         skip: str,
-        merge: str,
         activation: str,
         buffers: list[Expr],
     ) -> None:
         self.geometry, self.batch, self.tiling = geometry, batch, tiling
-        self.skip, self.merge, self.activation = skip, merge, activation
+        self.skip, self.activation = skip, activation
         self.tile = tiling.tile
         self.windows, self.order, self.coeff, self.starts, self.counts = buffers[:5]
         self.filters, self.tap_sums, self.bias, self.y = buffers[5], buffers[6], buffers[7], buffers[-1]

@@ -17,6 +17,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.haste.grouping import LARGEST_ENERGY
 
 COUNTS = ("singles", "groups", "members", "zeros", "flats")
 """What the counts of a patch hold, in order."""
@@ -279,8 +280,9 @@ class _Group:
         weighted = emit.bind(self._sum(lambda c, n: emit.load(self.squares, c, n) * self._norm2(c, n)))
         mean_square = emit.bind(weighted * T.float32(1.0 / size))
         energy = emit.bind(self._sum(lambda c, n: emit.load(self.squares, c, n)))
-        # Not energy - energy == 0, which TVM simplifies to true; a NaN fails this comparison too.
-        self.finite = emit.bind(energy <= T.float32(np.finfo(np.float32).max))
+        # Comparisons that NaN fails; energy - energy == 0 would be simplified to true.
+        largest = T.float32(np.finfo(np.float32).max)
+        self.finite = emit.bind(tirx.all(energy <= T.float32(LARGEST_ENERGY), weighted <= largest))
         tolerance, flat = self.settings[1], self.settings[2]
         self.threshold.set(tolerance * tolerance * mean_square)
         flat_threshold = emit.bind(flat * flat * mean_square)

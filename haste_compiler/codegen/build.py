@@ -1,0 +1,99 @@
+"""From the TVM module to machine code, or the same from the cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax
+from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
+from tvm.target import Target
+
+from haste_compiler.codegen.lower import Lowered
+from haste_compiler.codegen.schedule import schedule_rest
+from haste_compiler.codegen.target import vector_unit
+from haste_compiler.errors import HasteError
+
+
+def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any:
+    """Machine code for a lowered network.
+
+    Args:
+        lowered: the network.
+        target: a complete target.
+        cache_key: names the code in the cache on disk (``cache_directory``); None: neither read nor written.
+
+    Returns:
+        What ``relax.VirtualMachine`` takes.
+
+    Raises:
+        HasteError: TVM failed to generate code, which is a defect of this compiler.
+    """
+    path = None if cache_key is None else cache_directory() / f"{cache_key}.so"
+    if path is not None and path.exists():
+        return tvm.runtime.load_module(str(path))
+    try:
+        with target:
+            mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
+            mod = schedule_rest(mod, vector_unit(target).lanes)
+            late = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
+            mod = tvm.transform.Sequential(late)(mod)
+        executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise HasteError(f"TVM could not generate code for {target}: {reason}") from error
+    if path is not None and _has_linker():
+        _store(executable, path)
+    return executable
+
+
+def cache_directory() -> Path:
+    """Where compiled code and tuning results are kept: ``$HASTE_CACHE``, or haste-compiler in the user's cache."""
+    chosen = os.environ.get("HASTE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haste-compiler"
+
+
+def cache_key(graph: str, target: Target, threads: int, *extra: object) -> str:
+    """A name for the code that a graph compiles to; it changes with the versions of TVM, PyTorch and this package."""
+    digest = hashlib.sha256()
+    for part in (graph, str(target), threads, tvm.__version__, torch.__version__, _source_digest(), *extra):
+        digest.update(repr(part).encode())
+        digest.update(b"\\0")
+    return digest.hexdigest()[:40]
+
+
+@lru_cache(maxsize=1)
+def _source_digest() -> str:
+    """Of this package's own code, so that a changed kernel is never served from the cache."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for folder in ("codegen", "haste", "passes"):
+        for source in sorted((root / folder).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _has_linker() -> bool:
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def _store(executable: Any, path: Path) -> None:
+    """Write to a temporary file first: another process may read the cache meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            executable.export_library(str(made))
+            os.replace(made, path)
+    except OSError:
+        # A cache that can't be written costs time at the next start, nothing else.
+        return

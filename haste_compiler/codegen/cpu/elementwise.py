@@ -1,0 +1,36 @@
+"""Activations that stand alone, over a whole tensor in any layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.emit import Expr
+
+_TASK_FLOATS = 1 << 14
+
+
+def activation_kernel(name: str, shape: Sequence[int], activation: str, lanes: int) -> tirx.PrimFunc:
+    """The kernel (x, y), both of ``shape``."""
+    size = math.prod(shape)
+    task_floats = min(_TASK_FLOATS, max(lanes, size))
+    whole = size // task_floats
+
+    def body(x: Expr, y: Expr) -> None:
+        def apply(start: Expr, floats: int) -> None:
+            def piece(i: Expr, n: int) -> None:
+                emit.store(y, start + i, apply_activation(emit.load(x, start + i, n), activation, n), n)
+
+            emit.sweep(floats, lanes, piece)
+
+        if whole:
+            with T.parallel(0, whole) as task:
+                apply(emit.bind(task * task_floats), task_floats)
+        apply(whole * task_floats, size % task_floats)
+
+    return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)

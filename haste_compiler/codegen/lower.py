@@ -1,0 +1,613 @@
+"""From the FX graph to one TVM module: every node becomes a call of a kernel of ours, or TVM's own operator.
+
+Activations of rank four live in NHWC from the first convolution to the last; a value remembers how it is laid out,
+and is transposed only where an operator that doesn't know NHWC reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from numpy.typing import NDArray
+from torch import fx
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
+from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work, pack_bias, pack_filters
+from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, is_depthwise, pack_depthwise_filters
+from haste_compiler.codegen.cpu.elementwise import activation_kernel
+from haste_compiler.codegen.cpu.haste_convolve import (
+    choose_haste_tiling,
+    haste_convolve_kernel,
+    pack_haste_filters,
+    pack_tap_sums,
+)
+from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
+from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.passes.graph import argument, get_tensor, is_constant, shape_of
+
+aten, haste = torch.ops.aten, torch.ops.haste
+
+TilingChoice = Callable[[ConvGeometry, int, ConvWork], ConvTiling]
+"""Picks the tiling of a dense convolution: the model's, or what tuning measured."""
+
+
+@dataclass(frozen=True)
+class HasteGroup:
+    """One grouping in the compiled network, and the layers that share it.
+
+    Attributes:
+        layers: qualified names, the first of them names the settings.
+        geometries: the geometry of each.
+        images: batch size.
+        merge, skip: the rules that are compiled in.
+        settings: float32 (3,), the values to start with.
+    """
+
+    layers: tuple[str, ...]
+    geometries: tuple[ConvGeometry, ...]
+    images: int
+    merge: str
+    skip: str
+    settings: tuple[float, float, float]
+
+
+@dataclass
+class Lowered:
+    """A network as a TVM module.
+
+    Attributes:
+        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then (counts, bound) of every grouping.
+        constants: packed weights and tables, in the order of ``main``'s last parameters.
+        groups: the groupings, in the order of their settings and statistics.
+        outputs: how many outputs come first.
+        kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
+    """
+
+    mod: tvm.IRModule
+    constants: list[NDArray[Any]]
+    groups: list[HasteGroup]
+    outputs: int
+    kernels: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A relax expression and its layout: ``nhwc`` if a tensor that is NCHW in the graph is stored as NHWC."""
+
+    expr: Any
+    nhwc: bool = False
+
+
+@dataclass
+class _Grouping:
+    """What ``convolve`` needs of the grouping before it."""
+
+    tensors: list[Any]
+    index: int
+
+
+@dataclass
+class _Pending:
+    """A grouping of which hash and group were seen, but not yet merge."""
+
+    x: fx.Node
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+def lower(gm: fx.GraphModule, unit: VectorUnit, threads: int, choose: TilingChoice | None = None) -> Lowered:
+    """Lower a graph that ``run_passes`` returned.
+
+    Args:
+        gm: the graph; every node has ``meta["val"]``.
+        unit: the target's vector unit.
+        threads: threads that tasks are cut for.
+        choose: tiling of dense convolutions; None: the model's choice.
+
+    Raises:
+        UnsupportedOperatorError: an operator that neither we nor TVM can lower; the message names it and its layer.
+    """
+    return _Lowering(gm, unit, threads, choose).run()
+
+
+class _Lowering:
+    def __init__(self, gm: fx.GraphModule, unit: VectorUnit, threads: int, choose: TilingChoice | None) -> None:
+        self.gm, self.unit, self.threads = gm, unit, threads
+        self.choose = choose or (lambda geometry, batch, work: choose_tiling(work, unit, threads))
+        self.builder = relax.BlockBuilder()
+        self.importer = ExportedProgramImporter()
+        self.importer.block_builder = self.builder
+        self.values: dict[fx.Node, Any] = {}
+        self.kernels: dict[tuple[Any, ...], Any] = {}
+        self.launched: list[tuple[str, str]] = []
+        self.groups: list[HasteGroup] = []
+        self.settings: dict[str, Any] = {}
+        self.constants: list[NDArray[Any]] = []
+        self.constant_params: list[Any] = []
+        self.statistics: list[Any] = []
+        self.nodes_of_group: dict[fx.Node, list[fx.Node]] = {}
+
+    def run(self) -> Lowered:
+        inputs, params = [], []
+        for node in self.gm.graph.nodes:
+            if node.op == "placeholder":
+                value = node.meta["val"]
+                if not isinstance(value, torch.Tensor):
+                    raise UnsupportedOperatorError(f"input {node.name!r} is {type(value).__name__}, only tensors are compiled")
+                var = relax.Var(node.name, relax.TensorType(list(value.shape), _dtype(value.dtype)))
+                self.values[node] = _Value(var)
+                inputs.append(var)
+        for node in self.gm.graph.nodes:
+            if node.op == "call_function" and node.target is haste.merge.default:
+                name = f"{node.meta['layer']}.settings"
+                self.settings[node.meta["layer"]] = relax.Var(name.replace(".", "_"), relax.TensorType([3], "float32"))
+                params.append(self.settings[node.meta["layer"]])
+        with self.builder.function("main"):
+            with self.builder.dataflow():
+                outputs = self._nodes()
+                result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
+            self.builder.emit_func_output(result, [*inputs, *params, *self.constant_params])
+        return Lowered(self.builder.finalize(), self.constants, self.groups, len(outputs), self.launched)
+
+    def _nodes(self) -> list[Any]:
+        for node in self.gm.graph.nodes:
+            if node.op == "call_function":
+                self.values[node] = self._call(node)
+            elif node.op == "output":
+                leaves = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
+                return [self._nchw(leaf) for leaf in leaves]
+        raise UnsupportedOperatorError("the graph has no output")
+
+    def _call(self, node: fx.Node) -> Any:
+        rule = _RULES.get(node.target)
+        if rule is not None:
+            value = rule(self, node)
+            if value is not None:
+                return value
+        return self._tvm_operator(node)
+
+    # Values and layouts
+
+    def _constant(self, node: fx.Node) -> NDArray[Any]:
+        return get_tensor(self.gm, node).detach().cpu().contiguous().numpy()
+
+    def _param(self, value: NDArray[Any]) -> Any:
+        """A constant tensor as a parameter of ``main``, so that compiled code doesn't depend on weights."""
+        value = np.ascontiguousarray(value)
+        var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(list(value.shape), str(value.dtype)))
+        self.constants.append(value)
+        self.constant_params.append(var)
+        return var
+
+    def _value(self, node: Any) -> _Value:
+        if is_constant(node) and node not in self.values:
+            self.values[node] = _Value(self._param(self._constant(node)))
+        value = self.values[node]
+        assert isinstance(value, _Value)
+        return value
+
+    def _nchw(self, node: Any) -> Any:
+        value = self._value(node)
+        if not value.nhwc:
+            return value.expr
+        n, c, h, w = shape_of(node)
+        if h * w == 1 or c == 1:
+            return self.builder.emit(relax.op.reshape(value.expr, (n, c, h, w)))
+        return self.builder.emit(relax.op.permute_dims(value.expr, [0, 3, 1, 2]))
+
+    def _nhwc(self, node: Any) -> Any:
+        value = self._value(node)
+        if value.nhwc:
+            return value.expr
+        n, c, h, w = shape_of(node)
+        if h * w == 1 or c == 1:
+            return self.builder.emit(relax.op.reshape(value.expr, (n, h, w, c)))
+        converted = self.builder.emit(relax.op.permute_dims(value.expr, [0, 2, 3, 1]))
+        self.values[node] = _Value(converted, nhwc=True)
+        return converted
+
+    def _is_nhwc(self, node: Any) -> bool:
+        return isinstance(node, fx.Node) and isinstance(self.values.get(node), _Value) and self.values[node].nhwc
+
+    # Calling kernels
+
+    def _launch(
+        self, key: tuple[Any, ...], layer: str, args: Sequence[Any], out: Any, build: Callable[[str], Any]
+    ) -> Any:
+        """Call the kernel for ``key``, building it the first time; ``out`` is a shape or (shape, dtype) pairs."""
+        if key not in self.kernels:
+            symbol = f"{key[0]}_{len(self.kernels)}"
+            self.kernels[key] = (self.builder.add_func(build(symbol), symbol), symbol)
+        kernel, symbol = self.kernels[key]
+        self.launched.append((symbol, layer))
+        if isinstance(out, list):
+            kinds = [relax.TensorType(list(shape), dtype) for _, shape, dtype in out]
+        else:
+            kinds = [relax.TensorType(list(out), "float32")]
+        return self.builder.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
+
+    def _conv2d(self, node: fx.Node) -> _Value | None:
+        x, weight, bias, residual, stride, padding, dilation, groups, activation = node.args
+        if shape_of(x)[0] == 0:
+            return None
+        w = self._constant(weight)
+        b = None if bias is None else self._constant(bias)
+        geometry = window_geometry(
+            shape_of(x)[1], shape_of(x)[2:], w.shape[2:], stride, padding, dilation, groups, (1, 1), w.shape[0]
+        )
+        return self._dense(node, geometry, shape_of(x)[0], self._nhwc(x), w, b, residual, activation)
+
+    def _dense(
+        self,
+        node: fx.Node,
+        geometry: ConvGeometry,
+        batch: int,
+        x: Any,
+        w: NDArray[np.float32],
+        b: NDArray[np.float32] | None,
+        residual: Any,
+        activation: str,
+    ) -> _Value:
+        args = [x]
+        shortcut = [] if residual is None else [self._nhwc(residual)]
+        if is_depthwise(geometry):
+            zeros = np.zeros(geometry.out_channels, np.float32)
+            args += [self._param(pack_depthwise_filters(w)), self._param(zeros if b is None else b), *shortcut]
+            key = ("depthwise", geometry, batch, bool(shortcut), activation)
+
+            def build(symbol: str) -> Any:
+                return depthwise_kernel(
+                    symbol, geometry, batch, self.unit, self.threads, residual=bool(shortcut), activation=activation
+                )
+        else:
+            tiling = self.choose(geometry, batch, conv_work(geometry, batch))
+            args += [self._param(pack_filters(w, geometry.groups, tiling.tile))]
+            args += [self._param(pack_bias(b, geometry.out_channels, geometry.groups, tiling.tile)), *shortcut]
+            key = ("conv2d", geometry, batch, tiling, bool(shortcut), activation)
+
+            def build(symbol: str) -> Any:
+                return conv2d_kernel(symbol, geometry, batch, tiling, residual=bool(shortcut), activation=activation)
+
+        out = (batch, *geometry.output_size, geometry.out_channels)
+        return _Value(self._launch(key, _layer(node), args, out, build), nhwc=True)
+
+    def _linear(self, node: fx.Node) -> _Value | None:
+        x, weight, bias, residual, activation = node.args
+        shape, filters = shape_of(x), shape_of(weight)[0]
+        rows = math.prod(shape[:-1])
+        if rows == 0:
+            return None
+        w = self._constant(weight)[:, :, None, None]
+        b = None if bias is None else self._constant(bias)
+        geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
+        tiling = self.choose(geometry, 1, conv_work(geometry, 1))
+
+        def flat(source: Any, channels: int) -> Any:
+            return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
+
+        args = [flat(x, shape[-1]), self._param(pack_filters(w, 1, tiling.tile)), self._param(pack_bias(b, filters, 1, tiling.tile))]
+        if residual is not None:
+            args.append(flat(residual, filters))
+        key = ("linear", geometry, 1, tiling, residual is not None, activation)
+        y = self._launch(
+            key,
+            _layer(node),
+            args,
+            (1, 1, rows, filters),
+            lambda symbol: conv2d_kernel(symbol, geometry, 1, tiling, residual=residual is not None, activation=activation),
+        )
+        return _Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
+
+    # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
+
+    def _hash(self, node: fx.Node) -> Any:
+        x, planes, _, *window = node.args
+        return _Pending(x, {"planes": planes, "window": window})
+
+    def _group(self, node: fx.Node) -> Any:
+        codes, norm, merge, skip = node.args[1], node.args[2], node.args[-2], node.args[-1]
+        pending = self.values[codes]
+        return _Pending(pending.x, {**pending.args, "norm": norm, "merge": merge, "skip": skip})
+
+    def _getitem(self, node: fx.Node) -> Any:
+        source, index = node.args
+        value = self.values[source]
+        if isinstance(value, _Pending):
+            return value
+        return _Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
+
+    def _merge(self, node: fx.Node) -> Any:
+        pending = self.values[node.args[1]]
+        x, args = pending.x, pending.args
+        batch, channels, *size = shape_of(x)
+        geometry = window_geometry(channels, size, *args["window"])
+        lanes, merge, skip = self.unit.lanes, args["merge"], args["skip"]
+        planes = pack_hyperplanes(self._constant(args["planes"]))
+        norm2 = np.square(self._constant(args["norm"]).astype(np.float64)).astype(np.float32)
+        layout = group_layout(geometry, batch, lanes).tensors()
+        layer = node.meta["layer"]
+        key = ("haste_group", geometry, batch, merge, skip)
+        grouped = self._launch(
+            key,
+            layer,
+            [self._nhwc(x), self._param(planes), self._param(norm2), self.settings[layer]],
+            layout,
+            lambda symbol: haste_group_kernel(
+                symbol, geometry, batch, lanes, merge=merge, skip=skip, planes=planes.shape[0]
+            ),
+        )
+        tensors = [self.builder.emit(relax.TupleGetItem(grouped, i)) for i in range(len(layout))]
+        convolves = [user for user in node.users if user.target is haste.convolve.default]
+        names = [_layer(user) for user in convolves]
+        geometries = [self._convolve_geometry(user, channels) for user in convolves]
+        settings = [node_.args[2] for node_ in self.gm.graph.nodes if node_.target is haste.hash.default and node_.meta["layer"] == layer]
+        initial = tuple(float(number) for number in self._constant(settings[0]))
+        assert len(initial) == 3
+        self.groups.append(HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, initial))
+        self.statistics += tensors[4:6]
+        return _Grouping(tensors[:5], len(self.groups) - 1)
+
+    def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
+        _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = node.args
+        filters, _, *kernel = shape_of(weight)
+        return window_geometry(channels, size, kernel, stride, padding, dilation, groups, patch, filters)
+
+    def _convolve(self, node: fx.Node) -> _Value:
+        merged, slot, _, _, weight, bias, residual, *_, activation = node.args
+        grouping = self.values[merged]
+        batch, channels = shape_of(slot)[0], shape_of(slot)[-1]
+        geometry, group = self._convolve_geometry(node, channels), self.groups[grouping.index]
+        tiling = choose_haste_tiling(geometry, batch, self.unit, self.threads)
+        w = self._constant(weight)
+        b = None if bias is None else self._constant(bias)
+        args = [
+            *grouping.tensors,
+            self._param(pack_haste_filters(w, geometry.groups, tiling.tile)),
+            self._param(pack_tap_sums(w, geometry.groups, tiling.tile)),
+            self._param(pack_bias(b, geometry.out_channels, geometry.groups, tiling.tile)),
+        ]
+        if residual is not None:
+            args.append(self._nhwc(residual))
+        key = ("haste_convolve", geometry, batch, tiling, group.skip, residual is not None, activation)
+        y = self._launch(
+            key,
+            _layer(node),
+            args,
+            (batch, *geometry.output_size, geometry.out_channels),
+            lambda symbol: haste_convolve_kernel(
+                symbol,
+                geometry,
+                batch,
+                self.unit.lanes,
+                tiling,
+                skip=group.skip,
+                residual=residual is not None,
+                activation=activation,
+            ),
+        )
+        return _Value(y, nhwc=True)
+
+    # Pooling and means
+
+    def _pool(self, node: fx.Node, pooling: Pooling) -> _Value | None:
+        x = node.args[0]
+        batch, channels = shape_of(x)[:2]
+        if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
+            return None
+        y = self._launch(
+            ("pool", pooling, batch, channels),
+            _layer(node),
+            [self._nhwc(x)],
+            (batch, *pooling.output_size, channels),
+            lambda symbol: pooling_kernel(symbol, pooling, batch, channels, self.unit.lanes),
+        )
+        return _Value(y, nhwc=True)
+
+    def _max_pool(self, node: fx.Node) -> _Value | None:
+        kernel = _pair(node.args[1])
+        stride = _pair(argument(node, 2, "stride", None) or kernel)
+        padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))
+        sizes = shape_of(node.args[0])[2:], shape_of(node)[2:]
+        return self._pool(node, Pooling("max", *sizes, kernel, stride, padding, dilation))
+
+    def _avg_pool(self, node: fx.Node) -> _Value | None:
+        kernel = _pair(node.args[1])
+        stride = _pair(argument(node, 2, "stride", None) or kernel)
+        padding = _pair(argument(node, 3, "padding", 0))
+        count_include_pad, divisor = argument(node, 5, "count_include_pad", True), argument(node, 6, "divisor_override", None)
+        sizes = shape_of(node.args[0])[2:], shape_of(node)[2:]
+        pooling = Pooling("avg", *sizes, kernel, stride, padding, count_include_pad=count_include_pad, divisor=divisor)
+        return self._pool(node, pooling)
+
+    def _adaptive_avg_pool(self, node: fx.Node) -> _Value | None:
+        return self._pool(node, Pooling("adaptive_avg", shape_of(node.args[0])[2:], shape_of(node)[2:]))
+
+    def _mean(self, node: fx.Node) -> _Value | None:
+        x, dims = node.args[0], argument(node, 1, "dim", None)
+        shape = shape_of(x)
+        if dims is None or len(shape) != 4 or node.meta["val"].dtype != torch.float32:
+            return None
+        if sorted(dim % 4 for dim in dims) != [2, 3]:
+            return None
+        pooled = self._pool(node, Pooling("adaptive_avg", (shape[2], shape[3]), (1, 1)))
+        if pooled is None or argument(node, 2, "keepdim", False):
+            return pooled
+        return _Value(self.builder.emit(relax.op.reshape(pooled.expr, shape_of(node))))
+
+    # Layout-neutral operators
+
+    def _activation(self, node: fx.Node) -> _Value | None:
+        activation = _activation_name(node)
+        x, shape = node.args[0], shape_of(node)
+        if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
+            return None
+        source = self._value(x)
+        stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else shape
+        y = self._launch(
+            ("activation", math.prod(stored), stored, activation),
+            _layer(node),
+            [source.expr],
+            stored,
+            lambda symbol: activation_kernel(symbol, stored, activation, self.unit.lanes),
+        )
+        return _Value(y, source.nhwc)
+
+    def _binary(self, node: fx.Node) -> _Value | None:
+        left, right = node.args[:2]
+        operator_ = _BINARY[node.target]
+        if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
+            return None
+        if argument(node, 2, "alpha", 1) != 1 or not all(self._fits_nhwc(side) for side in (left, right)):
+            return None
+        return _Value(self.builder.emit(operator_(self._broadcast(left), self._broadcast(right))), nhwc=True)
+
+    def _fits_nhwc(self, side: Any) -> bool:
+        return not isinstance(side, fx.Node) or is_constant(side) or len(shape_of(side)) == 4
+
+    def _broadcast(self, side: Any) -> Any:
+        """An operand that broadcasts against an NHWC tensor."""
+        if not isinstance(side, fx.Node):
+            return relax.const(np.float32(side))
+        if is_constant(side):
+            value = self._constant(side)
+            value = value.reshape((1,) * (4 - value.ndim) + value.shape)
+            return self._param(value.transpose(0, 2, 3, 1))
+        return self._nhwc(side)
+
+    def _cat(self, node: fx.Node) -> _Value | None:
+        tensors, dim = node.args[0], argument(node, 1, "dim", 0)
+        if len(shape_of(node)) != 4 or not any(self._is_nhwc(tensor) for tensor in tensors):
+            return None
+        if any(len(shape_of(tensor)) != 4 for tensor in tensors):
+            return None
+        axis = (0, 3, 1, 2)[dim % 4]
+        return _Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
+
+    def _slice(self, node: fx.Node) -> _Value | None:
+        x, dim = node.args[0], argument(node, 1, "dim", 0)
+        if not self._is_nhwc(x):
+            return None
+        axis, size = (0, 3, 1, 2)[dim % 4], shape_of(x)[dim % 4]
+        start, end, step = argument(node, 2, "start", None) or 0, argument(node, 3, "end", None), argument(node, 4, "step", 1)
+        start, end, step = slice(start, end, step).indices(size)
+        sliced = relax.op.strided_slice(self._value(x).expr, [axis], [start], [end], [step], assume_inbound=True)
+        return _Value(self.builder.emit(sliced), nhwc=True)
+
+    def _permute(self, node: fx.Node) -> _Value | None:
+        x, order = node.args
+        order = [dim % len(order) for dim in order]
+        if order == [0, 2, 3, 1] and self._is_nhwc(x):
+            return _Value(self._value(x).expr)
+        if order == [0, 3, 1, 2] and not self._is_nhwc(x):
+            return _Value(self._value(x).expr, nhwc=True)
+        return None
+
+    def _reshape(self, node: fx.Node) -> _Value | None:
+        # Only between (N, C, 1, 1) and (N, C) is the layout no matter.
+        x, shape = node.args[0], shape_of(node.args[0])
+        if self._is_nhwc(x) and shape[2] * shape[3] == 1:
+            return _Value(self.builder.emit(relax.op.reshape(self._value(x).expr, shape_of(node))))
+        return None
+
+    def _channel_shuffle(self, node: fx.Node) -> _Value:
+        x, groups = node.args
+        n, c, h, w = shape_of(x)
+        split = self.builder.emit(relax.op.reshape(self._nhwc(x), (n, h, w, groups, c // groups)))
+        shuffled = self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3]))
+        return _Value(self.builder.emit(relax.op.reshape(shuffled, (n, h, w, c))), nhwc=True)
+
+    # Everything else
+
+    def _tvm_operator(self, node: fx.Node) -> _Value:
+        name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
+        convert = self.importer.convert_map.get(name)
+        if convert is None:
+            raise UnsupportedOperatorError(f"operator {node.target} of layer {_layer(node)!r} can't be compiled: TVM has no translation of it")
+        for source in node.all_input_nodes:
+            self.importer.env[source] = self._nchw(source)
+        try:
+            return _Value(convert(node))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise UnsupportedOperatorError(
+                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
+            ) from error
+
+
+def _layer(node: fx.Node) -> str:
+    return str(node.meta.get("layer") or node.name)
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+_ACTIVATIONS = {
+    aten.relu.default: "relu",
+    aten.relu6.default: "relu6",
+    aten.sigmoid.default: "sigmoid",
+    aten.silu.default: "silu",
+    aten.hardswish.default: "hardswish",
+    aten.hardsigmoid.default: "hardsigmoid",
+    aten.tanh.default: "tanh",
+}
+
+
+def _activation_name(node: fx.Node) -> str | None:
+    if node.target in _ACTIVATIONS:
+        return _ACTIVATIONS[node.target]
+    if node.target is aten.gelu.default:
+        return "gelu" if argument(node, 1, "approximate", "none") == "none" else None
+    if node.target is aten.leaky_relu.default:
+        return f"leaky_relu:{float(argument(node, 1, 'negative_slope', 0.01))!r}"
+    if node.target is aten.elu.default and argument(node, 2, "scale", 1) == argument(node, 3, "input_scale", 1) == 1:
+        return f"elu:{float(argument(node, 1, 'alpha', 1.0))!r}"
+    return None
+
+
+_BINARY = {
+    aten.add.Tensor: relax.op.add,
+    aten.sub.Tensor: relax.op.subtract,
+    aten.mul.Tensor: relax.op.multiply,
+    aten.div.Tensor: relax.op.divide,
+}
+
+_RULES: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
+    haste.conv2d.default: _Lowering._conv2d,
+    haste.linear.default: _Lowering._linear,
+    haste.hash.default: _Lowering._hash,
+    haste.group.default: _Lowering._group,
+    haste.merge.default: _Lowering._merge,
+    haste.convolve.default: _Lowering._convolve,
+    haste.channel_shuffle.default: _Lowering._channel_shuffle,
+    operator.getitem: _Lowering._getitem,
+    aten.max_pool2d.default: _Lowering._max_pool,
+    aten.avg_pool2d.default: _Lowering._avg_pool,
+    aten.adaptive_avg_pool2d.default: _Lowering._adaptive_avg_pool,
+    aten.mean.dim: _Lowering._mean,
+    aten.cat.default: _Lowering._cat,
+    aten.slice.Tensor: _Lowering._slice,
+    aten.permute.default: _Lowering._permute,
+    aten.reshape.default: _Lowering._reshape,
+    **dict.fromkeys(_BINARY, _Lowering._binary),
+    **dict.fromkeys(
+        [*_ACTIVATIONS, aten.gelu.default, aten.leaky_relu.default, aten.elu.default], _Lowering._activation
+    ),
+}

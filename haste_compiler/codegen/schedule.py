@@ -1,0 +1,56 @@
+"""A schedule for what TVM generated itself: outer loops over the threads, the innermost over the vector lanes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+from haste_compiler.codegen.cpu.emit import KERNEL_ATTR
+
+_SMALLEST_PARALLEL = 1 << 13
+
+
+def schedule_rest(mod: tvm.IRModule, lanes: int) -> tvm.IRModule:
+    """Schedule every PrimFunc that isn't one of our kernels."""
+    for name, func in list(mod.functions.items()):
+        if isinstance(func, tirx.PrimFunc) and not (func.attrs and func.attrs.get(KERNEL_ATTR)):
+            mod.update_func(name, _schedule(func, lanes))
+    return mod
+
+
+def _schedule(func: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
+    schedule = s_tir.Schedule(tvm.IRModule({"main": func}))
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        _schedule_block(schedule, block, lanes)
+    return schedule.mod["main"].with_attrs({key: func.attrs[key] for key in func.attrs.keys()})
+
+
+def _schedule_block(schedule: Any, block: Any, lanes: int) -> None:
+    loops = schedule.get_loops(block)
+    kinds = [variable.iter_type for variable in schedule.get(block).iter_vars]
+    extents = [schedule.get(loop).extent for loop in loops]
+    if len(kinds) != len(loops) or not all(isinstance(extent, tirx.IntImm) for extent in extents):
+        return
+    spatial = 0
+    while spatial < len(kinds) and kinds[spatial] == tirx.IterVar.DataPar:
+        spatial += 1
+    sizes = [int(extent) for extent in extents]
+    work = 1
+    for size in sizes:
+        work *= size
+    if spatial == 0 or work < 2 * lanes:
+        return
+    if spatial == len(loops):
+        inner = loops[-1]
+        width = lanes
+        while sizes[-1] % width:
+            width //= 2
+        if width > 1:
+            outer, vector = schedule.split(inner, [None, width])
+            schedule.vectorize(vector)
+            loops = [*loops[:-1], outer]
+        sizes[-1] //= max(width, 1)
+    if work >= _SMALLEST_PARALLEL:
+        schedule.parallel(schedule.fuse(*loops[:spatial]) if spatial > 1 else loops[0])

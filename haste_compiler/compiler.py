@@ -1,0 +1,87 @@
+"""``compile``: the whole pipeline. Each step is a folder: passes, codegen, runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from tvm.target import Target
+
+from haste_compiler.codegen.build import build, cache_key
+from haste_compiler.codegen.lower import lower
+from haste_compiler.codegen.target import TargetLike, parse_target, vector_unit
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import InputError
+from haste_compiler.passes import capture, conv_layers, run_passes
+from haste_compiler.runtime.compiled import CompiledModule, Specialization
+from haste_compiler.runtime.executable import Executable
+
+
+def compile(
+    model: nn.Module,
+    example_inputs: Sequence[Any] | Tensor | None = None,
+    *,
+    target: TargetLike = "llvm",
+    config: HasteConfig | None = None,
+    threads: int | None = None,
+    cache: bool = True,
+) -> CompiledModule:
+    """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
+
+    The model itself is not changed. It is captured as it behaves in evaluation mode.
+
+    Args:
+        model: any model that ``torch.export`` captures.
+        example_inputs: its positional arguments as a tuple (or one tensor): compile for them now. None: compile at the
+            first call. Either way, inputs of other shapes are compiled when they first come.
+        target: ``"llvm"`` for this machine, ``"llvm -mcpu=..."``, or TVM's dict form.
+        config: what is merged, and how carefully; None: the default, which is safe and needs no data.
+        threads: threads that a call uses; None: ``torch.get_num_threads()``.
+        cache: keep the machine code in the cache on disk, and take it from there.
+
+    Raises:
+        TargetError: the target is unknown.
+        CaptureError, UnsupportedOperatorError, ConfigError, InputError: see ``CompiledModule``, if example inputs are given.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}: allowed are 1 and more")
+    machine, count = parse_target(target), threads or torch.get_num_threads()
+
+    def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
+        return _specialize(model, inputs, machine, config, count, cache)
+
+    compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, type(model).__name__)
+    if example_inputs is not None:
+        compiled.prepare(*((example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs))
+    return compiled
+
+
+def _specialize(
+    model: nn.Module, inputs: Sequence[Any], target: Target, config: HasteConfig, threads: int, cache: bool
+) -> Specialization:
+    """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
+    captured = capture(model, tuple(inputs))
+    graphs = {"capture": _text(captured.gm)}
+    gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}))
+    lowered = lower(gm, vector_unit(target), threads)
+    key = cache_key(_signature(gm), target, threads) if cache else None
+    executable = Executable(build(lowered, target, key), lowered, threads)
+    return Specialization(executable, captured, conv_layers(gm, config), graphs)
+
+
+def _text(gm: fx.GraphModule) -> str:
+    return str(gm.graph)
+
+
+def _signature(gm: fx.GraphModule) -> str:
+    """All that the code depends on: every node, its arguments, shapes and dtypes, but no weights."""
+    lines = []
+    for node in gm.graph.nodes:
+        value = node.meta.get("val")
+        shape = (tuple(value.shape), str(value.dtype)) if isinstance(value, Tensor) else None
+        lines.append(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {shape}")
+    return "\n".join(lines)

@@ -1,0 +1,237 @@
+"""``CompiledModule``: what ``haste_compiler.compile`` returns."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+from tvm.target import Target
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import InputError
+from haste_compiler.passes.capture import Captured
+from haste_compiler.passes.layers import ConvLayer
+from haste_compiler.runtime import steering
+from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.inputs import Signature, prepare, signature_of
+from haste_compiler.runtime.stats import LayerStats
+
+
+class Specialization:
+    """A network compiled for one input signature.
+
+    Attributes:
+        executable: the machine code.
+        captured: how inputs and outputs are structured.
+        layers: every convolution of the network, and whether it is a HASTE convolution.
+        graphs: the graph as text after each pass, by the pass's name, in order.
+    """
+
+    def __init__(
+        self, executable: Executable, captured: Captured, layers: list[ConvLayer], graphs: dict[str, str]
+    ) -> None:
+        self.executable, self.captured, self.layers, self.graphs = executable, captured, layers, graphs
+
+
+Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]
+"""Compiles the network for example inputs under a configuration."""
+
+
+class CompiledModule:
+    """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
+
+    It is compiled for each new combination of input shapes at the first call with them. Calls from several threads are
+    safe.
+
+    Steering: ``num_hyperplanes``, ``tolerance`` (None: off) and ``flat_tolerance`` can be assigned between two calls,
+    one value for all layers or a mapping from layer names or patterns to values; nothing is compiled again. They read
+    as one value where all layers agree, as a dictionary by layer where not.
+
+    Attributes:
+        config: the configuration it was compiled with.
+        target: the target, complete with the CPU's name.
+    """
+
+    def __init__(
+        self, model: nn.Module, specialize: Specialize, config: HasteConfig, target: Target, name: str
+    ) -> None:
+        self.config, self.target = config, target
+        self._model, self._specialize, self._name = model, specialize, name
+        self._made: dict[Signature, Specialization] = {}
+        self._changes: list[steering.Change] = []
+        self._lock = threading.Lock()
+        self._dense: CompiledModule | None = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: the model's positional arguments: float32 tensors in any memory layout, or containers of tensors.
+
+        Returns:
+            What the model returns: the same structure, new tensors.
+
+        Raises:
+            InputError: an input has a dtype, rank or device that the network doesn't take.
+            CaptureError: the model can't be captured with inputs of these shapes.
+            UnsupportedOperatorError: it has an operator that can't be compiled.
+        """
+        made, tensors = self._for_inputs(inputs)
+        if made is None:
+            return self._run_empty(inputs)
+        outputs, _ = made.executable.run(tensors)
+        return made.captured.unflatten_outputs(outputs)
+
+    def stats(self, *inputs: Any) -> dict[str, LayerStats]:
+        """Run the network and return what each HASTE layer did, by layer name, in order."""
+        made, tensors = self._for_inputs(inputs)
+        return {} if made is None else made.executable.stats(tensors)
+
+    def profile(self, *inputs: Any) -> dict[str, float]:
+        """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
+        made, tensors = self._for_inputs(inputs)
+        return {} if made is None else made.executable.profile(tensors)
+
+    def prepare(self, *inputs: Any) -> None:
+        """Compile for inputs like these now, so that the first call doesn't have to."""
+        self._for_inputs(inputs)
+
+    @property
+    def dense(self) -> CompiledModule:
+        """The same network compiled without HASTE: what its speed is compared with."""
+        if not self.config.enabled:
+            return self
+        if self._dense is None:
+            config = HasteConfig(enabled=False)
+            self._dense = CompiledModule(self._model, self._specialize, config, self.target, self._name)
+        return self._dense
+
+    @property
+    def layers(self) -> list[ConvLayer]:
+        """Every convolution, whether it is a HASTE convolution, and why; empty until the network is compiled."""
+        return self._last().layers if self._made else []
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """The graph as text after capture and after each pass, by name; empty until the network is compiled."""
+        return self._last().graphs if self._made else {}
+
+    def _last(self) -> Specialization:
+        return list(self._made.values())[-1]
+
+    def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
+        """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
+        leaves, _ = tree_flatten((tuple(inputs), {}))
+        known = next(iter(self._made), None)
+        tensors = prepare(leaves, known or self._expected(len(leaves)))
+        signature = signature_of(tensors)
+        if any(tensor.numel() == 0 for tensor in tensors):
+            return None, tensors
+        made = self._made.get(signature)
+        if made is None:
+            with self._lock:
+                made = self._made.get(signature)
+                if made is None:
+                    made = self._specialize(inputs, self.config)
+                    self._apply(self._changes, made)
+                    self._made[signature] = made
+        return made, tensors
+
+    def _expected(self, count: int) -> Signature | None:
+        """What can be known before the first compilation: nothing, so that capture decides."""
+        return None
+
+    def _run_empty(self, inputs: Sequence[Any]) -> Any:
+        """An empty batch has nothing to compile: the model itself knows the shape of nothing."""
+        modes = [(module, module.training) for module in self._model.modules()]
+        try:
+            with torch.inference_mode():
+                return self._model.eval()(*inputs)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{self._name} can't run on empty inputs: {reason}") from error
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    # Steering
+
+    @property
+    def tolerance(self) -> Any:
+        """See the class; None where the check is off."""
+        return self._steered("tolerance")
+
+    @tolerance.setter
+    def tolerance(self, value: Any) -> None:
+        self._steer("tolerance", value)
+
+    @property
+    def flat_tolerance(self) -> Any:
+        """See the class."""
+        return self._steered("flat_tolerance")
+
+    @flat_tolerance.setter
+    def flat_tolerance(self, value: Any) -> None:
+        self._steer("flat_tolerance", value)
+
+    @property
+    def num_hyperplanes(self) -> Any:
+        """See the class."""
+        return self._steered("num_hyperplanes")
+
+    @num_hyperplanes.setter
+    def num_hyperplanes(self, value: Any) -> None:
+        self._steer("num_hyperplanes", value)
+
+    def _steer(self, field: str, value: Any) -> None:
+        made = steering.changes(field, value)
+        with self._lock:
+            for specialization in self._made.values():
+                layers = [name for group in specialization.executable.groups for name in group.layers]
+                for change in made:
+                    if change.pattern != "*":
+                        steering.check(change, layers)
+            self._changes += made
+            for specialization in self._made.values():
+                self._apply(made, specialization)
+
+    def _apply(self, made: Sequence[steering.Change], specialization: Specialization) -> None:
+        executable = specialization.executable
+        layers = [name for group in executable.groups for name in group.layers]
+        for change in made:
+            if change.pattern != "*":
+                steering.check(change, layers)
+            for index, group in enumerate(executable.groups):
+                if change.matches(group.layers):
+                    executable.steer(index, change.apply(executable.settings(index)))
+
+    def _steered(self, field: str) -> Any:
+        if not self._made:
+            last = [change.value for change in self._changes if change.field == field and change.pattern == "*"]
+            return _plain(last[-1]) if last else getattr(self.config, field)
+        executable = self._last().executable
+        values = {
+            name: _plain(getattr(executable.settings(index), field))
+            for index, group in enumerate(executable.groups)
+            for name in group.layers
+        }
+        if not values:
+            return getattr(self.config, field)
+        return next(iter(values.values())) if len(set(values.values())) == 1 else values
+
+    def __repr__(self) -> str:
+        haste = sum(layer.eligible for layer in self.layers)
+        state = f"{haste} of {len(self.layers)} convolutions HASTE" if self._made else "not compiled yet"
+        return f"CompiledModule({self._name}, {state}, target={self.target})"
+
+
+def _plain(value: float) -> float | None:
+    """A setting as the user writes it: None for no tolerance, and 0.2 instead of its float32 neighbour."""
+    if math.isinf(value):
+        return None
+    return value if isinstance(value, int) else float(f"{value:.7g}")

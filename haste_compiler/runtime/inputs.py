@@ -1,0 +1,63 @@
+"""Checking what a compiled network is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haste_compiler.errors import InputError
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Shapes and dtypes of a network's inputs: one compilation each."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+
+
+def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
+    """Make inputs what the compiled code takes: contiguous CPU tensors, without gradients.
+
+    Any memory layout is accepted (channels_last, strided, expanded); NumPy arrays are too.
+
+    Args:
+        leaves: the inputs.
+        known: a signature that was compiled before; dtypes and ranks must agree with it.
+
+    Raises:
+        InputError: an input is no tensor, lies on another device, or has another dtype or rank than the network takes.
+    """
+    if known is not None and len(leaves) != len(known.shapes):
+        raise InputError(f"the network takes {len(known.shapes)} inputs, {len(leaves)} were given")
+    tensors = []
+    for index, leaf in enumerate(leaves):
+        tensor = torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"input {index} is {type(leaf).__name__}: allowed are tensors")
+        if tensor.device.type != "cpu":
+            raise InputError(f"input {index} is on {tensor.device}: the network was compiled for the CPU")
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")
+        if known is not None:
+            _compare(index, tensor, known)
+        tensors.append(tensor.detach().resolve_conj().resolve_neg().contiguous())
+    return tensors
+
+
+def _compare(index: int, tensor: Tensor, known: Signature) -> None:
+    if tensor.dtype != known.dtypes[index]:
+        raise InputError(f"input {index} is {tensor.dtype}: the network takes {known.dtypes[index]}")
+    if tensor.dim() != len(known.shapes[index]):
+        shape, allowed = tuple(tensor.shape), known.shapes[index]
+        raise InputError(f"input {index} has shape {shape}, rank {tensor.dim()}: the network takes rank {len(allowed)}, such as {allowed}")
+
+
+def signature_of(tensors: Sequence[Tensor]) -> Signature:
+    """The signature of prepared inputs."""
+    return Signature(tuple(tuple(tensor.shape) for tensor in tensors), tuple(tensor.dtype for tensor in tensors))
