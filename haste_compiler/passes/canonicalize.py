@@ -115,7 +115,7 @@ def _is_computable(node: fx.Node) -> bool:
         return False
     if torch.Tag.nondeterministic_seeded in node.target.tags or node.target._schema.is_mutable:
         return False
-    return bool(node.all_input_nodes) and all(is_constant(value) for value in node.all_input_nodes)
+    return all(is_constant(value) for value in node.all_input_nodes)
 
 
 def _compute(gm: fx.GraphModule, node: fx.Node) -> None:
@@ -277,6 +277,17 @@ def _mul(gm: fx.GraphModule, node: fx.Node) -> None:
             return
 
 
+def _rsub(gm: fx.GraphModule, node: fx.Node) -> None:
+    x, other = node.args[:2]
+    if len(node.args) > 2 or node.kwargs:
+        return
+    if isinstance(other, fx.Node):
+        _call(gm, node, aten.sub.Tensor, other, x)
+    else:
+        negative = insert_call(gm, aten.mul.Tensor, (x, -1), node)
+        _call(gm, node, aten.add.Tensor, negative, other)
+
+
 def _native_batch_norm(gm: fx.GraphModule, node: fx.Node) -> None:
     users = list(node.users)
     if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
@@ -323,6 +334,8 @@ _RULES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
     aten.clamp_max.default: _clamp_max,
     aten.hardtanh.default: _hardtanh,
     aten.mul.Tensor: _mul,
+    aten.rsub.Scalar: _rsub,
+    aten.rsub.Tensor: _rsub,
     aten._native_batch_norm_legit_no_training.default: _native_batch_norm,
     aten.max_pool2d_with_indices.default: _max_pool,
 }

@@ -58,7 +58,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     if not is_constant(weight) or not (bias is None or is_constant(bias)) or argument(layer, 6, "transposed") is True:
         return
     scale = torch.ones(shape_of(weight)[0], dtype=torch.float64)
-    shift = get_tensor(gm, bias).double() if bias is not None else torch.zeros_like(scale)
+    shift = _load(gm, bias) if bias is not None else torch.zeros_like(scale)
     channel_dim = _channel_dim(layer)
     maps: list[fx.Node] = []
     current = layer
@@ -73,7 +73,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         current = user
     if not maps:
         return
-    filters = get_tensor(gm, weight).double()
+    filters = _load(gm, weight)
     with gm.graph.inserting_before(layer):
         name = layer.meta.get("layer") or layer.name
         per_filter = scale.reshape(-1, *[1] * (filters.dim() - 1))
@@ -88,6 +88,10 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         source = _mapped(node)
         assert source is not None
         replace(node, source)
+
+
+def _load(gm: fx.GraphModule, node: fx.Node) -> Tensor:
+    return get_tensor(gm, node).cpu().double()
 
 
 def _channel_dim(layer: fx.Node) -> int:
@@ -133,7 +137,7 @@ def _per_channel(gm: fx.GraphModule, other: object, shape: tuple[int, ...], dim:
         return torch.full((shape[dim],), float(other), dtype=torch.float64)
     if not is_constant(other):
         return None
-    value = get_tensor(gm, other).double()
+    value = _load(gm, other)
     if value.dim() > len(shape):
         return None
     value = value.reshape(*[1] * (len(shape) - value.dim()), *value.shape)
@@ -149,12 +153,12 @@ def _batch_norm(gm: fx.GraphModule, node: fx.Node) -> Affine | None:
     if not all(value is None or is_constant(value) for value in (weight, bias)):
         return None
     assert isinstance(eps, float)
-    scale = (get_tensor(gm, var).double() + eps).rsqrt()
+    scale = (_load(gm, var) + eps).rsqrt()
     if is_constant(weight):
-        scale = scale * get_tensor(gm, weight).double()
-    shift = -get_tensor(gm, mean).double() * scale
+        scale = scale * _load(gm, weight)
+    shift = -_load(gm, mean) * scale
     if is_constant(bias):
-        shift = shift + get_tensor(gm, bias).double()
+        shift = shift + _load(gm, bias)
     return scale, shift
 
 

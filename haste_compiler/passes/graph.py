@@ -20,7 +20,7 @@ def is_call(node: object, *targets: Target) -> TypeGuard[fx.Node]:
 
 def is_constant(node: object) -> TypeGuard[fx.Node]:
     """Whether ``node`` is a node that reads a tensor of the module (a parameter or a buffer)."""
-    return isinstance(node, fx.Node) and node.op == "get_attr"
+    return is_tensor(node) and node.op == "get_attr"
 
 
 def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
@@ -62,22 +62,32 @@ def add_tensor(gm: fx.GraphModule, name: str, tensor: Tensor, fake_like: fx.Node
     """Register a new buffer and read it at the graph's insertion point.
 
     Args:
-        gm: the module; the buffer is a detached, contiguous tensor of it.
+        gm: the module; the buffer is a detached, contiguous tensor of it, on the device of ``fake_like``.
         name: qualified name wanted; a number is added where it is taken.
         tensor: the value.
-        fake_like: any node with a tensor value, for the fake mode that shapes are kept in.
+        fake_like: any node with a tensor value, for the device and the fake mode that shapes are kept in.
 
     Returns:
         The ``get_attr`` node.
     """
-    taken = {key for key, _ in _tensors(gm)} | {key for key, _ in gm.named_modules()}
     unique, number = name, 1
-    while unique in taken:
+    while _is_taken(gm, unique):
         unique, number = f"{name}_{number}", number + 1
-    set_tensor(gm, unique, tensor.detach().contiguous())
+    like = fake_like.meta["val"]
+    tensor = tensor.detach().contiguous().to(like.device)
+    set_tensor(gm, unique, tensor)
     node = gm.graph.get_attr(unique)
-    node.meta["val"] = fake_like.meta["val"].fake_mode.from_tensor(tensor.detach().contiguous())
+    node.meta["val"] = like.fake_mode.from_tensor(tensor)
     return node
+
+
+def _is_taken(module: nn.Module, name: str) -> bool:
+    *path, last = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            return hasattr(module, part)
+        module = module.get_submodule(part)
+    return hasattr(module, last)
 
 
 def insert_call(gm: fx.GraphModule, target: Target, args: tuple[Argument, ...], source: fx.Node) -> fx.Node:

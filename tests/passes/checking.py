@@ -1,7 +1,7 @@
 """Runs the passes one by one and holds the graph after each against the model."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_flatten
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.passes import capture, run_passes
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class _ShapeChecker(Interpreter):
@@ -38,7 +40,7 @@ def assert_same(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
 def check_passes(
     model: nn.Module, *inputs: Tensor, config: HasteConfig | None = None, tolerance: float = 1e-5
 ) -> fx.GraphModule:
-    """Run all passes (dense by default); after each the graph prints, runs, has right shapes and gives the model's result.
+    """Run all passes (dense by default) and check that after each the graph prints, runs and gives the model's result.
 
     Returns:
         The final graph.
@@ -91,7 +93,7 @@ class Fn(nn.Module):
         return self.function(self, *inputs)
 
 
-def settled(model: nn.Module) -> nn.Module:
+def settled(model: Model) -> Model:
     """Give batch norms statistics and affine parameters that are not the trivial ones; evaluation mode."""
     generator = torch.Generator().manual_seed(3)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -75,13 +77,23 @@ def test_dimensions_count_from_the_front() -> None:
 
 
 def test_what_depends_on_constants_only_is_computed() -> None:
-    def standardised(self: nn.Module, x: Tensor) -> Tensor:
+    def standardised(self: Any, x: Tensor) -> Tensor:
         weight = self.c.weight
         weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / weight.std((1, 2, 3), keepdim=True)
         return F.conv2d(x, weight, self.c.bias)
 
     gm = check_passes(Fn(standardised, c=nn.Conv2d(4, 8, 3)), image())
     assert only(gm) == {"haste.conv2d": 1}
+
+
+def test_tensors_made_from_nothing_are_computed() -> None:
+    gm = check_passes(Fn(lambda self, x: x + torch.arange(6) * torch.full((6,), 2.0)), image())
+    assert only(gm) == {"aten.add": 1}
+
+
+def test_subtraction_from_a_number() -> None:
+    assert only(check_passes(Fn(lambda self, x: 1 - x), image())) == {"aten.mul": 1, "aten.add": 1}
+    assert only(check_passes(Fn(lambda self, x: torch.rsub(x, x.exp())), image())) == {"aten.exp": 1, "aten.sub": 1}
 
 
 def test_parametrized_weights_are_computed() -> None:
@@ -109,7 +121,11 @@ def test_channel_shuffle(groups: int, last: str) -> None:
         if last == "native":
             return F.channel_shuffle(x, groups)
         y = x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous()
-        return {"view": lambda: y.view(n, c, h, w), "reshape": lambda: y.reshape(x.shape), "flatten": lambda: y.view(n, -1, h, w)}[last]()
+        return {
+            "view": lambda: y.view(n, c, h, w),
+            "reshape": lambda: y.reshape(x.shape),
+            "flatten": lambda: y.view(n, -1, h, w),
+        }[last]()
 
     gm = check_passes(Fn(shuffle), image(channels=12))
     assert only(gm) == {"haste.channel_shuffle": 1}

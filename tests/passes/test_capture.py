@@ -145,6 +145,8 @@ class _DataDependent(nn.Module):
 
 
 class _Counting(nn.Module):
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(()))
@@ -189,6 +191,11 @@ def test_captured_can_be_used_again() -> None:
 
 
 def test_ones_own_custom_operators_are_left_in_the_graph() -> None:
-    gm = check_passes(Fn(lambda self, x: torch.ops.haste.conv2d(x, self.w, None, None, [1, 1], [0] * 4, [1, 1], 1, "relu"),
-                         w=nn.Parameter(torch.randn(4, 3, 1, 1))), image())
+    gm = check_passes(
+        Fn(
+            lambda self, x: torch.ops.haste.conv2d(x, self.w, None, None, [1, 1], [0] * 4, [1, 1], 1, "relu"),
+            w=nn.Parameter(torch.randn(4, 3, 1, 1)),
+        ),
+        image(),
+    )
     assert calls(gm)["haste.conv2d"] == 1

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,14 +111,14 @@ def test_linear_layers() -> None:
 
 
 def test_maps_behind_a_permutation() -> None:
-    def block(self: nn.Module, x: Tensor) -> Tensor:
+    def block(self: Any, x: Tensor) -> Tensor:
         y = self.l(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return x + self.s[:, None, None] * y
 
     model = Fn(block, l=nn.Linear(4, 4), s=channels(4))
     assert dense(check_passes(model, image())) == {"haste.linear": 1, "aten.permute": 2, "aten.add": 1}
-    model = settled(Fn(lambda self, x: self.b(self.c(x).transpose(1, 2)), c=nn.Conv2d(4, 6, 3), b=nn.BatchNorm2d(5)))
-    assert dense(check_passes(model, image()))["aten.mul"] == 1
+    swapped = Fn(lambda self, x: self.b(self.c(x).transpose(1, 2)), c=nn.Conv2d(4, 6, 3), b=nn.BatchNorm2d(5))
+    assert dense(check_passes(settled(swapped), image()))["aten.mul"] == 1
 
 
 def test_shared_weights_are_folded_apart() -> None:
@@ -127,10 +129,11 @@ def test_shared_weights_are_folded_apart() -> None:
 
 
 def test_fold_is_computed_in_float64() -> None:
-    model = settled(nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)))
-    x = image(8)
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)), image(8)
+    settled(model)
     gm = fold_batch_norm(capture(model, (x,)).gm)
-    conv, norm = model[0].double(), model[1].double()
+    conv: Any = model[0].double()
+    norm: Any = model[1].double()
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     weight = (conv.weight * scale[:, None, None, None]).float()
     bias = ((conv.bias - norm.running_mean) * scale + norm.bias).float()

@@ -1,0 +1,55 @@
+"""Every pass on whole networks, and what is left in their graphs."""
+
+import pytest
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.passes import capture, run_passes
+from tests.passes.checking import calls, check_passes, nodes
+from tests.zoo import cifar_images, example_input, trained, zoo
+
+CHECKED = ["resnet18", "mobilenet_v3_large", "shufflenet_v2_x1_0", "densenet121", "convnext_tiny", "googlenet"]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_every_pass_keeps_the_networks_result(name: str) -> None:
+    size = 64
+    gm = check_passes(zoo(name, size), example_input(name, size=size), tolerance=1e-4)
+    assert "aten.batch_norm" not in calls(gm) and "aten.conv2d" not in calls(gm) and "aten.linear" not in calls(gm)
+
+
+def test_resnet_is_convolutions_pooling_and_a_linear_layer() -> None:
+    gm = run_passes(capture(zoo("resnet18", 64), (example_input("resnet18", size=64),)), HasteConfig(enabled=False))
+    assert dict(calls(gm)) == {
+        "haste.conv2d": 20,
+        "aten.max_pool2d": 1,
+        "aten.adaptive_avg_pool2d": 1,
+        "aten.flatten": 1,
+        "haste.linear": 1,
+    }
+    # Two additions of every stage, and the activation of every convolution but of the three that shorten the residual.
+    assert sum(node.args[3] is not None for node in nodes(gm, "haste.conv2d")) == 8
+    assert sum(node.args[-1] == "relu" for node in nodes(gm, "haste.conv2d")) == 17
+
+
+def test_shuffles_and_splits() -> None:
+    name = "shufflenet_v2_x1_0"
+    gm = run_passes(capture(zoo(name, 64), (example_input(name, size=64),)), HasteConfig(enabled=False))
+    assert calls(gm)["haste.channel_shuffle"] == 16 and calls(gm)["aten.slice"] == 26
+    assert "getitem" not in calls(gm) and "aten.reshape" not in calls(gm)
+
+
+def test_inception_blocks_share_their_hash() -> None:
+    gm = run_passes(capture(zoo("googlenet", 64), (example_input("googlenet", size=64),)), HasteConfig())
+    # Of the four branches of each of nine blocks three begin with a 1x1 convolution of the same tensor.
+    assert calls(gm)["haste.convolve"] - calls(gm)["haste.hash"] == 18
+
+
+def test_trained_network() -> None:
+    images, _ = cifar_images("resnet18", 2)
+    check_passes(trained("resnet18"), images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "googlenet"])
+def test_exact_configuration_keeps_the_networks_result(name: str) -> None:
+    check_passes(zoo(name, 64), example_input(name, size=64), config=HasteConfig.exact(), tolerance=1e-3)
