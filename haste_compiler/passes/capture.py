@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
 from haste_compiler.errors import CaptureError
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
@@ -77,7 +78,7 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
         strict: capture through TorchDynamo's bytecode analysis, which checks more and is slower.
 
     Raises:
-        CaptureError: the model cannot be exported, or it writes to its own buffers.
+        CaptureError: the model cannot be exported, has sizes that depend on values, or writes to its own buffers.
     """
     if not isinstance(model, nn.Module):
         raise CaptureError(f"capture takes a torch.nn.Module, not {type(model).__name__}")
@@ -90,6 +91,7 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
         gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict)
     _own_tensors(gm)
     _name_layers(gm, model)
+    _check_sizes(gm, name)
     return Captured(finish(gm), in_spec, out_spec, name)
 
 
@@ -98,7 +100,8 @@ def _export(
 ) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
     try:
         with _quiet():
-            program = torch.export.export(model, inputs, strict=strict)
+            with _dataclasses_known(model, strict):
+                program = torch.export.export(model, inputs, strict=strict)
             drop_dropouts(program.graph_module.graph)
             gm = program.module(check_guards=False)
             if not is_simply_functional(gm):
@@ -121,6 +124,32 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def _dataclasses_known(model: nn.Module, strict: bool) -> Iterator[None]:
+    """Register the dataclasses that the model returns with PyTorch's pytree, which refuses what it does not know."""
+    if strict:
+        # TorchDynamo would trace the hook.
+        yield
+        return
+    handle = model.register_forward_hook(lambda module, inputs, output: _register_dataclasses(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _register_dataclasses(value: Any) -> None:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if type(value) not in SUPPORTED_NODES:
+            torch.export.register_dataclass(type(value))
+        value = [getattr(value, item.name) for item in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _register_dataclasses(item)
 
 
 @contextlib.contextmanager
@@ -197,8 +226,20 @@ def _fake(node: fx.Node, tensor: Tensor) -> Any:
     for other in node.graph.nodes:
         value = other.meta.get("val")
         if other.op == "placeholder" and isinstance(value, torch._subclasses.FakeTensor):
-            return value.fake_mode.from_tensor(tensor)
-    return torch._subclasses.FakeTensorMode().from_tensor(tensor)
+            return value.fake_mode.from_tensor(tensor, static_shapes=True)
+    return torch._subclasses.FakeTensorMode().from_tensor(tensor, static_shapes=True)
+
+
+def _check_sizes(gm: fx.GraphModule, name: str) -> None:
+    for node in gm.graph.nodes:
+        values, _ = tree_flatten(node.meta.get("val"))
+        sizes = [size for value in values for size in (value.shape if isinstance(value, Tensor) else [value])]
+        if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
+            layer = node.meta.get("layer")
+            raise CaptureError(
+                f"{name} has sizes that depend on the values in a tensor ({node.target}"
+                f"{f' in {layer!r}' if layer else ''}); a compiled network's are fixed"
+            )
 
 
 def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:

@@ -46,7 +46,12 @@ _DROPOUTS = {
 def drop_dropouts(graph: fx.Graph) -> None:
     """Drop dropouts of evaluation mode: they return the very tensor they are given, which hides who writes to what."""
     for node in list(graph.nodes):
-        if node.target in _DROPOUTS and not argument(node, 2, "train") and graph.output_node() not in node.users:
+        if node.target not in _DROPOUTS or argument(node, 2, "train"):
+            continue
+        if graph.output_node() in node.users:
+            # The exported program knows its outputs by their nodes' names: this one has to keep its own.
+            node.target, node.args, node.kwargs = aten.alias.default, node.args[:1], {}
+        else:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 

@@ -77,7 +77,7 @@ def add_tensor(gm: fx.GraphModule, name: str, tensor: Tensor, fake_like: fx.Node
     tensor = tensor.detach().contiguous().to(like.device)
     set_tensor(gm, unique, tensor)
     node = gm.graph.get_attr(unique)
-    node.meta["val"] = like.fake_mode.from_tensor(tensor)
+    node.meta["val"] = like.fake_mode.from_tensor(tensor, static_shapes=True)
     return node
 
 
