@@ -13,7 +13,12 @@ CHECKED = ["resnet18", "mobilenet_v3_large", "shufflenet_v2_x1_0", "densenet121"
 @pytest.mark.parametrize("name", CHECKED)
 def test_every_pass_keeps_the_networks_result(name: str) -> None:
     size = 64
-    gm = check_passes(zoo(name, size), example_input(name, size=size), tolerance=1e-4)
+    model = zoo(name, size)
+    for parameter_name, parameter in model.named_parameters():
+        # At its first value, 1e-6, ConvNeXt's layer scale hides whatever its blocks compute.
+        if parameter_name.endswith("layer_scale"):
+            parameter.data.uniform_(0.5, 1.5)
+    gm = check_passes(model, example_input(name, size=size), tolerance=1e-4)
     assert "aten.batch_norm" not in calls(gm) and "aten.conv2d" not in calls(gm) and "aten.linear" not in calls(gm)
 
 
