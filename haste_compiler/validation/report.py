@@ -1,0 +1,216 @@
+"""What a validation found, as plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from haste_compiler.errors import ValidationError
+from haste_compiler.haste.macs import MacCount
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """One tensor of what the networks return, over all inputs.
+
+    Attributes:
+        name: "output", or where it is in the structure, such as "output['logits']".
+        kind: dtype and shape in the first batch.
+        max_abs_error: largest absolute difference.
+        rel_error: 2-norm of the difference over the original's 2-norm, all batches together.
+        worst_rel_error: the same of the batch where it is largest.
+        agreement: part of the images whose largest score is at the same class; None where this holds no class scores.
+        top5_agreement: mean part of the original's five best classes that are among the compiled network's five best;
+            None where there are no more than five classes.
+    """
+
+    name: str
+    kind: str
+    max_abs_error: float
+    rel_error: float
+    worst_rel_error: float
+    agreement: float | None
+    top5_agreement: float | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many images were put into their class.
+
+    Attributes:
+        original: part of the images that the original gets right.
+        compiled: part that the compiled network gets right.
+        images: images with a label.
+    """
+
+    original: float
+    compiled: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What became of the channels of all patches: numbers of (image, patch, channel).
+
+    Attributes:
+        kept: convolved, alone or for their group.
+        merged: taken into another's place.
+        skipped: dropped, zero or flat.
+    """
+
+    kept: int
+    merged: int
+    skipped: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.kept + self.merged + self.skipped
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One convolution, linear layer or matrix product.
+
+    Attributes:
+        name: qualified name.
+        kind: "haste", "conv", "linear" or "matmul".
+        reason: of a convolution, why it is a HASTE convolution or why not.
+        macs: multiply-adds on all inputs; of a dense layer the convolution's (or the product's) are all.
+        channels: of a HASTE layer.
+        error_bound: of a HASTE layer, bound on the 2-norm of the output error that its merging and dropping make, for
+            the worst image, before the activation.
+        seconds: in one call on the first batch; None where not measured.
+        dense_seconds: the same in the dense compile.
+    """
+
+    name: str
+    kind: str
+    reason: str
+    macs: MacCount
+    channels: Channels | None = None
+    error_bound: float | None = None
+    seconds: float | None = None
+    dense_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, over all rounds."""
+
+    best: float
+    median: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Measured time of the three networks in one alternating run.
+
+    Attributes:
+        original: the model, eager.
+        dense: the same network compiled dense.
+        compiled: the compiled network.
+        speedup: dense over compiled, the median of the rounds' ratios.
+        best_speedup: dense over compiled, best over best.
+        original_speedup: original over compiled, the median of the rounds' ratios.
+        rounds: how often each was timed.
+        threads: that the original used.
+        dense_rel_error: largest relative error of the dense compile's outputs on the first batch: a wrong dense
+            compile is no yardstick.
+        unattributed_seconds: in one call on the first batch, time in kernels of the compiled network that belong to no
+            layer of the report; None where not measured.
+    """
+
+    original: Timing
+    dense: Timing
+    compiled: Timing
+    speedup: float
+    best_speedup: float
+    original_speedup: float
+    rounds: int
+    threads: int
+    dense_rel_error: float
+    unattributed_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """How a compiled network compares with the model that it was compiled from. Prints as a table.
+
+    Attributes:
+        max_rel_error: largest ``worst_rel_error`` of all outputs.
+        agreement: top-1 agreement, the least of all outputs that hold class scores; None where none does.
+        mac_reduction: net part of the whole network's dense multiply-adds that is saved (at most 1; negative where the
+            overhead is larger), linear layers and matrix products counted.
+        speedup: of the compiled network over its dense compile; None where not measured.
+        accuracy: None without labels.
+        macs: multiply-adds of all layers on all inputs.
+        outputs: every tensor that the networks return.
+        layers: every convolution, linear layer and matrix product, in the order in which they run.
+        times: None where not measured.
+        batches: how many calls were compared.
+        images: in all of them.
+        warnings: what makes these numbers say less than they seem to.
+    """
+
+    max_rel_error: float
+    agreement: float | None
+    mac_reduction: float
+    speedup: float | None
+    accuracy: Accuracy | None
+    macs: MacCount
+    outputs: tuple[OutputComparison, ...]
+    layers: tuple[LayerReport, ...]
+    times: Times | None
+    batches: int
+    images: int
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as nested dictionaries and lists; multiply-adds with their sum and the net reduction."""
+        result = asdict(self)
+        result["macs"] = _macs(self.macs)
+        for layer, plain in zip(self.layers, result["layers"], strict=True):
+            plain["macs"] = _macs(layer.macs)
+        return _lists(result)
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """``to_dict`` as JSON; what is not finite is the string "inf", "-inf" or "nan", which ``float`` reads."""
+        return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
+
+    def __str__(self) -> str:
+        from haste_compiler.validation.table import render
+
+        return render(self)
+
+
+class ThresholdError(ValidationError):
+    """The validation ran, and the compiled network missed a threshold.
+
+    Attributes:
+        report: all that was found.
+    """
+
+    def __init__(self, message: str, report: ValidationReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def _macs(macs: MacCount) -> dict[str, Any]:
+    return {**asdict(macs), "spent": macs.spent, "reduction": macs.reduction}
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,106 @@
+"""Running a network so that nothing it does to its inputs, its outputs or itself goes unnoticed."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_leaves, tree_map
+
+Call = Callable[..., Any]
+
+
+class Outputs(NamedTuple):
+    """What a call returned.
+
+    Attributes:
+        names: of the leaves: "output", "output[0]", "output['logits']".
+        leaves: the very objects that were returned.
+        copies: the leaves with tensors copied, safe from whatever happens later.
+        spec: the structure.
+        described: the structure with dtype and shape in the place of every tensor.
+        changed_inputs: whether the call wrote to its inputs.
+    """
+
+    names: list[str]
+    leaves: list[Any]
+    copies: list[Any]
+    spec: TreeSpec
+    described: str
+    changed_inputs: bool
+
+
+def run(call: Call, inputs: Sequence[Any]) -> Outputs:
+    """Call a network on copies of ``inputs``, without gradients, and copy what it returns at once."""
+    given = fresh_copy(tuple(inputs))
+    with torch.inference_mode():
+        result = call(*given)
+    flat, spec = tree_flatten_with_path(result)
+    leaves = [leaf for _, leaf in flat]
+    return Outputs(
+        [f"output{keystr(path)}" for path, _ in flat],
+        leaves,
+        fresh_copy(leaves),
+        spec,
+        str(tree_map(describe, result)),
+        not all(identical(a, b) for a, b in zip(tree_leaves(given), tree_leaves(tuple(inputs)), strict=True)),
+    )
+
+
+def describe(leaf: Any) -> str:
+    """Dtype and shape of a tensor, such as "float32(1, 10)"; any other value as Python writes it."""
+    return f"{str(leaf.dtype).removeprefix('torch.')}{tuple(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def fresh_copy(tree: Any) -> Any:
+    """Copy every tensor of a structure, strides kept, without gradient; other leaves stay what they are."""
+    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether two leaves are equal bit by bit; the same NaN in the same place is equal."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return a is b or (type(a) is type(b) and bool(a == b))
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
+
+
+def same_memory(first: Sequence[Any], second: Sequence[Any]) -> list[int]:
+    """Positions at which both lists hold a tensor in the same piece of memory."""
+    return [
+        index
+        for index, (a, b) in enumerate(zip(first, second, strict=True))
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.numel() and _address(a) == _address(b)
+    ]
+
+
+def checksums(model: nn.Module) -> dict[str, int]:
+    """A checksum of every parameter and buffer."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: zlib.crc32(_bytes(tensor).cpu().numpy().data) for name, tensor in tensors}
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    # An exported graph refuses to be switched, and need not be.
+    if any(training for _, training in modes):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,139 @@
+"""Measuring the original, the dense compile and the compiled network in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from haste_compiler.validation.batches import Batch
+from haste_compiler.validation.comparison import check_same_kind, relative_error
+from haste_compiler.validation.protocol import Compiled
+from haste_compiler.validation.report import Times, Timing
+from haste_compiler.validation.running import Call, fresh_copy, run
+
+PROFILE_CALLS = 3
+
+
+def measure(
+    model: nn.Module,
+    compiled: Compiled,
+    batches: Sequence[Batch],
+    rounds: int,
+    tick: Callable[[str], object] = lambda doing: None,
+) -> Times:
+    """Time one call of the original, of the dense compile and of the compiled network, round after round.
+
+    Every round takes the next of ``batches``, the same for all three, and begins with another of them, so that a slow
+    spell of the machine hits all alike. A timed call comes after an untimed one of the same network, on another copy of
+    the same input, which brings its weights back into the caches.
+
+    Args:
+        model: the original, in evaluation mode.
+        compiled: the compiled network.
+        batches: at least one; all of one signature.
+        rounds: how often each network is timed, at least 1.
+        tick: called with what is being done.
+
+    Raises:
+        ValidationError: the dense compile returns something of another structure, shape or dtype than the original.
+    """
+    tick("compiling dense")
+    dense = compiled.dense
+    dense_error = _check_dense(model, dense, batches[0])
+    networks: dict[str, Call] = {"original": model, "dense": dense, "compiled": compiled}
+    if dense is compiled:
+        # Nothing was merged: two names for one network, whose difference would be noise.
+        del networks["dense"]
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    order = list(networks)
+    with _no_garbage_collection(), torch.inference_mode():
+        for number in range(rounds):
+            tick(f"round {number + 1} of {rounds}")
+            inputs = batches[number % len(batches)].inputs
+            for name in order:
+                seconds[name].append(_one_call(networks[name], inputs))
+            order = order[1:] + order[:1]
+    seconds.setdefault("dense", seconds["compiled"])
+    timings = {name: Timing(min(values), statistics.median(values)) for name, values in seconds.items()}
+    return Times(
+        original=timings["original"],
+        dense=timings["dense"],
+        compiled=timings["compiled"],
+        speedup=_paired(seconds["dense"], seconds["compiled"]),
+        best_speedup=timings["dense"].best / timings["compiled"].best,
+        original_speedup=_paired(seconds["original"], seconds["compiled"]),
+        rounds=rounds,
+        threads=torch.get_num_threads(),
+        dense_rel_error=dense_error,
+    )
+
+
+def profile(compiled: Compiled, batch: Batch) -> Mapping[str, float] | None:
+    """Seconds by layer of one call, the least of a few; None where the network cannot be profiled."""
+    once = getattr(compiled, "profile", None)
+    if once is None:
+        return None
+    found: dict[str, float] = {}
+    for _ in range(PROFILE_CALLS):
+        for name, seconds in once(*fresh_copy(batch.inputs)).items():
+            found[name] = min(found.get(name, seconds), seconds)
+    return found
+
+
+@contextlib.contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use ``count`` threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_dense(model: nn.Module, dense: Compiled, batch: Batch) -> float:
+    original, compiled = run(model, batch.inputs), run(dense, batch.inputs)
+    check_same_kind(original, compiled)
+    return relative_error(original, compiled)
+
+
+def _one_call(call: Call, inputs: tuple[Any, ...]) -> float:
+    # Copies of their own, lest a network that remembers its last input looks fast.
+    first, second = fresh_copy(inputs), fresh_copy(inputs)
+    call(*first)
+    _synchronize(second)
+    start = time.perf_counter()
+    call(*second)
+    _synchronize(second)
+    return time.perf_counter() - start
+
+
+def _synchronize(inputs: tuple[Any, ...]) -> None:
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, Tensor) and leaf.is_cuda:
+            torch.cuda.synchronize(leaf.device)
+
+
+def _paired(slower: Sequence[float], faster: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
