@@ -37,7 +37,7 @@ def main() -> None:
     console.print(f"The compiled network classifies {right} of {len(labels)} right ({right / len(labels):.1%}).")
 
     report = haste_compiler.validate(network, compiled, batches, labels=labels, min_agreement=MIN_AGREEMENT)
-    console.print(report)
+    print(report)
 
 
 if __name__ == "__main__":
