@@ -16,6 +16,9 @@ from tvm.tirx.script import builder as T
 KERNEL_ATTR = "haste_kernel"
 """Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
 
+_OPAQUE = 8
+"""Relax's operator pattern for what is not to be fused."""
+
 Expr = Any
 """A TVM expression (a loop variable, an index, a vector of lanes)."""
 
@@ -30,7 +33,7 @@ def kernel(name: str, arguments: Sequence[tuple[str, Sequence[int], str]], body:
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
-        T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL_ATTR: True})
+        T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL_ATTR: True, "op_pattern": _OPAQUE})
         buffers = [T.arg(label, T.buffer(tuple(shape), dtype)) for label, shape, dtype in arguments]
         views = [_flat(buffer, shape, dtype) for buffer, (_, shape, dtype) in zip(buffers, arguments, strict=True)]
         # Relax's reshape analysis expects a root block.
