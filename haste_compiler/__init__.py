@@ -12,6 +12,7 @@ from haste_compiler.errors import (
     ValidationError,
 )
 from haste_compiler.runtime import CompiledModule, LayerStats
+from haste_compiler.validation import ThresholdError, ValidationReport, validate
 
 __version__ = "0.1.0"
 
@@ -24,7 +25,10 @@ __all__ = [
     "InputError",
     "LayerStats",
     "TargetError",
+    "ThresholdError",
     "UnsupportedOperatorError",
     "ValidationError",
+    "ValidationReport",
     "compile",
+    "validate",
 ]

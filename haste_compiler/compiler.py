@@ -43,7 +43,7 @@ def compile(
 
     Raises:
         TargetError: the target is unknown.
-        CaptureError, UnsupportedOperatorError, ConfigError, InputError: see ``CompiledModule``, if example inputs are given.
+        CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
@@ -54,7 +54,7 @@ def compile(
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
         return _specialize(model, inputs, machine, config, count, cache)
 
-    compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, type(model).__name__)
+    compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
         compiled.prepare(*((example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs))
     return compiled

@@ -24,7 +24,7 @@ def _schedule(func: tirx.PrimFunc, lanes: int) -> tirx.PrimFunc:
     schedule = s_tir.Schedule(tvm.IRModule({"main": func}))
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         _schedule_block(schedule, block, lanes)
-    return schedule.mod["main"].with_attrs({key: func.attrs[key] for key in func.attrs.keys()})
+    return schedule.mod["main"].with_attrs(dict(func.attrs))
 
 
 def _schedule_block(schedule: Any, block: Any, lanes: int) -> None:

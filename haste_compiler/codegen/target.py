@@ -1,4 +1,4 @@
-"""The target a network is compiled for: parsing what the user wrote, and what the kernels need to know of the machine."""
+"""The target a network is compiled for: what the user wrote, and what the kernels need to know of the machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from tvm.target import Target, codegen
 
 from haste_compiler.errors import TargetError
 
-TargetLike = str | Mapping[str, Any] | Target
+TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def parse_target(target: TargetLike) -> Target:
     options = _parse_string(target) if isinstance(target, str) else dict(target)
     kind = options.get("kind")
     if kind != "llvm":
-        raise TargetError(f"unknown target {kind!r}: allowed is 'llvm' (with options such as 'llvm -mcpu=haswell', or TVM's dict form)")
+        raise TargetError(
+            f"unknown target {kind!r}: allowed is 'llvm' (with options as in 'llvm -mcpu=haswell', or TVM's dict form)"
+        )
     if "mcpu" not in options and "mtriple" not in options:
         options["mcpu"] = codegen.llvm_get_system_cpu()
     _check_cpu(options)
@@ -69,7 +71,9 @@ def _parse_string(text: str) -> dict[str, Any]:
     for word in words[1:]:
         name, equals, value = word.lstrip("-").partition("=")
         if not word.startswith("-") or not equals or not value:
-            raise TargetError(f"target option {word!r} in {text!r} is malformed: write -name=value, for example -mcpu=haswell")
+            raise TargetError(
+                f"target option {word!r} in {text!r} is malformed: write -name=value, for example -mcpu=haswell"
+            )
         options[name] = value.split(",") if name == "mattr" else int(value) if value.isdigit() else value
     return options
 

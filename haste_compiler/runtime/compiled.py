@@ -58,10 +58,11 @@ class CompiledModule:
     """
 
     def __init__(
-        self, model: nn.Module, specialize: Specialize, config: HasteConfig, target: Target, name: str
+        self, model: nn.Module, specialize: Specialize, config: HasteConfig, target: Target, threads: int
     ) -> None:
         self.config, self.target = config, target
-        self._model, self._specialize, self._name = model, specialize, name
+        self._model, self._specialize, self._threads = model, specialize, threads
+        self._name = type(model).__name__
         self._made: dict[Signature, Specialization] = {}
         self._changes: list[steering.Change] = []
         self._lock = threading.Lock()
@@ -108,8 +109,13 @@ class CompiledModule:
             return self
         if self._dense is None:
             config = HasteConfig(enabled=False)
-            self._dense = CompiledModule(self._model, self._specialize, config, self.target, self._name)
+            self._dense = CompiledModule(self._model, self._specialize, config, self.target, self._threads)
         return self._dense
+
+    @property
+    def threads(self) -> int:
+        """Threads that a call uses. Work was cut for them: compile again to use another number."""
+        return self._threads
 
     @property
     def layers(self) -> list[ConvLayer]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import tvm
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 from tvm import relax
 
 from haste_compiler.codegen.lower import HasteGroup, Lowered
@@ -66,7 +67,7 @@ class Executable:
         """Outputs, and (counts, bound) of each grouping; ``inputs`` are contiguous CPU tensors."""
         use_threads(self._threads)
         results = self._main(*(tvm.runtime.from_dlpack(tensor) for tensor in inputs), *self._arguments)
-        tensors = [torch.from_dlpack(result) for result in results]
+        tensors = [from_dlpack(result) for result in results]
         return tensors[: self._outputs], tensors[self._outputs :]
 
     def stats(self, inputs: Sequence[Tensor]) -> dict[str, LayerStats]:

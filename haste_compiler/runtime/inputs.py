@@ -55,7 +55,10 @@ def _compare(index: int, tensor: Tensor, known: Signature) -> None:
         raise InputError(f"input {index} is {tensor.dtype}: the network takes {known.dtypes[index]}")
     if tensor.dim() != len(known.shapes[index]):
         shape, allowed = tuple(tensor.shape), known.shapes[index]
-        raise InputError(f"input {index} has shape {shape}, rank {tensor.dim()}: the network takes rank {len(allowed)}, such as {allowed}")
+        raise InputError(
+            f"input {index} has shape {shape}, rank {tensor.dim()}: "
+            f"the network takes rank {len(allowed)}, such as {allowed}"
+        )
 
 
 def signature_of(tensors: Sequence[Tensor]) -> Signature:

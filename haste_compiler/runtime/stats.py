@@ -22,7 +22,7 @@ class LayerStats:
         images: batch size N.
         counts: int (N, PH, PW, conv groups, 5): singles, groups of two or more, their members, zeros, flat ones.
         bound: float (N, PH, PW, conv groups): bound on the 2-norm of each patch's output error, before the activation.
-        macs: multiply-adds, dense and spent, for the batch. Where layers share a grouping the first one carries its cost.
+        macs: multiply-adds, dense and spent, for the batch. Of layers that share a grouping the first bears its cost.
     """
 
     name: str
