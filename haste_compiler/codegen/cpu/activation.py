@@ -12,6 +12,11 @@ _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.66
 _ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
+def is_long(activation: str) -> bool:
+    """Whether it takes an exponential: tens of instructions, which a register tile shouldn't repeat for every sum."""
+    return activation.split(":")[0] in ("sigmoid", "silu", "tanh", "gelu", "elu")
+
+
 def apply_activation(value: Expr, activation: str, lanes: int) -> Expr:
     """``activation`` of a vector; the names are those of ``haste_compiler.haste.activation``."""
     name, *numbers = activation.split(":")

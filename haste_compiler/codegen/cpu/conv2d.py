@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, RegisterTile
@@ -200,14 +200,34 @@ class _Conv2d:
                     self._store_channels(sums, start, tile.channels)
 
     def _store_channels(self, sums: list[list[emit.Register]], start: Expr, valid: int) -> None:
-        tile = self.tile
+        tile, later = self.tile, is_long(self.activation)
+        pieces = tile_pieces(tile, valid)
         for p, pixel in enumerate(sums):
             py, px = divmod(p, tile.columns)
             at = start + (py * self.out_w + px) * self.out_channels
-            for v, register in enumerate(pixel):
-                for offset, width in emit.chunks(min(tile.lanes, valid - v * tile.lanes), tile.lanes):
-                    index = at + v * tile.lanes + offset
-                    value = emit.load(register.buffer, offset, width)
-                    if self.residual is not None:
-                        value = value + emit.load(self.residual, index, width)
-                    emit.store(self.y, index, apply_activation(value, self.activation, width), width)
+            for v, offset, width in pieces:
+                index = at + v * tile.lanes + offset
+                value = emit.load(pixel[v].buffer, offset, width)
+                if self.residual is not None:
+                    value = value + emit.load(self.residual, index, width)
+                emit.store(self.y, index, value if later else apply_activation(value, self.activation, width), width)
+        if later:
+            with T.serial(0, tile.rows) as py, T.serial(0, tile.columns) as px:
+                at = emit.bind(start + (py * self.out_w + px) * self.out_channels)
+                activate(self.y, at, pieces, tile, self.activation)
+
+
+def tile_pieces(tile: RegisterTile, valid: int) -> list[tuple[int, int, int]]:
+    """The first ``valid`` channels of a tile as (vector, first lane, lanes)."""
+    return [
+        (v, offset, width)
+        for v in range(tile.vectors)
+        for offset, width in emit.chunks(min(tile.lanes, valid - v * tile.lanes), tile.lanes)
+    ]
+
+
+def activate(y: Expr, at: Expr, pieces: list[tuple[int, int, int]], tile: RegisterTile, activation: str) -> None:
+    """Apply an activation to a pixel's channels that were just written."""
+    for v, offset, width in pieces:
+        index = at + v * tile.lanes + offset
+        emit.store(y, index, apply_activation(emit.load(y, index, width), activation, width), width)

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.target import VectorUnit
@@ -72,18 +72,24 @@ def depthwise_kernel(
                     for register in sums:
                         register.set(start)
                     corner = emit.bind(base + row * sh * row_floats + column * sw * channels + c)
-                    for i in range(kh):
+                    # Rows stay a loop: LLVM takes minutes over 49 unrolled taps.
+                    with T.serial(0, kh) as i:
                         for j in range(kw):
                             w = T.bind(emit.load(filters, (i * kw + j) * channels + c, n))
                             for p, register in enumerate(sums):
-                                at = corner + (i * dh * row_floats + (j * dw + p * sw) * channels)
+                                at = corner + i * dh * row_floats + (j * dw + p * sw) * channels
                                 register.add(emit.load(source, at, n) * w)
                     out = emit.bind(((image * out_h + first + row) * out_w + column) * channels + c)
                     for p, register in enumerate(sums):
                         value = register.get()
                         if shortcut is not None:
                             value = value + emit.load(shortcut, out + p * channels, n)
-                        emit.store(y, out + p * channels, apply_activation(value, activation, n), n)
+                        value = value if is_long(activation) else apply_activation(value, activation, n)
+                        emit.store(y, out + p * channels, value, n)
+                    if is_long(activation):
+                        with T.serial(0, pixels) as p:
+                            at = emit.bind(out + p * channels)
+                            emit.store(y, at, apply_activation(emit.load(y, at, n), activation, n), n)
 
                 emit.sweep(channels, unit.lanes, tile)
 

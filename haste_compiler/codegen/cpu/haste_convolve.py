@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.conv2d import activate, tile_pieces
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats
 from haste_compiler.codegen.target import VectorUnit
@@ -283,14 +284,20 @@ class _Convolve:
         whole = out_h % self.patch_h == 0 and out_w % self.patch_w == 0
 
         def pixels(valid: int) -> None:
+            pieces = tile_pieces(tile, valid)
             for p, pixel in enumerate(sums):
                 py, px = divmod(p, tile.columns)
                 at = start + (py * out_w + px) * out_channels
                 if whole:
-                    self._store_pixel(pixel, at, valid)
+                    self._store_pixel(pixel, at, pieces)
                 else:
                     with T.If(tirx.all(row + py < self.rows, column + px < self.columns)), T.Then():
-                        self._store_pixel(pixel, at, valid)
+                        self._store_pixel(pixel, at, pieces)
+            if is_long(self.activation):
+                rows, columns = emit.minimum(tile.rows, self.rows - row), emit.minimum(tile.columns, self.columns - column)
+                with T.serial(0, rows) as py, T.serial(0, columns) as px:
+                    at = emit.bind(start + (py * out_w + px) * out_channels)
+                    activate(self.y, at, pieces, tile, self.activation)
 
         if rest == tile.channels or self.k_tiles == 1:
             pixels(rest if self.k_tiles == 1 else tile.channels)
@@ -301,12 +308,12 @@ class _Convolve:
                 with T.Else():
                     pixels(tile.channels)
 
-    def _store_pixel(self, pixel: list[emit.Register], at: Expr, valid: int) -> None:
-        lanes = self.tile.lanes
-        for v, register in enumerate(pixel):
-            for offset, width in emit.chunks(min(lanes, valid - v * lanes), lanes):
-                index = at + v * lanes + offset
-                value = emit.load(register.buffer, offset, width)
-                if self.residual is not None:
-                    value = value + emit.load(self.residual, index, width)
-                emit.store(self.y, index, apply_activation(value, self.activation, width), width)
+    def _store_pixel(self, pixel: list[emit.Register], at: Expr, pieces: list[tuple[int, int, int]]) -> None:
+        for v, offset, width in pieces:
+            index = at + v * self.tile.lanes + offset
+            value = emit.load(pixel[v].buffer, offset, width)
+            if self.residual is not None:
+                value = value + emit.load(self.residual, index, width)
+            if not is_long(self.activation):
+                value = apply_activation(value, self.activation, width)
+            emit.store(self.y, index, value, width)
