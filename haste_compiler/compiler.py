@@ -11,9 +11,9 @@ from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.lower import lower
-from haste_compiler.codegen.target import TargetLike, parse_target, vector_unit
+from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
 from haste_compiler.config import HasteConfig
-from haste_compiler.errors import InputError
+from haste_compiler.errors import InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
@@ -42,7 +42,7 @@ def compile(
         cache: keep the machine code in the cache on disk, and take it from there.
 
     Raises:
-        TargetError: the target is unknown.
+        TargetError: the target is unknown, or (with example inputs) this machine can't run code for it.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     if not isinstance(model, nn.Module):
@@ -64,6 +64,9 @@ def _specialize(
     model: nn.Module, inputs: Sequence[Any], target: Target, config: HasteConfig, threads: int, cache: bool
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
+    missing = missing_features(target)
+    if missing:
+        raise TargetError(f"code for target {target} can't run here: this machine has no {', '.join(missing)}")
     captured = capture(model, tuple(inputs))
     graphs = {"capture": _text(captured.gm)}
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}))

@@ -37,8 +37,9 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
         HasteError: TVM failed to generate code, which is a defect of this compiler.
     """
     path = None if cache_key is None else cache_directory() / f"{cache_key}.so"
-    if path is not None and path.exists():
-        return tvm.runtime.load_module(str(path))
+    stored = None if path is None else _load(path)
+    if stored is not None:
+        return stored
     try:
         with target:
             mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
@@ -48,7 +49,7 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
         executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise HasteError(f"TVM could not generate code for {target}: {reason}") from error
+        raise HasteError(f"TVM could not generate code for {target}: {reason}") from None
     if path is not None and _has_linker():
         _store(executable, path)
     return executable
@@ -86,14 +87,31 @@ def _has_linker() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
+def _load(path: Path) -> Any | None:
+    """The stored code; None where there is none or the file is damaged, which the system's loader may not survive."""
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+            return None
+        return tvm.runtime.load_module(str(path))
+    except (OSError, RuntimeError):
+        return None
+
+
+_DIGEST_BYTES = 32
+"""Length of the checksum that ``_store`` appends to a library; whoever loads it doesn't read that far."""
+
+
 def _store(executable: Any, path: Path) -> None:
-    """Write to a temporary file first: another process may read the cache meanwhile."""
+    """Write to a temporary file first: another process may read the cache meanwhile. Its checksum comes last."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
             executable.export_library(str(made))
+            with made.open("r+b") as file:
+                file.write(hashlib.sha256(file.read()).digest())
             os.replace(made, path)
-    except OSError:
+    except (OSError, RuntimeError):
         # A cache that can't be written costs time at the next start, nothing else.
         return

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvm.target import Target, codegen
@@ -43,18 +44,25 @@ def parse_target(target: TargetLike) -> Target:
     ``{"kind": "llvm", "mcpu": "haswell"}`` name another.
 
     Raises:
-        TargetError: the kind is unknown, an option is malformed, or LLVM doesn't know the CPU.
+        TargetError: the kind is unknown, an option is malformed, or LLVM doesn't know the CPU or its architecture.
     """
-    if isinstance(target, Target):
-        return target
-    options = _parse_string(target) if isinstance(target, str) else dict(target)
+    if isinstance(target, str):
+        options = _parse_string(target)
+    elif isinstance(target, Target):
+        options = {"kind": str(target.kind.name)}
+    elif isinstance(target, Mapping):
+        options = dict(target)
+    else:
+        raise TargetError(f"the target is {type(target).__name__}: allowed are a string, a mapping and a tvm Target")
     kind = options.get("kind")
     if kind != "llvm":
         raise TargetError(
             f"unknown target {kind!r}: allowed is 'llvm' (with options as in 'llvm -mcpu=haswell', or TVM's dict form)"
         )
+    if isinstance(target, Target):
+        return target
     if "mcpu" not in options and "mtriple" not in options:
-        options["mcpu"] = codegen.llvm_get_system_cpu()
+        options["mcpu"] = _own_cpu()
     _check_cpu(options)
     try:
         return Target(options)
@@ -64,7 +72,10 @@ def parse_target(target: TargetLike) -> Target:
 
 
 def _parse_string(text: str) -> dict[str, Any]:
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise TargetError(f"target {text!r} is malformed: {str(error).lower()}") from None
     if not words:
         raise TargetError("the target is empty: allowed is 'llvm', with options such as '-mcpu=haswell'")
     options: dict[str, Any] = {"kind": words[0]}
@@ -80,6 +91,12 @@ def _parse_string(text: str) -> dict[str, Any]:
 
 def _check_cpu(options: Mapping[str, Any]) -> None:
     cpu, triple = options.get("mcpu"), options.get("mtriple", codegen.llvm_get_system_triple())
+    for name, value in (("mcpu", cpu), ("mtriple", triple)):
+        if not isinstance(value, str | None):
+            raise TargetError(f"target option {name} is {value!r}: allowed is a string")
+    # LLVM crashes when asked about an architecture that it wasn't built for.
+    if _architecture(triple) not in ("x86_64", "aarch64"):
+        raise TargetError(f"unknown architecture of mtriple {triple!r}: allowed are x86_64 and aarch64")
     if cpu is None or codegen.llvm_is_valid_cpu(cpu, triple):
         return
     known = [str(name) for name in codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple}))]
@@ -88,10 +105,62 @@ def _check_cpu(options: Mapping[str, Any]) -> None:
     raise TargetError(f"unknown CPU {cpu!r} for {triple}{hint}")
 
 
+def _architecture(triple: str) -> str:
+    name = triple.partition("-")[0].lower()
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(name, name)
+
+
+def missing_features(target: Target) -> list[str]:
+    """What of a target's instruction set this machine doesn't have; empty where code for it can run here."""
+    own = _architecture(codegen.llvm_get_system_triple())
+    wanted = _architecture(str(target.attrs.get("mtriple", own)))
+    if wanted != own:
+        return [wanted]
+    flags = _own_flags()
+    if not flags:
+        return []
+    features = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
+    return [name for name in _X86_FEATURES if name in features and name.replace("sse4.", "sse4_") not in flags]
+
+
+_X86_FEATURES = (
+    "sse4.1",
+    "sse4.2",
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "bmi2",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+)
+
+
+@lru_cache(maxsize=1)
+def _own_flags() -> frozenset[str]:
+    """What Linux says an x86-64 processor can do; empty where it says nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+
+
+@lru_cache(maxsize=1)
+def _own_cpu() -> str:
+    """LLVM's name of this processor; a virtual machine may hide some of its instructions: then what is left."""
+    name = str(codegen.llvm_get_system_cpu())
+    levels = ("x86-64-v3", "x86-64-v2", "x86-64") if _own_flags() else ()
+    choices = (name, *levels)
+    return next((cpu for cpu in choices if not missing_features(Target({"kind": "llvm", "mcpu": cpu}))), choices[-1])
+
+
 @lru_cache(maxsize=64)
 def vector_unit(target: Target) -> VectorUnit:
     """The vector unit of a CPU target: AVX-512, AVX2, NEON, or SSE."""
-    if "aarch64" in str(target.attrs.get("mtriple", "")) or "arm64" in str(target.attrs.get("mtriple", "")):
+    if _architecture(str(target.attrs.get("mtriple", codegen.llvm_get_system_triple()))) == "aarch64":
         return VectorUnit(lanes=4, registers=32, l2_bytes=1 << 19)
     if codegen.target_has_features("avx512f", target):
         return VectorUnit(lanes=16, registers=32)

@@ -1,0 +1,269 @@
+"""Builds single kernels and runs them between guards: what lies around a tensor must be neither read nor written."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch import Tensor
+from tvm import tirx
+
+from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work, pack_bias, pack_filters
+from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, pack_depthwise_filters
+from haste_compiler.codegen.cpu.haste_convolve import (
+    choose_haste_tiling,
+    haste_convolve_kernel,
+    pack_haste_filters,
+    pack_tap_sums,
+)
+from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.target import parse_target, vector_unit
+from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.haste import ConvGeometry, Settings, filter_norms
+
+TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
+"""What the kernels are built for and run on: this machine, 8 lanes and 16 registers, 4 lanes and 16 registers."""
+
+_GUARD = 64
+_INTEGER_GUARD = -(2**30)
+
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs code for x86-64")
+
+
+def targets() -> Sequence[str]:
+    """The targets that this machine can run."""
+    return TARGETS if platform.machine() == "x86_64" else TARGETS[:1]
+
+
+def build(functions: Mapping[str, tirx.PrimFunc], target: str) -> Any:
+    """Machine code of some kernels; ``[name]`` is the function."""
+    return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
+
+
+class Arguments:
+    """Tensors with guards around them: NaN in a read value spreads to the result, a written guard is seen."""
+
+    def __init__(self) -> None:
+        self._whole: list[tuple[Tensor, Tensor]] = []
+        self.tensors: list[Tensor] = []
+
+    def read(self, *values: Tensor | np.ndarray[Any, Any]) -> None:
+        """Add what the kernel reads."""
+        for value in values:
+            tensor = torch.as_tensor(value)
+            self._add(tensor.shape, tensor.dtype).copy_(tensor)
+
+    def write(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Add what the kernel writes, and return it."""
+        return self._add(shape, dtype)
+
+    def _add(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = int(np.prod(list(shape)))
+        guard = torch.nan if dtype == torch.float32 else _INTEGER_GUARD
+        whole = torch.full((size + 2 * _GUARD,), guard, dtype=dtype)
+        tensor = whole[_GUARD : _GUARD + size].view(tuple(shape))
+        self._whole.append((whole, whole.clone()))
+        self.tensors.append(tensor)
+        return tensor
+
+    def call(self, function: Any) -> None:
+        """Call the kernel, and check the guards."""
+        function(*(tvm.runtime.from_dlpack(tensor) for tensor in self.tensors))
+        for whole, before in self._whole:
+            for side in (slice(0, _GUARD), slice(-_GUARD, None)):
+                torch.testing.assert_close(whole[side], before[side], rtol=0, atol=0, equal_nan=True)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """(N, C, H, W) to contiguous (N, H, W, C)."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def nchw(x: Tensor) -> Tensor:
+    """(N, H, W, C) to (N, C, H, W)."""
+    return x.permute(0, 3, 1, 2)
+
+
+@dataclass
+class ConvCase:
+    """A convolution's tensors."""
+
+    geometry: ConvGeometry
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    activation: str
+
+    @property
+    def batch(self) -> int:
+        return self.x.shape[0]
+
+    def output_shape(self) -> tuple[int, ...]:
+        """NHWC."""
+        return (self.batch, *self.geometry.output_size, self.geometry.out_channels)
+
+
+def conv_case(
+    geometry: ConvGeometry, batch: int, x: Tensor | None = None, *, bias: bool, residual: bool, activation: str
+) -> ConvCase:
+    """Random tensors for a convolution."""
+    weight = torch.randn(geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
+    return ConvCase(
+        geometry,
+        torch.randn(batch, geometry.in_channels, *geometry.input_size) if x is None else x,
+        # Outputs of about unit variance, where every activation is curved.
+        weight / (weight[0].numel() ** 0.5),
+        torch.randn(geometry.out_channels) if bias else None,
+        torch.randn(batch, geometry.out_channels, *geometry.output_size) if residual else None,
+        activation,
+    )
+
+
+def run_conv2d(case: ConvCase, target: str, threads: int = 1) -> Tensor:
+    """The output of the dense kernel, (N, K, OH, OW)."""
+    geometry, unit = case.geometry, vector_unit(parse_target(target))
+    tiling = choose_tiling(conv_work(geometry, case.batch), unit, threads)
+    kernel = conv2d_kernel(
+        "conv", geometry, case.batch, tiling, residual=case.residual is not None, activation=case.activation
+    )
+    bias = None if case.bias is None else case.bias.numpy()
+    arguments = Arguments()
+    arguments.read(
+        nhwc(case.x),
+        pack_filters(case.weight.numpy(), geometry.groups, tiling.tile),
+        pack_bias(bias, geometry.out_channels, geometry.groups, tiling.tile),
+    )
+    return _finish(case, arguments, build({"conv": kernel}, target)["conv"])
+
+
+def run_depthwise(case: ConvCase, target: str, threads: int = 1) -> Tensor:
+    """The output of the depthwise kernel, (N, C, OH, OW)."""
+    unit = vector_unit(parse_target(target))
+    kernel = depthwise_kernel(
+        "conv",
+        case.geometry,
+        case.batch,
+        unit,
+        threads,
+        residual=case.residual is not None,
+        activation=case.activation,
+    )
+    arguments = Arguments()
+    bias = torch.zeros(case.geometry.out_channels) if case.bias is None else case.bias
+    arguments.read(nhwc(case.x), pack_depthwise_filters(case.weight.numpy()), bias)
+    return _finish(case, arguments, build({"conv": kernel}, target)["conv"])
+
+
+def _finish(case: ConvCase, arguments: Arguments, function: Any) -> Tensor:
+    if case.residual is not None:
+        arguments.read(nhwc(case.residual))
+    y = arguments.write(case.output_shape())
+    arguments.call(function)
+    return nchw(y)
+
+
+def run_pooling(pooling: Pooling, x: Tensor, target: str) -> Tensor:
+    """The output of a pooling kernel, (N, C, OH, OW)."""
+    lanes = vector_unit(parse_target(target)).lanes
+    kernel = pooling_kernel("pool", pooling, x.shape[0], x.shape[1], lanes)
+    arguments = Arguments()
+    arguments.read(nhwc(x))
+    y = arguments.write((x.shape[0], *pooling.output_size, x.shape[1]))
+    arguments.call(build({"pool": kernel}, target)["pool"])
+    return nchw(y)
+
+
+@dataclass
+class HasteOutput:
+    """What the two HASTE kernels made; names and shapes as in the package."""
+
+    y: Tensor
+    slot: Tensor
+    coeff: Tensor
+    offset: Tensor
+    counts: Tensor
+    bound: Tensor
+
+
+class HasteKernels:
+    """The two kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
+
+    def __init__(self, case: ConvCase, planes: Tensor, merge: str, skip: str, target: str, threads: int = 1) -> None:
+        geometry, unit = case.geometry, vector_unit(parse_target(target))
+        self.case, self.planes = case, planes
+        self.layout = group_layout(geometry, case.batch, unit.lanes)
+        self.tile = choose_haste_tiling(geometry, case.batch, unit, threads)
+        group = haste_group_kernel(
+            "group", geometry, case.batch, unit.lanes, merge=merge, skip=skip, planes=planes.shape[0]
+        )
+        convolve = haste_convolve_kernel(
+            "convolve",
+            geometry,
+            case.batch,
+            unit.lanes,
+            self.tile,
+            skip=skip,
+            residual=case.residual is not None,
+            activation=case.activation,
+        )
+        self.code = build({"group": group, "convolve": convolve}, target)
+
+    def run(self, settings: Settings, x: Tensor | None = None) -> HasteOutput:
+        """Group and convolve."""
+        case, geometry = self.case, self.case.geometry
+        norms = filter_norms(case.weight.double(), geometry.groups)
+        grouping = Arguments()
+        grouping.read(nhwc(case.x if x is None else x), pack_hyperplanes(self.planes.numpy()))
+        grouping.read(norms.square().float(), settings.pack())
+        made = [grouping.write(shape, getattr(torch, dtype)) for _, shape, dtype in self.layout.tensors()]
+        grouping.call(self.code["group"])
+
+        weight, bias = case.weight.numpy(), None if case.bias is None else case.bias.numpy()
+        convolving, tile = Arguments(), self.tile.tile
+        convolving.read(
+            *made[:5],
+            pack_haste_filters(weight, geometry.groups, tile),
+            pack_tap_sums(weight, geometry.groups, tile),
+            pack_bias(bias, geometry.out_channels, geometry.groups, tile),
+        )
+        y = _finish(case, convolving, self.code["convolve"])
+        return HasteOutput(y, *self._channels(made[1:5]), *self._numbers(made[4], made[5]))
+
+    def _channels(self, lists: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Slot, coefficient and carried mean of every channel, from the kernels' lists."""
+        order, factors, starts, counts = (tensor.flatten(0, 1).tolist() for tensor in lists)
+        per_group = self.case.geometry.in_channels // self.case.geometry.groups
+        slot = torch.full((len(order), per_group), -2, dtype=torch.int32)
+        coeff, offset = torch.zeros(slot.shape), torch.zeros(slot.shape)
+        for entry, (channels, values, first, (singles, groups, members, zeros, flats)) in enumerate(
+            zip(order, factors, starts, counts, strict=True)
+        ):
+            assert singles + members + zeros + flats == per_group
+            assert sorted(channels) == list(range(per_group))
+            assert groups == 0 or (first[0], first[groups]) == (singles, singles + members)
+            base = entry % self.case.geometry.groups * per_group
+            for channel in channels[:singles]:
+                slot[entry, channel], coeff[entry, channel] = base + channel, 1
+            for start, end in pairwise(first[: groups + 1]):
+                assert end - start >= 2 and channels[start:end] == sorted(channels[start:end])
+                for channel, value in zip(channels[start:end], values[start:end], strict=True):
+                    slot[entry, channel], coeff[entry, channel] = base + channels[start], value
+            end = singles + members
+            for channel, value in zip(channels[end : end + flats], values[end : end + flats], strict=True):
+                slot[entry, channel], offset[entry, channel] = -1, value
+            for channel in channels[end + flats :]:
+                slot[entry, channel] = -1
+        shape = (self.case.batch, *self.case.geometry.patch_grid, self.case.geometry.in_channels)
+        return slot.view(shape), coeff.view(shape), offset.view(shape)
+
+    def _numbers(self, counts: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+        geometry = self.case.geometry
+        shape = (self.case.batch, *geometry.patch_grid, geometry.groups)
+        return counts.view(*shape, 5), bound.view(shape) * geometry.taps**0.5
