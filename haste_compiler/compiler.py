@@ -11,9 +11,10 @@ from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.lower import lower
+from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
 from haste_compiler.config import HasteConfig
-from haste_compiler.errors import InputError, TargetError
+from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
@@ -47,8 +48,14 @@ def compile(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}: allowed are 1 and more")
+    if config is not None and not isinstance(config, HasteConfig):
+        raise ConfigError(f"config is {type(config).__name__}: allowed is a HasteConfig")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}: allowed are whole numbers from 1 on")
+    if isinstance(example_inputs, Tensor):
+        example_inputs = (example_inputs,)
+    if not isinstance(example_inputs, Sequence | None) or isinstance(example_inputs, str):
+        raise InputError(f"example_inputs is {type(example_inputs).__name__}: allowed are a tensor and a tuple")
     machine, count = parse_target(target), threads or torch.get_num_threads()
 
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
@@ -56,7 +63,7 @@ def compile(
 
     compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
-        compiled.prepare(*((example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs))
+        compiled.prepare(*example_inputs)
     return compiled
 
 
@@ -70,10 +77,21 @@ def _specialize(
     captured = capture(model, tuple(inputs))
     graphs = {"capture": _text(captured.gm)}
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}))
+    refuse_random(gm)
+    others = _drop_other_outputs(gm)
     lowered = lower(gm, vector_unit(target), threads)
     key = cache_key(_signature(gm), target, threads) if cache else None
     executable = Executable(build(lowered, target, key), lowered, threads)
-    return Specialization(executable, captured, conv_layers(gm, config), graphs)
+    return Specialization(executable, captured, conv_layers(gm, config), graphs, others)
+
+
+def _drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:
+    """Leave only tensors among a graph's outputs; return the rest (numbers, None) by position."""
+    output = gm.graph.output_node()
+    leaves = output.args[0]
+    assert isinstance(leaves, Sequence)
+    output.args = (tuple(leaf for leaf in leaves if isinstance(leaf, fx.Node)),)
+    return {position: leaf for position, leaf in enumerate(leaves) if not isinstance(leaf, fx.Node)}
 
 
 def _text(gm: fx.GraphModule) -> str:

@@ -30,12 +30,26 @@ class Specialization:
         captured: how inputs and outputs are structured.
         layers: every convolution of the network, and whether it is a HASTE convolution.
         graphs: the graph as text after each pass, by the pass's name, in order.
+        constants: outputs that are no tensors, by their position among the outputs' leaves.
     """
 
     def __init__(
-        self, executable: Executable, captured: Captured, layers: list[ConvLayer], graphs: dict[str, str]
+        self,
+        executable: Executable,
+        captured: Captured,
+        layers: list[ConvLayer],
+        graphs: dict[str, str],
+        constants: dict[int, Any],
     ) -> None:
         self.executable, self.captured, self.layers, self.graphs = executable, captured, layers, graphs
+        self.constants = constants
+
+    def outputs(self, tensors: Sequence[Tensor]) -> Any:
+        """What the model returns, from the tensors that the machine code made."""
+        leaves: list[Any] = list(tensors)
+        for position, value in self.constants.items():
+            leaves.insert(position, value)
+        return self.captured.unflatten_outputs(leaves)
 
 
 Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]
@@ -86,7 +100,7 @@ class CompiledModule:
         if made is None:
             return self._run_empty(inputs)
         outputs, _ = made.executable.run(tensors)
-        return made.captured.unflatten_outputs(outputs)
+        return made.outputs(outputs)
 
     def stats(self, *inputs: Any) -> dict[str, LayerStats]:
         """Run the network and return what each HASTE layer did, by layer name, in order."""
@@ -133,8 +147,7 @@ class CompiledModule:
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
         leaves, _ = tree_flatten((tuple(inputs), {}))
-        known = next(iter(self._made), None)
-        tensors = prepare(leaves, known or self._expected(len(leaves)))
+        tensors = prepare(leaves, next(iter(self._made), None))
         signature = signature_of(tensors)
         if any(tensor.numel() == 0 for tensor in tensors):
             return None, tensors
@@ -147,10 +160,6 @@ class CompiledModule:
                     self._apply(self._changes, made)
                     self._made[signature] = made
         return made, tensors
-
-    def _expected(self, count: int) -> Signature | None:
-        """What can be known before the first compilation: nothing, so that capture decides."""
-        return None
 
     def _run_empty(self, inputs: Sequence[Any]) -> Any:
         """An empty batch has nothing to compile: the model itself knows the shape of nothing."""

@@ -22,7 +22,7 @@ class Signature:
 
 
 def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
-    """Make inputs what the compiled code takes: contiguous CPU tensors, without gradients.
+    """Make inputs what the compiled code takes: contiguous, aligned CPU tensors, without gradients.
 
     Any memory layout is accepted (channels_last, strided, expanded); NumPy arrays are too.
 
@@ -46,8 +46,15 @@ def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
             raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")
         if known is not None:
             _compare(index, tensor, known)
-        tensors.append(tensor.detach().resolve_conj().resolve_neg().contiguous())
+        elif tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise InputError(f"input {index} is {tensor.dtype}: networks are compiled for torch.float32")
+        tensor = tensor.detach().resolve_neg().contiguous()
+        tensors.append(tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor)
     return tensors
+
+
+_ALIGNMENT = 64
+"""Bytes that TVM wants a tensor to begin at a multiple of; PyTorch's own tensors do, slices of them may not."""
 
 
 def _compare(index: int, tensor: Tensor, known: Signature) -> None:
