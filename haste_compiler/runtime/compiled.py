@@ -60,7 +60,7 @@ class CompiledModule:
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
     It is compiled for each new combination of input shapes at the first call with them. Calls from several threads are
-    safe.
+    safe; those with inputs of the same shapes take turns.
 
     Steering: ``num_hyperplanes``, ``tolerance`` (None: off) and ``flat_tolerance`` can be assigned between two calls,
     one value for all layers or a mapping from layer names or patterns to values; nothing is compiled again. They read

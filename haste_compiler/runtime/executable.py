@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class Executable:
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
         self._machine = relax.VirtualMachine(code, tvm.cpu())
         self._main = self._machine["main"]
+        # The machine keeps a call's values in itself: calls take turns.
+        self._turn = threading.RLock()
         self._arguments: list[Any] = []
         self._refresh()
 
@@ -66,7 +69,8 @@ class Executable:
     def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Outputs, and (counts, bound) of each grouping; ``inputs`` are contiguous CPU tensors."""
         use_threads(self._threads)
-        results = self._main(*(tvm.runtime.from_dlpack(tensor) for tensor in inputs), *self._arguments)
+        with self._turn:
+            results = self._main(*(tvm.runtime.from_dlpack(tensor) for tensor in inputs), *self._arguments)
         tensors = [from_dlpack(result) for result in results]
         return tensors[: self._outputs], tensors[self._outputs :]
 
@@ -117,11 +121,12 @@ class Executable:
                 seconds[name] += elapsed
             return 0
 
-        self._machine.set_instrument(watch)
-        try:
-            self.run(inputs)
-        finally:
-            self._machine.set_instrument(lambda *args: 0)
+        with self._turn:
+            self._machine.set_instrument(watch)
+            try:
+                self.run(inputs)
+            finally:
+                self._machine.set_instrument(lambda *args: 0)
         return dict(seconds)
 
 
