@@ -16,6 +16,7 @@ MAX_HYPERPLANES = 30
 """Most hyperplanes that a code can hold: its bits fit a positive int32."""
 
 MAX_PATCH_SIZE = 64
+_USUAL_PATCH = 8
 _MERGES = ("mean", "projection")
 _SKIPS = ("none", "zeros", "flat")
 
@@ -27,8 +28,8 @@ class HasteConfig:
     Attributes:
         enabled: False compiles the same network dense.
         num_hyperplanes: hyperplanes in use, that is bits of a channel's code (1 to 30). More planes merge less.
-        patch_size: side of a patch in output pixels, or ``(height, width)`` (1 to 64). A patch larger than the
-            output plane is cut to it.
+        patch_size: side of a patch in output pixels, or ``(height, width)`` (1 to 64); a patch larger than the output
+            plane is cut to it. None: about 8, chosen so that patches share the output plane evenly.
         merge: "mean" (the published rule: a group becomes its mean) or "projection" (each member keeps a
             coefficient on the group's sum).
         tolerance: a channel whose predicted damage exceeds this times the patch's rms is computed exactly (finite,
@@ -47,7 +48,7 @@ class HasteConfig:
 
     enabled: bool = True
     num_hyperplanes: int = 10
-    patch_size: int | tuple[int, int] = 8
+    patch_size: int | tuple[int, int] | None = None
     merge: Literal["mean", "projection"] = "projection"
     tolerance: float | None = 0.4
     skip: Literal["none", "zeros", "flat"] = "flat"
@@ -81,9 +82,11 @@ class HasteConfig:
         """Save only what changes nothing: projection with tolerance 0, and windows that are all zero skipped."""
         return cls(merge="projection", tolerance=0.0, skip="zeros")
 
-    @property
-    def patch(self) -> tuple[int, int]:
-        """The patch's (height, width) in output pixels."""
+    def patch_for(self, output_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the patch's (height, width) in output pixels on an output plane of this size."""
+        if self.patch_size is None:
+            height, width = (-(-side // max(1, round(side / _USUAL_PATCH))) for side in output_size)
+            return height, width
         return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
 
     def replace(self, **changes: Any) -> Self:
@@ -201,7 +204,9 @@ def _non_negative(name: str, value: Any, hint: str = "") -> float:
     return number
 
 
-def _patch_size(value: Any) -> int | tuple[int, int]:
+def _patch_size(value: Any) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ConfigError(f"patch_size must be an integer or (height, width), not {value!r}")

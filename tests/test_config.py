@@ -14,10 +14,10 @@ from haste_compiler.errors import ConfigError, HasteError
 
 def test_defaults_and_presets() -> None:
     config = HasteConfig()
-    assert (config.num_hyperplanes, config.patch, config.merge, config.tolerance) == (10, (8, 8), "projection", 0.4)
+    assert (config.num_hyperplanes, config.patch_size, config.merge, config.tolerance) == (10, None, "projection", 0.4)
     assert (config.skip, config.flat_tolerance, config.seed, config.min_channels) == ("flat", 0.2, 0, 8)
     paper = HasteConfig.paper()
-    assert (paper.num_hyperplanes, paper.patch, paper.merge, paper.tolerance, paper.skip) == (
+    assert (paper.num_hyperplanes, paper.patch_for((32, 32)), paper.merge, paper.tolerance, paper.skip) == (
         14,
         (8, 8),
         "mean",
@@ -78,7 +78,7 @@ def test_overrides_apply_in_order() -> None:
     assert config.for_layer("stem").tolerance == 0.1
     assert config.for_layer("layer1.1").tolerance == 0.2
     first = config.for_layer("layer1.0.conv1")
-    assert (first.tolerance, first.patch, first.layers) == (None, (4, 6), {})
+    assert (first.tolerance, first.patch_for((9, 9)), first.layers) == (None, (4, 6), {})
     swapped = HasteConfig(layers=dict(reversed(list(config.layers.items()))))
     assert swapped.for_layer("layer1.0.conv1").tolerance == 0.2
     assert swapped != config.replace(tolerance=0.4)
@@ -141,3 +141,10 @@ def test_unknown_fields() -> None:
         HasteConfig().replace(xyzzy=1)
     with pytest.raises(ConfigError, match="list"):
         HasteConfig.from_dict([])  # type: ignore[arg-type]
+
+
+def test_patches_share_the_plane_evenly_by_default() -> None:
+    """Without a patch size, 28 rows are cut into four patches of 7, not three of 8 and one of 4."""
+    sizes = [HasteConfig().patch_for((side, side))[0] for side in (1, 4, 7, 10, 14, 16, 28, 56, 112)]
+    assert sizes == [1, 4, 7, 10, 7, 8, 7, 8, 8]
+    assert HasteConfig(patch_size=(3, 5)).patch_for((28, 28)) == (3, 5)

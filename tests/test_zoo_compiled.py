@@ -14,7 +14,7 @@ from haste_compiler.codegen.target import parse_target, vector_unit
 from haste_compiler.haste import ConvGeometry
 from haste_compiler.passes import capture, run_passes
 from haste_compiler.passes.graph import is_call, is_constant
-from haste_compiler.passes.layers import conv_geometry
+from haste_compiler.passes.layers import configured_geometry
 from haste_compiler.runtime.executable import Executable
 from tests import zoo
 
@@ -91,7 +91,7 @@ def check_layers(model: nn.Module, x: Tensor, config: HasteConfig) -> None:
     actual, _ = Executable(build(lowered, target), lowered, 1).run(inputs)
     differing, patches = 0, 0
     for (node, expected), mine in zip(outputs, actual, strict=True):
-        geometry = conv_geometry(node, config.patch)
+        geometry = configured_geometry(node, config)
         size = patch_norms(expected, geometry)
         error = patch_norms(mine - expected, geometry)
         other = error > 1e-4 * size.clamp(min=float(size.mean())) + 1e-6

@@ -22,6 +22,15 @@ from haste_compiler.codegen.target import vector_unit
 from haste_compiler.errors import HasteError
 
 
+def pass_context() -> Any:
+    """The settings under which TVM may lower our kernels.
+
+    It would let their scratch buffers share memory, integers and floats, across loops whose end depends on data; LLVM's
+    type-based aliasing then takes their reads and writes out of order.
+    """
+    return tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True})
+
+
 def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any:
     """Machine code for a lowered network.
 
@@ -41,12 +50,12 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
     if stored is not None:
         return stored
     try:
-        with target:
+        with target, pass_context():
             mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
             mod = schedule_rest(mod, vector_unit(target).lanes)
             late = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
             mod = tvm.transform.Sequential(late)(mod)
-        executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
+            executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise HasteError(f"TVM could not generate code for {target}: {reason}") from None

@@ -145,7 +145,9 @@ class _Lowering:
             if node.op == "placeholder":
                 value = node.meta["val"]
                 if not isinstance(value, torch.Tensor):
-                    raise UnsupportedOperatorError(f"input {node.name!r} is {type(value).__name__}, only tensors are compiled")
+                    raise UnsupportedOperatorError(
+                        f"input {node.name!r} is {type(value).__name__}, only tensors are compiled"
+                    )
                 var = relax.Var(node.name, relax.TensorType(list(value.shape), _dtype(value.dtype)))
                 self.values[node] = _Value(var)
                 inputs.append(var)
@@ -297,7 +299,11 @@ class _Lowering:
         def flat(source: Any, channels: int) -> Any:
             return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
 
-        args = [flat(x, shape[-1]), self._param(pack_filters(w, 1, tiling.tile)), self._param(pack_bias(b, filters, 1, tiling.tile))]
+        args = [
+            flat(x, shape[-1]),
+            self._param(pack_filters(w, 1, tiling.tile)),
+            self._param(pack_bias(b, filters, 1, tiling.tile)),
+        ]
         if residual is not None:
             args.append(flat(residual, filters))
         key = ("linear", geometry, 1, tiling, residual is not None, activation)
@@ -306,7 +312,9 @@ class _Lowering:
             _layer(node),
             args,
             (1, 1, rows, filters),
-            lambda symbol: conv2d_kernel(symbol, geometry, 1, tiling, residual=residual is not None, activation=activation),
+            lambda symbol: conv2d_kernel(
+                symbol, geometry, 1, tiling, residual=residual is not None, activation=activation
+            ),
         )
         return _Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
 
@@ -352,7 +360,11 @@ class _Lowering:
         convolves = [user for user in node.users if user.target is haste.convolve.default]
         names = [_layer(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
-        settings = [node_.args[2] for node_ in self.gm.graph.nodes if node_.target is haste.hash.default and node_.meta["layer"] == layer]
+        settings = [
+            node_.args[2]
+            for node_ in self.gm.graph.nodes
+            if node_.target is haste.hash.default and node_.meta["layer"] == layer
+        ]
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
         self.groups.append(HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, initial))
@@ -426,7 +438,10 @@ class _Lowering:
         kernel = _pair(node.args[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding = _pair(argument(node, 3, "padding", 0))
-        count_include_pad, divisor = argument(node, 5, "count_include_pad", True), argument(node, 6, "divisor_override", None)
+        count_include_pad, divisor = (
+            argument(node, 5, "count_include_pad", True),
+            argument(node, 6, "divisor_override", None),
+        )
         sizes = shape_of(node.args[0])[2:], shape_of(node)[2:]
         pooling = Pooling("avg", *sizes, kernel, stride, padding, count_include_pad=count_include_pad, divisor=divisor)
         return self._pool(node, pooling)
@@ -500,7 +515,11 @@ class _Lowering:
         if not self._is_nhwc(x):
             return None
         axis, size = (0, 3, 1, 2)[dim % 4], shape_of(x)[dim % 4]
-        start, end, step = argument(node, 2, "start", None) or 0, argument(node, 3, "end", None), argument(node, 4, "step", 1)
+        start, end, step = (
+            argument(node, 2, "start", None) or 0,
+            argument(node, 3, "end", None),
+            argument(node, 4, "step", 1),
+        )
         start, end, step = slice(start, end, step).indices(size)
         sliced = relax.op.strided_slice(self._value(x).expr, [axis], [start], [end], [step], assume_inbound=True)
         return _Value(self.builder.emit(sliced), nhwc=True)
@@ -534,7 +553,9 @@ class _Lowering:
         name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
         convert = self.importer.convert_map.get(name)
         if convert is None:
-            raise UnsupportedOperatorError(f"operator {node.target} of layer {_layer(node)!r} can't be compiled: TVM has no translation of it")
+            raise UnsupportedOperatorError(
+                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: TVM has no translation of it"
+            )
         for source in node.all_input_nodes:
             self.importer.env[source] = self._nchw(source)
         try:

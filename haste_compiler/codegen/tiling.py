@@ -114,7 +114,11 @@ def choose_tile(work: ConvWork, unit: VectorUnit) -> RegisterTile:
 
     def cost(tile: RegisterTile) -> float:
         tiles = math.ceil(work.rows / tile.rows) * math.ceil(work.columns / tile.columns)
-        return tiles * math.ceil(work.channels / tile.channels) * (tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors)
+        return (
+            tiles
+            * math.ceil(work.channels / tile.channels)
+            * (tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors)
+        )
 
     return min(register_tiles(work.rows, work.columns, work.channels, unit), key=cost)
 

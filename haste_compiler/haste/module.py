@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Self
 
 import torch
@@ -100,7 +101,7 @@ class HasteConv2d(nn.Module):
         """
         channels, kernel = self.weight.shape[1] * self.groups, _pair(self.weight.shape[2:])
         padding = self.padding if self.padding_mode == "zeros" else (0, 0, 0, 0)
-        return ConvGeometry(
+        whole = ConvGeometry(
             channels,
             self.weight.shape[0],
             kernel,
@@ -109,8 +110,9 @@ class HasteConv2d(nn.Module):
             self.dilation,
             self.groups,
             (height, width),
-            self.config.patch,
+            (1, 1),
         )
+        return dataclasses.replace(whole, patch=self.config.patch_for(whole.output_size))
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
@@ -118,8 +120,8 @@ class HasteConv2d(nn.Module):
         config = self.config
         return (
             f"{channels * self.groups}, {outputs}, kernel_size=({kh}, {kw}), stride={self.stride}, "
-            f"padding={self.padding}, groups={self.groups}, patch={config.patch}, planes={config.num_hyperplanes}, "
-            f"merge={config.merge}, tolerance={config.tolerance}, skip={config.skip}"
+            f"padding={self.padding}, groups={self.groups}, patch_size={config.patch_size}, "
+            f"planes={config.num_hyperplanes}, merge={config.merge}, tolerance={config.tolerance}, skip={config.skip}"
         )
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, ConvGeometry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,12 @@ def conv_geometry(node: fx.Node, patch: tuple[int, int]) -> ConvGeometry:
     return ConvGeometry(channels, filters, *numbers, patch)  # type: ignore[arg-type]
 
 
+def configured_geometry(node: fx.Node, config: HasteConfig) -> ConvGeometry:
+    """The geometry of a convolution node with the patch that its layer's configuration asks for."""
+    geometry = conv_geometry(node, (1, 1))
+    return dataclasses.replace(geometry, patch=config.patch_for(geometry.output_size))
+
+
 def may_merge(node: fx.Node) -> bool:
     """Whether a configuration could make a ``haste::conv2d`` a HASTE convolution: constant weights, not depthwise."""
     weight = argument(node, 1, "weight")
@@ -98,7 +105,7 @@ def may_merge(node: fx.Node) -> bool:
 
 
 def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
-    geometry = conv_geometry(node, config.patch)
+    geometry = configured_geometry(node, config)
     name, per_group = layer_name(node), geometry.in_channels // geometry.groups
     if is_call(node, _MERGED):
         return ConvLayer(name, node.name, geometry, True, "HASTE")

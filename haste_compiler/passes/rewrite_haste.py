@@ -14,7 +14,7 @@ from haste_compiler.haste.grouping import filter_norms
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
 from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, replace
-from haste_compiler.passes.layers import conv_geometry, conv_layers, layer_name, may_merge
+from haste_compiler.passes.layers import configured_geometry, conv_layers, layer_name, may_merge
 
 haste = torch.ops.haste
 
@@ -47,7 +47,7 @@ def rewrite_haste(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
 
 
 def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
-    geometry = conv_geometry(node, config.patch)
+    geometry = configured_geometry(node, config)
     windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.patch)
     # The configurations differ in nothing that matters here if they are equal but for who may take part.
     return node.args[0], windows, config.replace(min_channels=1)
@@ -55,7 +55,7 @@ def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
 
 def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> None:
     first, names = convs[0], [layer_name(conv) for conv in convs]
-    geometry = conv_geometry(first, config.patch)
+    geometry = configured_geometry(first, config)
     x = first.args[0]
     stride, padding, dilation = (list(sizes) for sizes in (geometry.stride, geometry.padding, geometry.dilation))
     windows = (list(geometry.kernel), stride, padding, dilation, geometry.groups, list(geometry.patch))

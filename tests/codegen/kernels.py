@@ -13,6 +13,7 @@ import tvm
 from torch import Tensor
 from tvm import tirx
 
+from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work, pack_bias, pack_filters
 from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, pack_depthwise_filters
 from haste_compiler.codegen.cpu.haste_convolve import (
@@ -43,7 +44,8 @@ def targets() -> Sequence[str]:
 
 def build(functions: Mapping[str, tirx.PrimFunc], target: str) -> Any:
     """Machine code of some kernels; ``[name]`` is the function."""
-    return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
+    with pass_context():
+        return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
 
 
 class Arguments:

@@ -34,7 +34,7 @@ def convolve(
         (1, 1),
         groups,
         (x.shape[2], x.shape[3]),
-        config.patch,
+        config.patch_for((x.shape[2], x.shape[3])),
     )
     planes = draw_hyperplanes(geometry.window_pixels, config.seed, "conv")
     return haste_conv2d(x, weight, bias, planes, Settings.of(config), geometry, merge=config.merge, skip=config.skip)

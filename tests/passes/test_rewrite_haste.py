@@ -49,7 +49,7 @@ def test_steps_are_the_operators_in_order(config: HasteConfig) -> None:
     model, x = nn.Conv2d(8, 6, 3, padding=1, stride=2), image()
     (name,) = [layer.name for layer in conv_layers(run_passes(capture(model, (x,)), config), config)]
     gm = run_passes(capture(model, (x,)), config)
-    window = ([3, 3], [2, 2], [1, 1, 1, 1], [1, 1], 1, list(config.patch))
+    window = ([3, 3], [2, 2], [1, 1, 1, 1], [1, 1], 1, list(config.patch_for((12, 12))))
     settings, norm = Settings.of(config).pack(), filter_norms(model.weight.detach(), 1)
     (hashed,) = nodes(gm, "haste.hash")
     planes = draw_hyperplanes(get_tensor(gm, hashed.args[1]).shape[1], config.seed, name)  # type: ignore[arg-type]

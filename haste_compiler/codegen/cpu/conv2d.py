@@ -45,7 +45,9 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
 
 def is_flat(geometry: ConvGeometry) -> bool:
     """A 1×1 convolution that reads every pixel once: rows of pixels times a matrix, whatever the image's shape."""
-    return geometry.kernel == (1, 1) and geometry.stride == (1, 1) and not any(geometry.padding) and geometry.groups == 1
+    return (
+        geometry.kernel == (1, 1) and geometry.stride == (1, 1) and not any(geometry.padding) and geometry.groups == 1
+    )
 
 
 def pack_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
@@ -59,7 +61,9 @@ def pack_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -
     return np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1)).reshape(-1)
 
 
-def pack_bias(bias: NDArray[np.float32] | None, out_channels: int, groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+def pack_bias(
+    bias: NDArray[np.float32] | None, out_channels: int, groups: int, tile: RegisterTile
+) -> NDArray[np.float32]:
     """(K,) or None to [groups · K tiles][tile channels], zero-padded, flat."""
     per_group = out_channels // groups
     tiles = math.ceil(per_group / tile.channels)
@@ -70,7 +74,13 @@ def pack_bias(bias: NDArray[np.float32] | None, out_channels: int, groups: int, 
 
 
 def conv2d_kernel(
-    name: str, geometry: ConvGeometry, batch: int, tiling: ConvTiling, *, residual: bool = False, activation: str = "none"
+    name: str,
+    geometry: ConvGeometry,
+    batch: int,
+    tiling: ConvTiling,
+    *,
+    residual: bool = False,
+    activation: str = "none",
 ) -> tirx.PrimFunc:
     """The kernel (x NHWC, packed filters, packed bias[, residual NHWC], y NHWC)."""
     height, width = geometry.input_size
@@ -97,7 +107,9 @@ def conv2d_kernel(
 class _Conv2d:
     """Emits one kernel; the methods go from the tasks inwards to the register tile."""
 
-    def __init__(self, geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]) -> None:
+    def __init__(
+        self, geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]
+    ) -> None:
         self.geometry, self.batch, self.tiling, self.activation = geometry, batch, tiling, activation
         self.tile = tiling.tile
         self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
@@ -131,13 +143,17 @@ class _Conv2d:
                 k_tile = emit.bind(k_first + k_step)
                 if self.flat:
                     with T.serial(0, count) as step:
-                        column = emit.bind(emit.minimum((first + step) * self.tile.columns, self.out_w - self.tile.columns))
+                        column = emit.bind(
+                            emit.minimum((first + step) * self.tile.columns, self.out_w - self.tile.columns)
+                        )
                         self._register_tile(source, base, row_floats, k_tile, image, 0, 0, column)
                 else:
                     with T.serial(0, count // self.tile.rows) as row_step:
                         row = emit.bind(row_step * self.tile.rows)
                         with T.serial(0, math.ceil(self.out_w / self.tile.columns)) as column_step:
-                            column = emit.bind(emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns))
+                            column = emit.bind(
+                                emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns)
+                            )
                             self._register_tile(source, base, row_floats, k_tile, image, first, row, column)
 
     def _window(self, image: Expr, first: Expr) -> tuple[Expr, Expr, int]:
@@ -163,7 +179,9 @@ class _Conv2d:
                 pixel[v].set(start)
         group = 0 if self.geometry.groups == 1 else k_tile // self.group_tiles
         corner = emit.bind(base + row * sh * row_floats + column * sw * self.channels + group * self.group_channels)
-        offsets = [py * sh * row_floats + px * sw * self.channels for py in range(tile.rows) for px in range(tile.columns)]
+        offsets = [
+            py * sh * row_floats + px * sw * self.channels for py in range(tile.rows) for px in range(tile.columns)
+        ]
         fused = dw == 1 and self.geometry.groups == 1
         taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
         with T.serial(0, kh) as i, T.serial(0, taps) as j:
@@ -173,7 +191,10 @@ class _Conv2d:
             with T.serial(0, length // unroll) as step:
                 for u in range(unroll):
                     c = step * unroll + u
-                    w = [T.bind(emit.load(self.filters, filters + c * tile.channels + v * lanes, lanes)) for v in range(tile.vectors)]
+                    w = [
+                        T.bind(emit.load(self.filters, filters + c * tile.channels + v * lanes, lanes))
+                        for v in range(tile.vectors)
+                    ]
                     for pixel, offset in zip(sums, offsets, strict=True):
                         value = T.bind(emit.splat(source[read + c + offset], lanes))
                         for v in range(tile.vectors):

@@ -125,6 +125,21 @@ def sweep(size: int, lanes: int, body: Callable[[Expr, int], None], unroll: int 
         body(whole * step + start, width)
 
 
+def transposed(rows: Sequence[Expr]) -> list[Expr]:
+    """The columns of a square of vectors: log2(lanes) rounds of shuffles between pairs of rows."""
+    lanes = len(rows)
+    current, half = list(rows), lanes // 2
+    while half:
+        low = [j if not j & half else lanes + j - half for j in range(lanes)]
+        high = [j + half if not j & half else lanes + j for j in range(lanes)]
+        for i in range(lanes):
+            if not i & half:
+                pair = [current[i], current[i + half]]
+                current[i], current[i + half] = T.bind(tirx.Shuffle(pair, low)), T.bind(tirx.Shuffle(pair, high))
+        half //= 2
+    return current
+
+
 def bind(value: Expr) -> Expr:
     """Name a value, so that it is computed once."""
     return value if isinstance(value, int) else T.bind(value)

@@ -64,8 +64,7 @@ def pack_haste_filters(weight: NDArray[np.float32], groups: int, tile: RegisterT
 
 
 def pack_tap_sums(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
-    """The sum of each filter's taps, [groups · K tiles][C/groups][tile channels], flat: what a carried mean multiplies."""
-    out_channels, channels, kh, kw = weight.shape
+    """Sums of each filter's taps, which carried means multiply: [groups · K tiles][C/groups][tile channels], flat."""
     total = weight.astype(np.float64).sum(axis=(2, 3), keepdims=True).astype(np.float32)
     return pack_haste_filters(total, groups, tile)
 
@@ -143,7 +142,9 @@ class _Convolve:
             chunk = emit.bind(task // patches % chunks)
             group = emit.bind(task // (patches * chunks))
             image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
-            self._patch(group, image, emit.bind(place // grid_w), emit.bind(place % grid_w), emit.bind(patch * groups + group))
+            self._patch(
+                group, image, emit.bind(place // grid_w), emit.bind(place % grid_w), emit.bind(patch * groups + group)
+            )
             self.merged = T.alloc_buffer(((self.channels // 2 + 2) * self.filter_floats,), "float32")
             self.start = [emit.Register(self.tile.lanes) for _ in range(self.tile.vectors)]
             self.convolved = emit.Register(1, T.int32(0), "int32")
@@ -192,7 +193,9 @@ class _Convolve:
         """F_g = sum of a_c F_c for every group; near a border one more, sum of d_c F_c, convolved with the mask."""
         with T.serial(0, self.groups) as g:
             first = emit.bind(self.list_start(g))
-            self._sum_filters(packed, g, first, emit.bind(self.starts[self.group_starts + g + 1] - self.starts[self.group_starts + g]))
+            self._sum_filters(
+                packed, g, first, emit.bind(self.starts[self.group_starts + g + 1] - self.starts[self.group_starts + g])
+            )
         self.convolved.set(self.groups)
         if self.skip == "flat":
             with T.If(tirx.all(self.flats > 0, self.on_border)), T.Then():
@@ -226,25 +229,26 @@ class _Convolve:
         """All register tiles of the patch."""
         tile = self.tile
         tile_rows, tile_columns = -(-self.patch_h // tile.rows), -(-self.patch_w // tile.columns)
-        with T.serial(0, T.min(tile_rows, (self.rows + tile.rows - 1) // tile.rows)) as i:
-            with T.serial(0, T.min(tile_columns, (self.columns + tile.columns - 1) // tile.columns)) as j:
-                row = emit.bind(emit.minimum(i * tile.rows, self.patch_h - tile.rows))
-                column = emit.bind(emit.minimum(j * tile.columns, self.patch_w - tile.columns))
-                sums = [[emit.Register(tile.lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
-                for pixel in sums:
-                    for v, register in enumerate(pixel):
-                        register.set(self.start[v].get())
-                (sh, sw), qw = self.geometry.stride, self.geometry.window[1]
-                corner = emit.bind(self.window + row * sh * qw + column * sw)
-                with T.serial(0, self.singles) as s:
-                    channel = emit.bind(self.order[self.list + s])
-                    self._channel(sums, corner + channel * self.row, self.filters, self._filter(packed, channel))
-                with T.serial(0, self.convolved.get()) as g:
-                    # The last one may be the mask of the carried means, in the row after the last channel.
-                    member = self.order[self.list_start(T.min(g, T.max(self.groups - 1, 0)))]
-                    channel = emit.bind(tirx.if_then_else(g < self.groups, member, self.channels))
-                    self._channel(sums, corner + channel * self.row, self.merged, g * self.filter_floats)
-                self._store(sums, group, k_tile, image, row, column)
+        filled_rows = emit.bind(T.min(tile_rows, (self.rows + tile.rows - 1) // tile.rows))
+        filled_columns = emit.bind(T.min(tile_columns, (self.columns + tile.columns - 1) // tile.columns))
+        with T.serial(0, filled_rows) as i, T.serial(0, filled_columns) as j:
+            row = emit.bind(emit.minimum(i * tile.rows, self.patch_h - tile.rows))
+            column = emit.bind(emit.minimum(j * tile.columns, self.patch_w - tile.columns))
+            sums = [[emit.Register(tile.lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+            for pixel in sums:
+                for v, register in enumerate(pixel):
+                    register.set(self.start[v].get())
+            (sh, sw), qw = self.geometry.stride, self.geometry.window[1]
+            corner = emit.bind(self.window + row * sh * qw + column * sw)
+            with T.serial(0, self.singles) as s:
+                channel = emit.bind(self.order[self.list + s])
+                self._channel(sums, corner + channel * self.row, self.filters, self._filter(packed, channel))
+            with T.serial(0, self.convolved.get()) as g:
+                # The last one may be the mask of the carried means, in the row after the last channel.
+                member = self.order[self.list_start(T.min(g, T.max(self.groups - 1, 0)))]
+                channel = emit.bind(tirx.if_then_else(g < self.groups, member, self.channels))
+                self._channel(sums, corner + channel * self.row, self.merged, g * self.filter_floats)
+            self._store(sums, group, k_tile, image, row, column)
 
     def _channel(self, sums: list[list[emit.Register]], window: Expr, filters: Expr, start: Expr) -> None:
         """Add one channel's products to the register tile."""
@@ -294,7 +298,10 @@ class _Convolve:
                     with T.If(tirx.all(row + py < self.rows, column + px < self.columns)), T.Then():
                         self._store_pixel(pixel, at, pieces)
             if is_long(self.activation):
-                rows, columns = emit.minimum(tile.rows, self.rows - row), emit.minimum(tile.columns, self.columns - column)
+                rows, columns = (
+                    emit.minimum(tile.rows, self.rows - row),
+                    emit.minimum(tile.columns, self.columns - column),
+                )
                 with T.serial(0, rows) as py, T.serial(0, columns) as px:
                     at = emit.bind(start + (py * out_w + px) * out_channels)
                     activate(self.y, at, pieces, tile, self.activation)

@@ -1,12 +1,15 @@
 """The first half of a HASTE convolution: read each patch's window, hash its channels, group and merge them.
 
-One task is one patch of one conv group. The window is kept twice: channel-last, where hashing and norms run with
-channels in the lanes and cost little, and channel-first in the output, where merging and the convolution read it.
-What the second half needs is a list of channels in the order: singles, members of groups, flat ones, zeros.
+One task is one patch of one conv group. The window is read channel-last, where hashing and norms run with channels in
+the lanes and cost little, then transposed, because merging and the convolution want each channel's pixels together.
+Only what the second half reads is written out: the windows of singles and groups, and a list of the channels in the
+order singles, members of groups, flat ones, zeros. Channels are sorted into lists without branches: what becomes of a
+channel can't be predicted, and a mispredicted branch costs more than the work it saves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +25,7 @@ from haste_compiler.haste.grouping import LARGEST_ENERGY
 COUNTS = ("singles", "groups", "members", "zeros", "flats")
 """What the counts of a patch hold, in order."""
 
-_KEPT, _ZERO, _FLAT, _LEFT = 0, 1, 2, 3
+_KEPT, _ZERO, _FLAT, _ALONE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class GroupLayout:
     """Shapes of what grouping hands to the convolution, for ``batch`` images.
 
     Attributes:
-        windows: (patches, conv groups, C/groups + 1, window pixels padded to whole vectors); the last row is the mask of
-            pixels on the image, written where flat channels need it.
+        windows: (patches, conv groups, C/groups + 1, window pixels padded to whole vectors); the last row is the mask
+            of pixels on the image, written where flat channels need it.
         order: (patches, conv groups, C/groups) int32, channels in the order singles, members, flats, zeros.
         coeff: the same shape, float32: a_c of members, d_c of flats.
         starts: (patches, conv groups, C/groups // 2 + 2) int32, where each group's members start in ``order``.
@@ -138,389 +141,428 @@ class _Group:
             self.window = emit.bind(task * (self.channels + 1) * self.row)
             self.list = emit.bind(task * self.channels)
             self._read_window(image, emit.bind(place // grid_w), emit.bind(place % grid_w))
+            self._transpose()
             self._hash()
             self._classify()
-            self._group()
-            self._coefficients(only_changed=False)
+            self._sort_by_kind()
+            self._form_groups()
             self._leave()
-            self._lists()
+            self._write_singles()
+            self._write_members()
+            self._write_dropped()
 
     def _allocate(self) -> None:
         """Scratch memory of one patch."""
         size = self.channels
         self.table_size = 1 << max(1, (2 * size - 1).bit_length())
-        self.last = T.alloc_buffer((self.pixels * size,), "float32")
-        self.sums = T.alloc_buffer((size,), "float32")
-        self.squares = T.alloc_buffer((size,), "float32")
-        self.dots = T.alloc_buffer((size,), "float32")
-        self.codes = T.alloc_buffer((size,), "int32")
-        self.kind = T.alloc_buffer((size,), "int32")
-        self.group_of = T.alloc_buffer((size,), "int32")
-        self.factor = T.alloc_buffer((size,), "float32")
-        self.residual = T.alloc_buffer((size,), "float32")
-        self.table = T.alloc_buffer((self.table_size,), "int32")
-        most = size // 2 + 1
-        self.merged = T.alloc_buffer((most * self.row,), "float32")
-        self.group_size = T.alloc_buffer((size,), "int32")
-        self.group_energy = T.alloc_buffer((most,), "float32")
-        self.group_changed = T.alloc_buffer((most,), "int32")
-        self.group_fill = T.alloc_buffer((most,), "int32")
-        self.slot = T.alloc_buffer((size,), "int32")
-        self.groups = emit.Register(1, T.int32(0), "int32")
-        self.threshold = emit.Register(1, 0.0)
+        floats = {"sums": size, "squares": size, "dots": size, "factor": size, "residual": size, "energy": size}
+        floats |= {"last": self.row * size, "own": self.row * size}
+        integers = {name: size for name in ("codes", "kind", "slot", "size", "first", "changed", "fill")}
+        integers |= {name: size for name in ("kept", "singles", "members", "stayed", "slots", "flats", "zeros")}
+        integers["table"] = self.table_size
+        self.floats = {name: T.alloc_buffer((length,), "float32") for name, length in floats.items()}
+        self.integers = {name: T.alloc_buffer((length,), "int32") for name, length in integers.items()}
+        self.lengths = {
+            name: emit.Register(1, T.int32(0), "int32")
+            for name in ("kept", "singles", "members", "stayed", "slots", "flats", "zeros")
+        }
+        self.threshold, self.damage = emit.Register(1, 0.0), emit.Register(1, 0.0)
+
+    # Lists
+
+    def _get(self, name: str, index: Expr) -> Expr:
+        return (self.integers.get(name) if name in self.integers else self.floats[name])[index]
+
+    def _set(self, name: str, index: Expr, value: Expr) -> None:
+        T.buffer_store(self.integers[name] if name in self.integers else self.floats[name], value, [index])
+
+    def _length(self, name: str) -> Expr:
+        return self.lengths[name].get()
+
+    def _append_if(self, name: str, value: Expr, condition: Expr) -> None:
+        """Write past the list's end, and move the end only if the condition holds."""
+        end = self.lengths[name]
+        self._set(name, T.min(end.get(), self.channels - 1), value)
+        end.set(end.get() + tirx.Cast("int32", condition))
+
+    def _fill(self, name: str, value: int) -> None:
+        buffer = self.integers[name]
+        length = self.table_size if name == "table" else self.channels
+        emit.sweep(length, self.lanes, lambda i, n: emit.store(buffer, i, emit.splat(T.int32(value), n), n))
+
+    # The steps
 
     def _read_window(self, image: Expr, patch_row: Expr, patch_column: Expr) -> None:
-        """Copy the window channel-last and channel-first; sums and squared norms of every channel on the way."""
-        geometry, size = self.geometry, self.channels
-        (height, width), (qh, qw) = geometry.input_size, geometry.window
+        """Copy the window channel-last, zeros where nothing is read; sums and squared norms of every channel."""
+        geometry, size, last = self.geometry, self.channels, self.floats["last"]
+        (height, width), (_, qw) = geometry.input_size, geometry.window
         top, _, left, _ = geometry.padding
         (sh, sw), (out_h, out_w) = geometry.stride, geometry.output_size
         patch_h, patch_w = geometry.effective_patch
         rows = emit.bind(T.min(patch_h, out_h - patch_row * patch_h))
         columns = emit.bind(T.min(patch_w, out_w - patch_column * patch_w))
-        self.origin_y = emit.bind(patch_row * patch_h * sh - top)
-        self.origin_x = emit.bind(patch_column * patch_w * sw - left)
-        reach_h, reach_w = (geometry.kernel[0] - 1) * geometry.dilation[0], (geometry.kernel[1] - 1) * geometry.dilation[1]
-        self.row0 = emit.bind(T.max(0, -self.origin_y))
-        self.row1 = emit.bind(T.min((rows - 1) * sh + reach_h + 1, height - self.origin_y))
-        self.column0 = emit.bind(T.max(0, -self.origin_x))
-        self.column1 = emit.bind(T.min((columns - 1) * sw + reach_w + 1, width - self.origin_x))
-        self.on_image = emit.bind(T.max(0, self.row1 - self.row0) * T.max(0, self.column1 - self.column0))
-        # A window with padding, or an edge patch's, is zero where nothing is read.
-        self.on_border = emit.bind(reads_padding(geometry, self.origin_y, self.origin_x, rows, columns))
+        origin_y = emit.bind(patch_row * patch_h * sh - top)
+        origin_x = emit.bind(patch_column * patch_w * sw - left)
+        reach_h, reach_w = (
+            (geometry.kernel[0] - 1) * geometry.dilation[0],
+            (geometry.kernel[1] - 1) * geometry.dilation[1],
+        )
+        self.row0, self.column0 = emit.bind(T.max(0, -origin_y)), emit.bind(T.max(0, -origin_x))
+        row1 = emit.bind(T.min((rows - 1) * sh + reach_h + 1, height - origin_y))
+        column1 = emit.bind(T.min((columns - 1) * sw + reach_w + 1, width - origin_x))
+        self.rows, self.columns = emit.bind(T.max(0, row1 - self.row0)), emit.bind(T.max(0, column1 - self.column0))
+        self.on_image = emit.bind(self.rows * self.columns)
+        self.on_border = emit.bind(reads_padding(geometry, origin_y, origin_x, rows, columns))
+
+        def zero(start: Expr, floats: int) -> None:
+            emit.sweep(floats, self.lanes, lambda i, n: emit.store(last, start + i, emit.splat(0.0, n), n))
+
         with T.If(self.on_image < self.pixels), T.Then():
-            emit.sweep(self.pixels * size, self.lanes, lambda i, n: emit.store(self.last, i, emit.splat(0.0, n), n))
-            with T.serial(0, size) as c:
-                start = emit.bind(self.window + c * self.row)
-                emit.sweep(self.row, self.lanes, lambda i, n: emit.store(self.windows, start + i, emit.splat(0.0, n), n))
-        if self.row != self.pixels:
-            with T.serial(0, size) as c:
-                tail = self.window + (c + 1) * self.row - self.lanes
-                emit.store(self.windows, tail, emit.splat(0.0, self.lanes), self.lanes)
+            zero(0, self.pixels * size)
+        zero(self.pixels * size, (self.row - self.pixels) * size)
 
         def read(channel: Expr, n: int) -> None:
             total, square = emit.Register(n, 0.0), emit.Register(n, 0.0)
-            with T.serial(0, T.max(0, self.row1 - self.row0)) as r:
+            with T.serial(0, self.rows) as r:
                 row = emit.bind(r + self.row0)
-                source_row = emit.bind(((image * height + self.origin_y + row) * width + self.origin_x) * geometry.in_channels)
-                with T.serial(0, T.max(0, self.column1 - self.column0)) as column_step:
-                    column = emit.bind(column_step + self.column0)
-                    pixel = emit.bind(row * qw + column)
-                    source = source_row + column * geometry.in_channels + self.first_channel + channel
-                    value = T.bind(emit.load(self.x, source, n))
-                    emit.store(self.last, pixel * size + channel, value, n)
-                    emit.store(self.windows, self.window + channel * self.row + pixel, value, n, stride=self.row)
+                start = ((image * height + origin_y + row) * width + origin_x + self.column0) * geometry.in_channels
+                source = emit.bind(start + self.first_channel + channel)
+                target = emit.bind((row * qw + self.column0) * size + channel)
+                with T.serial(0, self.columns) as column:
+                    value = T.bind(emit.load(self.x, source + column * geometry.in_channels, n))
+                    emit.store(last, target + column * size, value, n)
                     total.add(value)
                     square.add(value * value)
-            emit.store(self.sums, channel, total.get(), n)
-            emit.store(self.squares, channel, square.get(), n)
+            emit.store(self.floats["sums"], channel, total.get(), n)
+            emit.store(self.floats["squares"], channel, square.get(), n)
 
         emit.sweep(size, self.lanes, read)
-        assert qh * qw == self.pixels
+
+    def _transpose(self) -> None:
+        """The window channel-first, a square of vectors at a time."""
+        size, lanes, last, own = self.channels, self.lanes, self.floats["last"], self.floats["own"]
+
+        def columns(channel: Expr, n: int) -> None:
+            with T.serial(0, self.row // lanes) as block:
+                pixel = emit.bind(block * lanes)
+                if n == lanes:
+                    rows = [T.bind(emit.load(last, (pixel + p) * size + channel, n)) for p in range(lanes)]
+                    for c, values in enumerate(emit.transposed(rows)):
+                        emit.store(own, (channel + c) * self.row + pixel, values, lanes)
+                else:
+                    for p in range(lanes):
+                        values = emit.load(last, (pixel + p) * size + channel, n)
+                        emit.store(own, channel * self.row + pixel + p, values, n, stride=self.row)
+
+        emit.sweep(size, lanes, columns)
 
     def _hash(self) -> None:
         """bit_l = <P_c, v_l> above its mean over the channels: the same as hashing P_c minus the mean window."""
-        size, lanes = self.channels, self.lanes
-        emit.sweep(size, lanes, lambda c, n: emit.store(self.codes, c, emit.splat(T.int32(0), n), n))
+        size, lanes, codes, dots = self.channels, self.lanes, self.integers["codes"], self.floats["dots"]
+        self._fill("codes", 0)
         wide = 4 * lanes
         with T.serial(0, tirx.Cast("int32", self.settings[0])) as plane:
             base = emit.bind(plane * (2 + self.pixels))
-            plus = emit.bind(self.planes[base])
-            minus = emit.bind(self.planes[base + 1])
+            plus, minus = emit.bind(self.planes[base]), emit.bind(self.planes[base + 1])
             if size >= wide:
                 with T.serial(0, size // wide) as block:
                     self._dots([(block * wide + v * lanes, lanes) for v in range(4)], base, plus, minus)
             rest = [(size // wide * wide + start, n) for start, n in emit.chunks(size % wide, lanes)]
             if rest:
                 self._dots(rest, base, plus, minus)
-            mean = emit.bind(self._sum(lambda c, n: emit.load(self.dots, c, n)) * T.float32(1.0 / size))
+            mean = emit.bind(self._sum(lambda c, n: emit.load(dots, c, n)) * T.float32(1.0 / size))
             bit = emit.bind(T.int32(1) << plane)
 
             def set_bit(c: Expr, n: int, mean: Expr = mean, bit: Expr = bit) -> None:
-                above = emit.load(self.dots, c, n) > emit.splat(mean, n)
+                above = emit.load(dots, c, n) > emit.splat(mean, n)
                 code = tirx.Select(above, emit.splat(bit, n), emit.splat(T.int32(0), n))
-                emit.store(self.codes, c, emit.load(self.codes, c, n) + code, n)
+                emit.store(codes, c, emit.load(codes, c, n) + code, n)
 
             emit.sweep(size, lanes, set_bit)
 
     def _dots(self, pieces: list[tuple[Expr, int]], base: Expr, plus: Expr, minus: Expr) -> None:
-        sums = [emit.Register(n, 0.0) for _, n in pieces]
-        with T.serial(0, plus) as i:
-            pixel = emit.bind(self.planes[base + 2 + i] * self.channels)
-            for register, (channel, n) in zip(sums, pieces, strict=True):
-                register.add(emit.load(self.last, pixel + channel, n))
-        with T.serial(0, minus) as i:
-            pixel = emit.bind(self.planes[base + 2 + plus + i] * self.channels)
-            for register, (channel, n) in zip(sums, pieces, strict=True):
-                register.set(register.get() - emit.load(self.last, pixel + channel, n))
+        sums = [emit.Register(n) for _, n in pieces]
+        for register in sums:
+            register.set(emit.splat(0.0, register.lanes))
+        for first, count, sign in ((base + 2, plus, 1), (base + 2 + plus, minus, -1)):
+            with T.serial(0, count) as i:
+                pixel = emit.bind(self.planes[first + i] * self.channels)
+                for register, (channel, n) in zip(sums, pieces, strict=True):
+                    value = emit.load(self.floats["last"], pixel + channel, n)
+                    register.set(register.get() + value if sign > 0 else register.get() - value)
         for register, (channel, n) in zip(sums, pieces, strict=True):
-            emit.store(self.dots, channel, register.get(), n)
+            emit.store(self.floats["dots"], channel, register.get(), n)
 
-    def _sum(self, value: object, size: int | None = None) -> Expr:
+    def _sum(self, value: Callable[[Expr, int], Expr], size: int | None = None) -> Expr:
         """Sum of ``value(start, lanes)`` over ``size`` elements (default: the channels)."""
         size = self.channels if size is None else size
         whole, rest = size // self.lanes, emit.chunks(size % self.lanes, self.lanes)
-        total = emit.Register(1, 0.0)
+        total = emit.Register(1)
+        total.set(T.float32(0))
         if whole:
-            wide = emit.Register(self.lanes, 0.0)
+            wide = emit.Register(self.lanes)
+            wide.set(emit.splat(0.0, self.lanes))
             with T.serial(0, whole) as i:
-                wide.add(value(i * self.lanes, self.lanes))  # type: ignore[operator]
+                wide.add(value(i * self.lanes, self.lanes))
             total.set(wide.total())
         for start, n in rest:
-            part = emit.Register(n, value(whole * self.lanes + start, n))  # type: ignore[operator]
+            part = emit.Register(n)
+            part.set(value(whole * self.lanes + start, n))
             total.set(total.get() + part.total())
         return total.get()
 
-    def _norm2(self, c: Expr, n: int) -> Expr:
+    def _norm2(self, c: Expr, n: int = 1) -> Expr:
         return emit.load(self.filter_norm2, self.first_channel + c, n)
 
     def _classify(self) -> None:
         """Which channels are zero or flat; a patch that isn't finite keeps every channel to itself."""
-        size, lanes = self.channels, self.lanes
-        weighted = emit.bind(self._sum(lambda c, n: emit.load(self.squares, c, n) * self._norm2(c, n)))
+        size, lanes, kind = self.channels, self.lanes, self.integers["kind"]
+        squares, sums = self.floats["squares"], self.floats["sums"]
+        weighted = emit.bind(self._sum(lambda c, n: emit.load(squares, c, n) * self._norm2(c, n)))
         mean_square = emit.bind(weighted * T.float32(1.0 / size))
-        energy = emit.bind(self._sum(lambda c, n: emit.load(self.squares, c, n)))
+        energy = emit.bind(self._sum(lambda c, n: emit.load(squares, c, n)))
         # Comparisons that NaN fails; energy - energy == 0 would be simplified to true.
         largest = T.float32(np.finfo(np.float32).max)
-        self.finite = emit.bind(tirx.all(energy <= T.float32(LARGEST_ENERGY), weighted <= largest))
+        finite = emit.bind(tirx.all(energy <= T.float32(LARGEST_ENERGY), weighted <= largest))
         tolerance, flat = self.settings[1], self.settings[2]
         self.threshold.set(tolerance * tolerance * mean_square)
         flat_threshold = emit.bind(flat * flat * mean_square)
-        inverse = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self.on_image, 1)))
-
-        def classify(c: Expr, n: int) -> None:
-            zero_kind, kept = emit.splat(T.int32(_ZERO), n), emit.splat(T.int32(_KEPT), n)
-            if self.skip == "none":
-                emit.store(self.kind, c, kept, n)
-                return
-            square = T.bind(emit.load(self.squares, c, n))
-            kind = kept
-            if self.skip == "flat":
-                total = T.bind(emit.load(self.sums, c, n))
-                rest = square - total * total * emit.splat(inverse, n)
-                is_flat = rest * self._norm2(c, n) <= emit.splat(flat_threshold, n)
-                kind = tirx.Select(is_flat, emit.splat(T.int32(_FLAT), n), kept)
-            emit.store(self.kind, c, tirx.Select(square == emit.splat(0.0, n), zero_kind, kind), n)
-
-        emit.sweep(size, lanes, classify)
-        with T.If(tirx.Not(self.finite)), T.Then():
-            emit.sweep(size, lanes, lambda c, n: emit.store(self.kind, c, emit.splat(T.int32(_LEFT), n), n))
-
-    def _group(self) -> None:
-        """Channels of equal code share a slot, the first of them; groups of two or more are summed."""
-        size, lanes = self.channels, self.lanes
-        emit.sweep(self.table_size, lanes, lambda i, n: emit.store(self.table, i, emit.splat(T.int32(-1), n), n))
-        with T.serial(0, size) as c:
-            T.buffer_store(self.group_size, T.int32(0), [c])
-            T.buffer_store(self.slot, c, [c])
-            with T.If(self.kind[c] == _KEPT), T.Then():
-                code = emit.bind(self.codes[c])
-                # Folded by xor: TVM promises LLVM that a product never overflows, so no multiplicative hash.
-                mixed = code ^ (code >> 7) ^ (code >> 15) ^ (code >> 22)
-                place = emit.Register(1, mixed & (self.table_size - 1), "int32")
-                found = emit.Register(1, T.int32(0), "int32")
-                with T.While(found.get() == 0):
-                    holder = emit.bind(self.table[place.get()])
-                    with T.If(holder < 0):
-                        with T.Then():
-                            T.buffer_store(self.table, c, [place.get()])
-                            found.set(T.int32(1))
-                        with T.Else(), T.If(self.codes[T.max(holder, 0)] == code):
-                            with T.Then():
-                                T.buffer_store(self.slot, holder, [c])
-                                found.set(T.int32(1))
-                            with T.Else():
-                                place.set((place.get() + 1) & (self.table_size - 1))
-                slot = emit.bind(self.slot[c])
-                T.buffer_store(self.group_size, self.group_size[slot] + 1, [slot])
-        self.groups.set(T.int32(0))
-        with T.serial(0, size) as c:
-            T.buffer_store(self.group_of, T.int32(-1), [c])
-            with T.If(self.kind[c] == _KEPT), T.Then():
-                slot = emit.bind(self.slot[c])
-                with T.If(self.group_size[slot] >= 2), T.Then():
-                    with T.If(slot == c), T.Then():
-                        T.buffer_store(self.group_of, self.groups.get(), [c])
-                        T.buffer_store(self.group_changed, T.int32(0), [self.groups.get()])
-                        self.groups.set(self.groups.get() + 1)
-                    group = emit.bind(self.group_of[slot])
-                    T.buffer_store(self.group_of, group, [c])
-                    self._accumulate(c, group, first=slot == c)
-        # From here on sizes are counted by group, not by slot.
-        with T.serial(0, size) as c, T.If(tirx.all(self.group_of[c] >= 0, self.slot[c] == c)), T.Then():
-            T.buffer_store(self.group_fill, self.group_size[c], [self.group_of[c]])
-        with T.serial(0, self.groups.get()) as group:
-            T.buffer_store(self.group_size, self.group_fill[group], [group])
-        self._finish_sums(only_changed=False)
-
-    def _accumulate(self, c: Expr, group: Expr, first: Expr) -> None:
-        """Add channel ``c``'s window to its group's, or start the sum with it."""
-        source, target = emit.bind(self.window + c * self.row), emit.bind(group * self.row)
-        with T.If(first):
+        self.inverse = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self.on_image, 1)))
+        with T.If(finite):
             with T.Then():
-                emit.sweep(self.row, self.lanes, lambda i, n: emit.store(self.merged, target + i, emit.load(self.windows, source + i, n), n))
+
+                def classify(c: Expr, n: int) -> None:
+                    result = emit.splat(T.int32(_KEPT), n)
+                    square = T.bind(emit.load(squares, c, n))
+                    if self.skip == "flat":
+                        total = T.bind(emit.load(sums, c, n))
+                        rest = square - total * total * emit.splat(self.inverse, n)
+                        is_flat = rest * self._norm2(c, n) <= emit.splat(flat_threshold, n)
+                        result = tirx.Select(is_flat, emit.splat(T.int32(_FLAT), n), result)
+                    if self.skip != "none":
+                        is_zero = square == emit.splat(0.0, n)
+                        result = tirx.Select(is_zero, emit.splat(T.int32(_ZERO), n), result)
+                    emit.store(kind, c, result, n)
+
+                emit.sweep(size, lanes, classify)
             with T.Else():
-                emit.sweep(
-                    self.row,
-                    self.lanes,
-                    lambda i, n: emit.store(
-                        self.merged, target + i, emit.load(self.merged, target + i, n) + emit.load(self.windows, source + i, n), n
-                    ),
-                )
+                self._fill("kind", _ALONE)
 
-    def _finish_sums(self, only_changed: bool) -> None:
-        """Divide by the size (mean), or take the squared norm (projection) of each group's sum."""
-        with T.serial(0, self.groups.get()) as group:
-            wanted = self.group_changed[group] > 0 if only_changed else T.bool(True)
-            with T.If(wanted), T.Then():
-                target = emit.bind(group * self.row)
-                if self.merge == "mean":
-                    scale = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self.group_size[group], 1)))
-                    emit.sweep(
-                        self.row,
-                        self.lanes,
-                        lambda i, n: emit.store(self.merged, target + i, emit.load(self.merged, target + i, n) * emit.splat(scale, n), n),
-                    )
-                else:
-                    energy = self._sum(
-                        lambda i, n: emit.load(self.merged, target + i, n) * emit.load(self.merged, target + i, n), self.row
-                    )
-                    T.buffer_store(self.group_energy, energy, [group])
-
-    def _coefficients(self, only_changed: bool) -> None:
-        """a_c and |P_c - a_c X_g|² of every member."""
+    def _sort_by_kind(self) -> None:
+        """Lists of the kept, zero and flat channels, and of those that are alone from the start."""
+        for register in self.lengths.values():
+            register.set(T.int32(0))
         with T.serial(0, self.channels) as c:
-            group = emit.bind(self.group_of[c])
-            wanted = group >= 0
-            if only_changed:
-                wanted = tirx.all(wanted, self.group_changed[T.max(group, 0)] > 0)
-            with T.If(wanted), T.Then():
-                own, shared = emit.bind(self.window + c * self.row), emit.bind(group * self.row)
-                factor = emit.Register(1, 1.0)
-                if self.merge == "projection":
-                    dot = emit.bind(
-                        self._sum(lambda i, n: emit.load(self.windows, own + i, n) * emit.load(self.merged, shared + i, n), self.row)
-                    )
-                    energy = emit.bind(self.group_energy[group])
-                    with T.If(energy > T.float32(0)):
+            kind = emit.bind(self._get("kind", c))
+            for name, which in (("kept", _KEPT), ("zeros", _ZERO), ("flats", _FLAT), ("singles", _ALONE)):
+                self._append_if(name, c, kind == which)
+
+    def _form_groups(self) -> None:
+        """Kept channels of equal code share a slot, the first of them; those alone in theirs are singles."""
+        self._fill("table", -1)
+        self._fill("size", 0)
+        with T.serial(0, self._length("kept")) as i:
+            c = emit.bind(self._get("kept", i))
+            code = emit.bind(self._get("codes", c))
+            # Folded by xor: TVM promises LLVM that a product never overflows, so no multiplicative hash.
+            mixed = code ^ (code >> 7) ^ (code >> 15) ^ (code >> 22)
+            place, slot = emit.Register(1, dtype="int32"), emit.Register(1, dtype="int32")
+            place.set(mixed & (self.table_size - 1))
+            slot.set(T.int32(-1))
+            with T.While(slot.get() < 0):
+                holder = emit.bind(self._get("table", place.get()))
+                with T.If(holder < 0):
+                    with T.Then():
+                        self._set("table", place.get(), c)
+                        slot.set(c)
+                    with T.Else(), T.If(self._get("codes", T.max(holder, 0)) == code):
                         with T.Then():
-                            factor.set(dot / energy)
+                            slot.set(holder)
                         with T.Else():
-                            factor.set(T.float32(0))
-                a = emit.bind(factor.get())
+                            place.set((place.get() + 1) & (self.table_size - 1))
+            self._set("slot", c, slot.get())
+            self._set("size", slot.get(), self._get("size", slot.get()) + 1)
+        with T.serial(0, self._length("kept")) as i:
+            c = emit.bind(self._get("kept", i))
+            slot = emit.bind(self._get("slot", c))
+            together = emit.bind(self._get("size", slot) >= 2)
+            self._append_if("members", c, together)
+            self._append_if("singles", c, tirx.Not(together))
+            self._append_if("slots", c, tirx.all(together, slot == c))
+            self._set("changed", c, T.int32(1))
+        self._merge()
 
-                def square(i: Expr, n: int, own: Expr = own, shared: Expr = shared, a: Expr = a) -> Expr:
-                    rest = T.bind(emit.load(self.windows, own + i, n) - emit.load(self.merged, shared + i, n) * emit.splat(a, n))
-                    return rest * rest
+    def _merge(self) -> None:
+        """X_g of the changed groups into the windows of their slots; then a_c and the residuals of their members."""
+        with T.serial(0, self._length("members")) as i:
+            c = emit.bind(self._get("members", i))
+            slot = emit.bind(self._get("slot", c))
+            with T.If(self._get("changed", slot) > 0), T.Then():
+                source, target = emit.bind(c * self.row), emit.bind(self.window + slot * self.row)
+                first = emit.bind(slot == c)
 
-                T.buffer_store(self.factor, a, [c])
-                T.buffer_store(self.residual, self._sum(square, self.row) * self._norm2(c, 1), [c])
+                def add(i: Expr, n: int, source: Expr = source, target: Expr = target, first: Expr = first) -> None:
+                    before = tirx.Select(
+                        emit.splat(first, n), emit.splat(0.0, n), emit.load(self.windows, target + i, n)
+                    )
+                    emit.store(self.windows, target + i, before + emit.load(self.floats["own"], source + i, n), n)
+
+                emit.sweep(self.row, self.lanes, add)
+        with T.serial(0, self._length("slots")) as i:
+            slot = emit.bind(self._get("slots", i))
+            with T.If(self._get("changed", slot) > 0), T.Then():
+                self._finish_sum(slot, emit.bind(self.window + slot * self.row))
+        with T.serial(0, self._length("members")) as i:
+            c = emit.bind(self._get("members", i))
+            slot = emit.bind(self._get("slot", c))
+            with T.If(self._get("changed", slot) > 0), T.Then():
+                self._coefficient(c, slot)
+
+    def _finish_sum(self, slot: Expr, target: Expr) -> None:
+        """Divide by the size (mean), or take the squared norm (projection) of a group's sum."""
+        if self.merge == "mean":
+            scale = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self._get("size", slot), 1)))
+
+            def divide(i: Expr, n: int) -> None:
+                emit.store(self.windows, target + i, emit.load(self.windows, target + i, n) * emit.splat(scale, n), n)
+
+            emit.sweep(self.row, self.lanes, divide)
+        else:
+
+            def square(i: Expr, n: int) -> Expr:
+                value = T.bind(emit.load(self.windows, target + i, n))
+                return value * value
+
+            self._set("energy", slot, self._sum(square, self.row))
+
+    def _coefficient(self, c: Expr, slot: Expr) -> None:
+        """a_c and (|P_c - a_c X_g| |F_c|)² of one member."""
+        own, shared = emit.bind(c * self.row), emit.bind(self.window + slot * self.row)
+        factor = T.float32(1)
+        if self.merge == "projection":
+
+            def product(i: Expr, n: int) -> Expr:
+                return emit.load(self.floats["own"], own + i, n) * emit.load(self.windows, shared + i, n)
+
+            dot = emit.bind(self._sum(product, self.row))
+            energy = emit.bind(self._get("energy", slot))
+            # The divisor is never zero, also in the lane that Select doesn't take.
+            some = energy > T.float32(0)
+            factor = tirx.Select(some, dot / tirx.Select(some, energy, T.float32(1)), T.float32(0))
+        a = T.bind(factor)
+
+        def square(i: Expr, n: int) -> Expr:
+            rest = emit.load(self.windows, shared + i, n) * emit.splat(a, n)
+            rest = T.bind(emit.load(self.floats["own"], own + i, n) - rest)
+            return rest * rest
+
+        self._set("factor", c, a)
+        self._set("residual", c, self._sum(square, self.row) * self._norm2(c))
 
     def _leave(self) -> None:
         """Members whose damage exceeds the tolerance become singles; their groups are formed again without them."""
-        left = emit.Register(1, T.int32(0), "int32")
-        with T.serial(0, self.channels) as c:
-            group = emit.bind(self.group_of[c])
-            with T.If(group >= 0), T.Then(), T.If(self.residual[c] > self.threshold.get()), T.Then():
-                # TVM may read `group` again where it is used, so the store to group_of comes last.
-                T.buffer_store(self.group_changed, T.int32(1), [group])
-                T.buffer_store(self.kind, T.int32(_LEFT), [c])
-                T.buffer_store(self.group_of, T.int32(-1), [c])
-                left.set(left.get() + 1)
-        with T.If(left.get() > 0), T.Then():
-            with T.serial(0, self.groups.get()) as group, T.If(self.group_changed[group] > 0), T.Then():
-                T.buffer_store(self.group_size, T.int32(0), [group])
-            with T.serial(0, self.channels) as c:
-                group = emit.bind(self.group_of[c])
-                with T.If(group >= 0), T.Then(), T.If(self.group_changed[group] > 0), T.Then():
-                    self._accumulate(c, group, first=self.group_size[group] == 0)
-                    T.buffer_store(self.group_size, self.group_size[group] + 1, [group])
-            with T.serial(0, self.channels) as c:
-                group = emit.bind(self.group_of[c])
-                with T.If(group >= 0), T.Then(), T.If(self.group_size[group] == 1), T.Then():
-                    T.buffer_store(self.group_of, T.int32(-1), [c])
-            self._finish_sums(only_changed=True)
-            self._coefficients(only_changed=True)
+        with T.serial(0, self._length("members")) as i:
+            c = emit.bind(self._get("members", i))
+            leaves = emit.bind(self._get("residual", c) > self.threshold.get())
+            self._append_if("singles", c, leaves)
+            self._append_if("stayed", c, tirx.Not(leaves))
+        with T.If(self._length("stayed") < self._length("members")), T.Then():
+            with T.serial(0, self._length("slots")) as i:
+                slot = emit.bind(self._get("slots", i))
+                # The old size waits in "fill", to be compared with the new one.
+                self._set("fill", slot, self._get("size", slot))
+                self._set("size", slot, T.int32(0))
+            with T.serial(0, self._length("stayed")) as i:
+                c = emit.bind(self._get("stayed", i))
+                slot = emit.bind(self._get("slot", c))
+                held = emit.bind(self._get("size", slot))
+                self._set("first", slot, tirx.Select(held == 0, c, self._get("first", slot)))
+                self._set("size", slot, self._get("size", slot) + 1)
+            self._renew_members()
+            self._merge()
 
-    def _lists(self) -> None:
-        """Write order, coefficients, group starts, counts and the bound; put X_g in its first member's window."""
-        size = self.channels
-        singles, members = emit.Register(1, T.int32(0), "int32"), emit.Register(1, T.int32(0), "int32")
-        zeros, flats = emit.Register(1, T.int32(0), "int32"), emit.Register(1, T.int32(0), "int32")
-        damage = emit.Register(1, 0.0)
-        for register in (singles, members, zeros, flats):
-            register.set(T.int32(0))
-        damage.set(T.float32(0))
-        with T.serial(0, size) as c:
-            kind = emit.bind(self.kind[c])
-            with T.If(self.group_of[c] >= 0):
-                with T.Then():
-                    members.set(members.get() + 1)
-                    damage.set(damage.get() + tirx.sqrt(self.residual[c]))
-                with T.Else(), T.If(kind == _ZERO):
-                    with T.Then():
-                        zeros.set(zeros.get() + 1)
-                    with T.Else(), T.If(kind == _FLAT):
-                        with T.Then():
-                            flats.set(flats.get() + 1)
-                        with T.Else():
-                            T.buffer_store(self.order, c, [self.list + singles.get()])
-                            singles.set(singles.get() + 1)
-        starts = emit.bind(self.task * (size // 2 + 2))
-        position, kept_groups = emit.Register(1, T.int32(0), "int32"), emit.Register(1, T.int32(0), "int32")
-        position.set(singles.get())
-        kept_groups.set(T.int32(0))
-        with T.serial(0, self.groups.get()) as group:
-            with T.If(self.group_size[group] >= 2), T.Then():
-                T.buffer_store(self.starts, position.get(), [starts + kept_groups.get()])
-                T.buffer_store(self.group_fill, position.get(), [group])
-                kept_groups.set(kept_groups.get() + 1)
-                position.set(position.get() + self.group_size[group])
-        T.buffer_store(self.starts, position.get(), [starts + kept_groups.get()])
-        flat_at, zero_at = emit.Register(1, T.int32(0), "int32"), emit.Register(1, T.int32(0), "int32")
-        flat_at.set(position.get())
-        zero_at.set(position.get() + flats.get())
-        inverse = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self.on_image, 1)))
-        with T.serial(0, size) as c:
-            group, kind = emit.bind(self.group_of[c]), emit.bind(self.kind[c])
-            with T.If(group >= 0):
-                with T.Then():
-                    at = emit.bind(self.group_fill[group])
-                    T.buffer_store(self.order, c, [self.list + at])
-                    T.buffer_store(self.coeff, self.factor[c], [self.list + at])
-                    T.buffer_store(self.group_fill, at + 1, [group])
-                with T.Else(), T.If(kind == _FLAT):
-                    with T.Then():
-                        total = emit.bind(self.sums[c])
-                        T.buffer_store(self.order, c, [self.list + flat_at.get()])
-                        T.buffer_store(self.coeff, total * inverse, [self.list + flat_at.get()])
-                        flat_at.set(flat_at.get() + 1)
-                        rest = T.max(self.squares[c] - total * total * inverse, T.float32(0)) * self._norm2(c, 1)
-                        damage.set(damage.get() + tirx.sqrt(rest))
-                    with T.Else(), T.If(kind == _ZERO), T.Then():
-                        T.buffer_store(self.order, c, [self.list + zero_at.get()])
-                        zero_at.set(zero_at.get() + 1)
-        self._place_merged()
-        with T.If(tirx.all(flats.get() > 0, self.on_border)), T.Then():
+    def _renew_members(self) -> None:
+        """The members that are left, each with the slot of its group's first; changed groups are marked."""
+        for name in ("members", "slots"):
+            self.lengths[name].set(T.int32(0))
+        with T.serial(0, self._length("stayed")) as i:
+            c = emit.bind(self._get("stayed", i))
+            old = emit.bind(self._get("slot", c))
+            together = emit.bind(self._get("size", old) >= 2)
+            first = emit.bind(self._get("first", old))
+            self._append_if("members", c, together)
+            self._append_if("singles", c, tirx.Not(together))
+            self._append_if("slots", c, tirx.all(together, first == c))
+        # Slots change hands only now, when nothing looks up a group by its old slot any more.
+        with T.serial(0, self._length("slots")) as i:
+            c = emit.bind(self._get("slots", i))
+            self._set(
+                "changed",
+                c,
+                tirx.Cast("int32", self._get("size", self._get("slot", c)) < self._get("fill", self._get("slot", c))),
+            )
+            self._set("kept", i, self._get("size", self._get("slot", c)))
+        with T.serial(0, self._length("members")) as i:
+            c = emit.bind(self._get("members", i))
+            self._set("slot", c, self._get("first", self._get("slot", c)))
+        with T.serial(0, self._length("slots")) as i:
+            self._set("size", self._get("slots", i), self._get("kept", i))
+
+    def _write_singles(self) -> None:
+        """Windows of the channels that are alone."""
+        with T.serial(0, self._length("singles")) as i:
+            c = emit.bind(self._get("singles", i))
+            T.buffer_store(self.order, c, [self.list + i])
+            source, target = emit.bind(c * self.row), emit.bind(self.window + c * self.row)
+
+            def copy(i: Expr, n: int, source: Expr = source, target: Expr = target) -> None:
+                emit.store(self.windows, target + i, emit.load(self.floats["own"], source + i, n), n)
+
+            emit.sweep(self.row, self.lanes, copy)
+
+    def _write_members(self) -> None:
+        """Members group by group, with their coefficients; where each group starts."""
+        starts = emit.bind(self.task * (self.channels // 2 + 2))
+        position = emit.Register(1, dtype="int32")
+        position.set(self._length("singles"))
+        with T.serial(0, self._length("slots")) as i:
+            slot = emit.bind(self._get("slots", i))
+            T.buffer_store(self.starts, position.get(), [starts + i])
+            self._set("fill", slot, position.get())
+            position.set(position.get() + self._get("size", slot))
+        T.buffer_store(self.starts, position.get(), [starts + self._length("slots")])
+        self.damage.set(T.float32(0))
+        with T.serial(0, self._length("members")) as i:
+            c = emit.bind(self._get("members", i))
+            slot = emit.bind(self._get("slot", c))
+            at = emit.bind(self.list + self._get("fill", slot))
+            T.buffer_store(self.order, c, [at])
+            T.buffer_store(self.coeff, self._get("factor", c), [at])
+            self.damage.set(self.damage.get() + tirx.sqrt(self._get("residual", c)))
+            self._set("fill", slot, self._get("fill", slot) + 1)
+
+    def _write_dropped(self) -> None:
+        """Flat channels with their means, zeros, counts, the bound, and the mask where means meet a border."""
+        kept = emit.bind(self.list + self._length("singles") + self._length("members"))
+        with T.serial(0, self._length("flats")) as i:
+            c = emit.bind(self._get("flats", i))
+            total = emit.bind(self._get("sums", c))
+            T.buffer_store(self.order, c, [kept + i])
+            T.buffer_store(self.coeff, total * self.inverse, [kept + i])
+            rest = T.max(self._get("squares", c) - total * total * self.inverse, T.float32(0)) * self._norm2(c)
+            self.damage.set(self.damage.get() + tirx.sqrt(rest))
+        with T.serial(0, self._length("zeros")) as i:
+            T.buffer_store(self.order, self._get("zeros", i), [kept + self._length("flats") + i])
+        with T.If(tirx.all(self._length("flats") > 0, self.on_border)), T.Then():
             self._write_mask()
-        for i, register in enumerate((singles, kept_groups, members, zeros, flats)):
-            T.buffer_store(self.counts, register.get(), [self.task * len(COUNTS) + i])
-        T.buffer_store(self.bound, damage.get(), [self.task])
-
-    def _place_merged(self) -> None:
-        """Copy X_g over the window of its first member, which nothing reads any more."""
-        with T.serial(0, self.channels) as c:
-            group = emit.bind(self.group_of[c])
-            with T.If(group >= 0), T.Then(), T.If(self.group_size[group] >= 2), T.Then():
-                target, source = emit.bind(self.window + c * self.row), emit.bind(group * self.row)
-                emit.sweep(self.row, self.lanes, lambda i, n: emit.store(self.windows, target + i, emit.load(self.merged, source + i, n), n))
-                # Done with this group: its other members' windows stay as they are.
-                T.buffer_store(self.group_size, T.int32(0), [group])
+        for i, name in enumerate(("singles", "slots", "members", "zeros", "flats")):
+            T.buffer_store(self.counts, self._length(name), [self.task * len(COUNTS) + i])
+        T.buffer_store(self.bound, self.damage.get(), [self.task])
 
     def _write_mask(self) -> None:
         """The window of the carried means: one on the image, zero in the padding."""
         start = emit.bind(self.window + self.channels * self.row)
         emit.sweep(self.row, self.lanes, lambda i, n: emit.store(self.windows, start + i, emit.splat(0.0, n), n))
-        with T.serial(0, T.max(0, self.row1 - self.row0)) as r, T.serial(0, T.max(0, self.column1 - self.column0)) as column:
+        with T.serial(0, self.rows) as r, T.serial(0, self.columns) as column:
             at = start + (r + self.row0) * self.geometry.window[1] + column + self.column0
             T.buffer_store(self.windows, T.float32(1), [at])

@@ -10,12 +10,10 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.haste.geometry import ConvGeometry
 
 
-def copy_rows(
-    x: Expr, geometry: ConvGeometry, image: Expr, first: Expr, rows: int, lanes: int
-) -> tuple[Expr, Expr]:
+def copy_rows(x: Expr, geometry: ConvGeometry, image: Expr, first: Expr, rows: int, lanes: int) -> tuple[Expr, Expr]:
     """Rows ``first`` to ``first + rows`` of the padded image (NHWC), each (left + W + right) · C floats.
 
-    Returns the buffer and where the first row starts in it. Without padding that is the image itself, nothing is copied.
+    Returns the buffer and where the first row starts in it: without padding that is the image itself, uncopied.
     """
     height, width = geometry.input_size
     channels, (top, _, left, right) = geometry.in_channels, geometry.padding
