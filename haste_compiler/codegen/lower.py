@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -168,7 +168,7 @@ class _Lowering:
             if node.op == "call_function":
                 self.values[node] = self._call(node)
             elif node.op == "output":
-                leaves = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
+                leaves = _args(node)[0] if isinstance(_args(node)[0], (tuple, list)) else [_args(node)[0]]
                 return [self._nchw(leaf) for leaf in leaves]
         raise UnsupportedOperatorError("the graph has no output")
 
@@ -241,7 +241,7 @@ class _Lowering:
         return self.builder.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
 
     def _conv2d(self, node: fx.Node) -> _Value | None:
-        x, weight, bias, residual, stride, padding, dilation, groups, activation = node.args
+        x, weight, bias, residual, stride, padding, dilation, groups, activation = _args(node)
         if shape_of(x)[0] == 0:
             return None
         w = self._constant(weight)
@@ -267,7 +267,7 @@ class _Lowering:
         if is_depthwise(geometry):
             zeros = np.zeros(geometry.out_channels, np.float32)
             args += [self._param(pack_depthwise_filters(w)), self._param(zeros if b is None else b), *shortcut]
-            key = ("depthwise", geometry, batch, bool(shortcut), activation)
+            key: tuple[Any, ...] = ("depthwise", geometry, batch, bool(shortcut), activation)
 
             def build(symbol: str) -> Any:
                 return depthwise_kernel(
@@ -286,7 +286,7 @@ class _Lowering:
         return _Value(self._launch(key, _layer(node), args, out, build), nhwc=True)
 
     def _linear(self, node: fx.Node) -> _Value | None:
-        x, weight, bias, residual, activation = node.args
+        x, weight, bias, residual, activation = _args(node)
         shape, filters = shape_of(x), shape_of(weight)[0]
         rows = math.prod(shape[:-1])
         if rows == 0:
@@ -321,23 +321,23 @@ class _Lowering:
     # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
 
     def _hash(self, node: fx.Node) -> Any:
-        x, planes, _, *window = node.args
+        x, planes, _, *window = _args(node)
         return _Pending(x, {"planes": planes, "window": window})
 
     def _group(self, node: fx.Node) -> Any:
-        codes, norm, merge, skip = node.args[1], node.args[2], node.args[-2], node.args[-1]
+        codes, norm, merge, skip = _args(node)[1], _args(node)[2], _args(node)[-2], _args(node)[-1]
         pending = self.values[codes]
         return _Pending(pending.x, {**pending.args, "norm": norm, "merge": merge, "skip": skip})
 
     def _getitem(self, node: fx.Node) -> Any:
-        source, index = node.args
+        source, index = _args(node)
         value = self.values[source]
         if isinstance(value, _Pending):
             return value
         return _Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
     def _merge(self, node: fx.Node) -> Any:
-        pending = self.values[node.args[1]]
+        pending = self.values[_args(node)[1]]
         x, args = pending.x, pending.args
         batch, channels, *size = shape_of(x)
         geometry = window_geometry(channels, size, *args["window"])
@@ -361,7 +361,7 @@ class _Lowering:
         names = [_layer(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
-            node_.args[2]
+            _args(node_)[2]
             for node_ in self.gm.graph.nodes
             if node_.target is haste.hash.default and node_.meta["layer"] == layer
         ]
@@ -372,12 +372,12 @@ class _Lowering:
         return _Grouping(tensors[:5], len(self.groups) - 1)
 
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
-        _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = node.args
+        _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = _args(node)
         filters, _, *kernel = shape_of(weight)
         return window_geometry(channels, size, kernel, stride, padding, dilation, groups, patch, filters)
 
     def _convolve(self, node: fx.Node) -> _Value:
-        merged, slot, _, _, weight, bias, residual, *_, activation = node.args
+        merged, slot, _, _, weight, bias, residual, *_, activation = _args(node)
         grouping = self.values[merged]
         batch, channels = shape_of(slot)[0], shape_of(slot)[-1]
         geometry, group = self._convolve_geometry(node, channels), self.groups[grouping.index]
@@ -414,7 +414,7 @@ class _Lowering:
     # Pooling and means
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> _Value | None:
-        x = node.args[0]
+        x = _args(node)[0]
         batch, channels = shape_of(x)[:2]
         if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
             return None
@@ -428,29 +428,29 @@ class _Lowering:
         return _Value(y, nhwc=True)
 
     def _max_pool(self, node: fx.Node) -> _Value | None:
-        kernel = _pair(node.args[1])
+        kernel = _pair(_args(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))
-        sizes = shape_of(node.args[0])[2:], shape_of(node)[2:]
+        sizes = _size(_args(node)[0]), _size(node)
         return self._pool(node, Pooling("max", *sizes, kernel, stride, padding, dilation))
 
     def _avg_pool(self, node: fx.Node) -> _Value | None:
-        kernel = _pair(node.args[1])
+        kernel = _pair(_args(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding = _pair(argument(node, 3, "padding", 0))
         count_include_pad, divisor = (
             argument(node, 5, "count_include_pad", True),
             argument(node, 6, "divisor_override", None),
         )
-        sizes = shape_of(node.args[0])[2:], shape_of(node)[2:]
+        sizes = _size(_args(node)[0]), _size(node)
         pooling = Pooling("avg", *sizes, kernel, stride, padding, count_include_pad=count_include_pad, divisor=divisor)
         return self._pool(node, pooling)
 
     def _adaptive_avg_pool(self, node: fx.Node) -> _Value | None:
-        return self._pool(node, Pooling("adaptive_avg", shape_of(node.args[0])[2:], shape_of(node)[2:]))
+        return self._pool(node, Pooling("adaptive_avg", _size(_args(node)[0]), _size(node)))
 
     def _mean(self, node: fx.Node) -> _Value | None:
-        x, dims = node.args[0], argument(node, 1, "dim", None)
+        x, dims = _args(node)[0], argument(node, 1, "dim", None)
         shape = shape_of(x)
         if dims is None or len(shape) != 4 or node.meta["val"].dtype != torch.float32:
             return None
@@ -465,7 +465,7 @@ class _Lowering:
 
     def _activation(self, node: fx.Node) -> _Value | None:
         activation = _activation_name(node)
-        x, shape = node.args[0], shape_of(node)
+        x, shape = _args(node)[0], shape_of(node)
         if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
             return None
         source = self._value(x)
@@ -480,8 +480,8 @@ class _Lowering:
         return _Value(y, source.nhwc)
 
     def _binary(self, node: fx.Node) -> _Value | None:
-        left, right = node.args[:2]
-        operator_ = _BINARY[node.target]
+        left, right = _args(node)[:2]
+        operator_ = _BINARY[cast(Any, node.target)]
         if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
             return None
         if argument(node, 2, "alpha", 1) != 1 or not all(self._fits_nhwc(side) for side in (left, right)):
@@ -502,7 +502,7 @@ class _Lowering:
         return self._nhwc(side)
 
     def _cat(self, node: fx.Node) -> _Value | None:
-        tensors, dim = node.args[0], argument(node, 1, "dim", 0)
+        tensors, dim = _args(node)[0], argument(node, 1, "dim", 0)
         if len(shape_of(node)) != 4 or not any(self._is_nhwc(tensor) for tensor in tensors):
             return None
         if any(len(shape_of(tensor)) != 4 for tensor in tensors):
@@ -511,7 +511,7 @@ class _Lowering:
         return _Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
 
     def _slice(self, node: fx.Node) -> _Value | None:
-        x, dim = node.args[0], argument(node, 1, "dim", 0)
+        x, dim = _args(node)[0], argument(node, 1, "dim", 0)
         if not self._is_nhwc(x):
             return None
         axis, size = (0, 3, 1, 2)[dim % 4], shape_of(x)[dim % 4]
@@ -525,7 +525,7 @@ class _Lowering:
         return _Value(self.builder.emit(sliced), nhwc=True)
 
     def _permute(self, node: fx.Node) -> _Value | None:
-        x, order = node.args
+        x, order = _args(node)
         order = [dim % len(order) for dim in order]
         if order == [0, 2, 3, 1] and self._is_nhwc(x):
             return _Value(self._value(x).expr)
@@ -535,13 +535,13 @@ class _Lowering:
 
     def _reshape(self, node: fx.Node) -> _Value | None:
         # Only between (N, C, 1, 1) and (N, C) is the layout no matter.
-        x, shape = node.args[0], shape_of(node.args[0])
+        x, shape = _args(node)[0], shape_of(_args(node)[0])
         if self._is_nhwc(x) and shape[2] * shape[3] == 1:
             return _Value(self.builder.emit(relax.op.reshape(self._value(x).expr, shape_of(node))))
         return None
 
     def _channel_shuffle(self, node: fx.Node) -> _Value:
-        x, groups = node.args
+        x, groups = _args(node)
         n, c, h, w = shape_of(x)
         split = self.builder.emit(relax.op.reshape(self._nhwc(x), (n, h, w, groups, c // groups)))
         shuffled = self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3]))
@@ -569,6 +569,16 @@ class _Lowering:
 
 def _layer(node: fx.Node) -> str:
     return str(node.meta.get("layer") or node.name)
+
+
+def _size(node: fx.Node) -> tuple[int, int]:
+    """Height and width of (N, C, H, W); pooling of other ranks is left to TVM."""
+    height, width = (1, 1, *shape_of(node))[-2:]
+    return height, width
+
+
+def _args(node: fx.Node) -> tuple[Any, ...]:
+    return node.args
 
 
 def _dtype(dtype: torch.dtype) -> str:

@@ -99,7 +99,7 @@ def conv2d_kernel(
     arguments.append(("y", (batch, out_h, out_w, out_channels), "float32"))
 
     def body(*buffers: Expr) -> None:
-        _Conv2d(geometry, batch, tiling, activation, list(buffers)).emit()
+        _Conv2d(geometry, batch, tiling, activation, list(buffers)).write()
 
     return emit.kernel(name, arguments, body)
 
@@ -124,7 +124,7 @@ class _Conv2d:
         self.group_tiles = math.ceil(self.group_out / self.tile.channels)
         self.k_tiles = geometry.groups * self.group_tiles
 
-    def emit(self) -> None:
+    def write(self) -> None:
         """All tasks, in parallel."""
         units = math.ceil(self.out_w / self.tile.columns) if self.flat else self.out_h
         blocks = math.ceil(units / self.tiling.block)

@@ -99,7 +99,7 @@ def haste_convolve_kernel(
     arguments.append(("y", (batch, out_h, out_w, geometry.out_channels), "float32"))
 
     def body(*buffers: Expr) -> None:
-        _Convolve(geometry, batch, lanes, tiling, skip, activation, list(buffers)).emit()
+        _Convolve(geometry, batch, lanes, tiling, skip, activation, list(buffers)).write()
 
     return emit.kernel(name, arguments, body)
 
@@ -131,7 +131,7 @@ class _Convolve:
         self.k_tiles = math.ceil(self.group_out / self.tile.channels)
         self.filter_floats = self.taps * self.tile.channels
 
-    def emit(self) -> None:
+    def write(self) -> None:
         """All tasks, in parallel; those that read the same filters follow each other."""
         grid_h, grid_w = self.geometry.patch_grid
         groups = self.geometry.groups

@@ -111,7 +111,7 @@ def haste_group_kernel(
     ]
 
     def body(*buffers: Expr) -> None:
-        _Group(geometry, batch, lanes, merge, skip, buffers).emit()
+        _Group(geometry, batch, lanes, merge, skip, buffers).write()
 
     return emit.kernel(name, arguments, body)
 
@@ -129,7 +129,7 @@ class _Group:
         self.row = row_floats(geometry, lanes)
         self.pixels = geometry.window_pixels
 
-    def emit(self) -> None:
+    def write(self) -> None:
         """All patches, in parallel."""
         grid_h, grid_w = self.geometry.patch_grid
         groups = self.geometry.groups
@@ -171,7 +171,7 @@ class _Group:
     # Lists
 
     def _get(self, name: str, index: Expr) -> Expr:
-        return (self.integers.get(name) if name in self.integers else self.floats[name])[index]
+        return (self.integers[name] if name in self.integers else self.floats[name])[index]
 
     def _set(self, name: str, index: Expr, value: Expr) -> None:
         T.buffer_store(self.integers[name] if name in self.integers else self.floats[name], value, [index])
