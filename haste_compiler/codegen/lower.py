@@ -32,6 +32,7 @@ from haste_compiler.codegen.cpu.haste_convolve import (
 )
 from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.transpose import transpose_kernel
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
 from haste_compiler.errors import UnsupportedOperatorError
@@ -207,7 +208,7 @@ class _Lowering:
         n, c, h, w = shape_of(node)
         if h * w == 1 or c == 1:
             return self.builder.emit(relax.op.reshape(value.expr, (n, c, h, w)))
-        return self.builder.emit(relax.op.permute_dims(value.expr, [0, 3, 1, 2]))
+        return self._transpose(node, value.expr, to_nhwc=False)
 
     def _nhwc(self, node: Any) -> Any:
         value = self._value(node)
@@ -216,9 +217,25 @@ class _Lowering:
         n, c, h, w = shape_of(node)
         if h * w == 1 or c == 1:
             return self.builder.emit(relax.op.reshape(value.expr, (n, h, w, c)))
-        converted = self.builder.emit(relax.op.permute_dims(value.expr, [0, 2, 3, 1]))
+        converted = self._transpose(node, value.expr, to_nhwc=True)
         self.values[node] = _Value(converted, nhwc=True)
         return converted
+
+    def _transpose(self, node: fx.Node, x: Any, *, to_nhwc: bool) -> Any:
+        """Change the layout of ``x``, the value of ``node``."""
+        n, c, h, w = shape_of(node)
+        nchw, nhwc = (n, c, h, w), (n, h, w, c)
+        before, after = (nchw, nhwc) if to_nhwc else (nhwc, nchw)
+        if node.meta["val"].dtype != torch.float32 or 0 in nchw:
+            return self.builder.emit(relax.op.permute_dims(x, [0, 2, 3, 1] if to_nhwc else [0, 3, 1, 2]))
+        rows, columns = (c, h * w) if to_nhwc else (h * w, c)
+        return self._launch(
+            ("transpose", before, after),
+            "transpose",
+            [x],
+            after,
+            lambda name: transpose_kernel(name, n, rows, columns, self.unit.lanes, (before, after)),
+        )
 
     def _is_nhwc(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), _Value) and self.values[node].nhwc
