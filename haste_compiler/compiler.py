@@ -13,6 +13,7 @@ from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
+from haste_compiler.codegen.tune import Tuner
 from haste_compiler.config import HasteConfig
 from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
@@ -27,6 +28,7 @@ def compile(
     target: TargetLike = "llvm",
     config: HasteConfig | None = None,
     threads: int | None = None,
+    tune: bool = False,
     cache: bool = True,
 ) -> CompiledModule:
     """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
@@ -40,6 +42,8 @@ def compile(
         target: ``"llvm"`` for this machine, ``"llvm -mcpu=..."``, or TVM's dict form.
         config: what is merged, and how carefully; None: the default, which is safe and needs no data.
         threads: threads that a call uses; None: ``torch.get_num_threads()``.
+        tune: measure tilings of the dense kernels on this machine instead of trusting the model of it; takes a minute
+            or two, with a progress bar, the first time. What was measured is kept on disk.
         cache: keep the machine code in the cache on disk, and take it from there.
 
     Raises:
@@ -59,7 +63,7 @@ def compile(
     machine, count = parse_target(target), threads or torch.get_num_threads()
 
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        return _specialize(model, inputs, machine, config, count, cache)
+        return _specialize(model, inputs, machine, config, count, tune, cache)
 
     compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
@@ -68,7 +72,13 @@ def compile(
 
 
 def _specialize(
-    model: nn.Module, inputs: Sequence[Any], target: Target, config: HasteConfig, threads: int, cache: bool
+    model: nn.Module,
+    inputs: Sequence[Any],
+    target: Target,
+    config: HasteConfig,
+    threads: int,
+    tune: bool,
+    cache: bool,
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
     missing = missing_features(target)
@@ -79,8 +89,11 @@ def _specialize(
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}))
     refuse_random(gm)
     others = _drop_other_outputs(gm)
-    lowered = lower(gm, vector_unit(target), threads)
-    key = cache_key(_signature(gm), target, threads) if cache else None
+    tuner = Tuner(target, threads) if tune else None
+    if tuner:
+        tuner.tune(gm)
+    lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
+    key = cache_key(_signature(gm), target, threads, lowered.plan) if cache else None
     executable = Executable(build(lowered, target, key), lowered, threads)
     return Specialization(executable, captured, conv_layers(gm, config), graphs, others)
 

@@ -74,6 +74,7 @@ class Lowered:
         constants: packed weights and tables, in the order of ``main``'s last parameters.
         groups: the groupings, in the order of their settings and statistics.
         outputs: how many outputs come first.
+        plan: every distinct kernel with its shapes and tiling: what the code depends on besides the graph.
         kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
     """
 
@@ -81,6 +82,7 @@ class Lowered:
     constants: list[NDArray[Any]]
     groups: list[HasteGroup]
     outputs: int
+    plan: str
     kernels: list[tuple[str, str]]
 
 
@@ -162,7 +164,8 @@ class _Lowering:
                 outputs = self._nodes()
                 result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
             self.builder.emit_func_output(result, [*inputs, *params, *self.constant_params])
-        return Lowered(self.builder.finalize(), self.constants, self.groups, len(outputs), self.launched)
+        plan = repr(list(self.kernels))
+        return Lowered(self.builder.finalize(), self.constants, self.groups, len(outputs), plan, self.launched)
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:

@@ -109,18 +109,17 @@ class ConvWork:
         return (block * scale + base) * self.window_row_floats
 
 
+def tile_cost(work: ConvWork, tile: RegisterTile) -> float:
+    """Modelled cycles of all register tiles of a convolution, those that overhang the image too."""
+    tiles = math.ceil(work.rows / tile.rows) * math.ceil(work.columns / tile.columns)
+    sums = tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors
+    return tiles * math.ceil(work.channels / tile.channels) * sums
+
+
 def choose_tile(work: ConvWork, unit: VectorUnit) -> RegisterTile:
     """The register tile with the fewest modelled cycles."""
-
-    def cost(tile: RegisterTile) -> float:
-        tiles = math.ceil(work.rows / tile.rows) * math.ceil(work.columns / tile.columns)
-        return (
-            tiles
-            * math.ceil(work.channels / tile.channels)
-            * (tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors)
-        )
-
-    return min(register_tiles(work.rows, work.columns, work.channels, unit), key=cost)
+    tiles = register_tiles(work.rows, work.columns, work.channels, unit)
+    return min(tiles, key=lambda tile: tile_cost(work, tile))
 
 
 def choose_tiling(work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None) -> ConvTiling:

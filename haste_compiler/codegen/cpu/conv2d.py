@@ -73,6 +73,22 @@ def pack_bias(
     return padded.reshape(-1)
 
 
+def conv2d_arguments(
+    geometry: ConvGeometry, batch: int, tile: RegisterTile, *, residual: bool = False
+) -> list[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, dtype) of what the kernel takes."""
+    out_shape = (batch, *geometry.output_size, geometry.out_channels)
+    k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
+    depth = geometry.in_channels // geometry.groups * geometry.taps
+    return [
+        ("x", (batch, *geometry.input_size, geometry.in_channels), "float32"),
+        ("filters", (k_tiles * depth * tile.channels,), "float32"),
+        ("bias", (k_tiles * tile.channels,), "float32"),
+        *([("residual", out_shape, "float32")] if residual else []),
+        ("y", out_shape, "float32"),
+    ]
+
+
 def conv2d_kernel(
     name: str,
     geometry: ConvGeometry,
@@ -83,25 +99,11 @@ def conv2d_kernel(
     activation: str = "none",
 ) -> tirx.PrimFunc:
     """The kernel (x NHWC, packed filters, packed bias[, residual NHWC], y NHWC)."""
-    height, width = geometry.input_size
-    out_h, out_w = geometry.output_size
-    channels, out_channels = geometry.in_channels, geometry.out_channels
-    tile = tiling.tile
-    k_tiles = geometry.groups * math.ceil(out_channels // geometry.groups / tile.channels)
-    depth = channels // geometry.groups * geometry.kernel[0] * geometry.kernel[1]
-    arguments = [
-        ("x", (batch, height, width, channels), "float32"),
-        ("filters", (k_tiles * depth * tile.channels,), "float32"),
-        ("bias", (k_tiles * tile.channels,), "float32"),
-    ]
-    if residual:
-        arguments.append(("residual", (batch, out_h, out_w, out_channels), "float32"))
-    arguments.append(("y", (batch, out_h, out_w, out_channels), "float32"))
 
     def body(*buffers: Expr) -> None:
         _Conv2d(geometry, batch, tiling, activation, list(buffers)).write()
 
-    return emit.kernel(name, arguments, body)
+    return emit.kernel(name, conv2d_arguments(geometry, batch, tiling.tile, residual=residual), body)
 
 
 class _Conv2d:
