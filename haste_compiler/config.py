@@ -39,6 +39,8 @@ class HasteConfig:
         flat_tolerance: how far from constant a flat window may be, times the patch's rms (finite, at least 0).
         seed: seed of the hyperplanes (0 to 2^31 - 1), combined with each layer's name.
         min_channels: a convolution with fewer input channels per group stays dense (at least 1).
+        min_reads: a convolution whose input pixels are read by fewer outputs each, ``kh * kw / (stride_h * stride_w)``,
+            stays dense (at least 0): 1×1 and strided 3×3 ones gain less than grouping costs. 0 lets every one in.
         layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"layer1.*": {"tolerance": 0.2}, "fc": {"enabled": False}}``. Later entries win.
 
@@ -50,11 +52,12 @@ class HasteConfig:
     num_hyperplanes: int = 10
     patch_size: int | tuple[int, int] | None = None
     merge: Literal["mean", "projection"] = "projection"
-    tolerance: float | None = 0.4
+    tolerance: float | None = 0.3
     skip: Literal["none", "zeros", "flat"] = "flat"
-    flat_tolerance: float = 0.2
+    flat_tolerance: float = 0.1
     seed: int = 0
     min_channels: int = 8
+    min_reads: int = 4
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,17 +73,18 @@ class HasteConfig:
         self._set("flat_tolerance", _non_negative("flat_tolerance", self.flat_tolerance))
         self._set("seed", _integer("seed", self.seed, 0, 2**31 - 1))
         self._set("min_channels", _integer("min_channels", self.min_channels, 1, 2**31 - 1))
+        self._set("min_reads", _integer("min_reads", self.min_reads, 0, 2**31 - 1))
         self._set("layers", self._checked_layers())
 
     @classmethod
     def paper(cls) -> Self:
         """The published method and nothing else: mean, 14 planes, patch 8, no tolerance, nothing skipped."""
-        return cls(num_hyperplanes=14, patch_size=8, merge="mean", tolerance=None, skip="none")
+        return cls(num_hyperplanes=14, patch_size=8, merge="mean", tolerance=None, skip="none", min_reads=0)
 
     @classmethod
     def exact(cls) -> Self:
         """Save only what changes nothing: projection with tolerance 0, and windows that are all zero skipped."""
-        return cls(merge="projection", tolerance=0.0, skip="zeros")
+        return cls(merge="projection", tolerance=0.0, skip="zeros", min_reads=0)
 
     def patch_for(self, output_size: tuple[int, int]) -> tuple[int, int]:
         """Return the patch's (height, width) in output pixels on an output plane of this size."""

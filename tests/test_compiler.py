@@ -52,7 +52,7 @@ class Net(nn.Module):
 
 
 HASTE_LAYERS = ["conv1", "conv2", "shortcut", "conv3"]
-CONFIG = HasteConfig(num_hyperplanes=5, patch_size=4)
+CONFIG = HasteConfig(min_reads=0, num_hyperplanes=5, patch_size=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -181,7 +181,7 @@ def test_steering_equals_compiling_again(
 
 def test_steering_one_layer(net: nn.Module, images: Tensor, steered: CompiledModule) -> None:
     steered.tolerance = {"conv1": 0.0, "conv[23]": None}
-    assert steered.tolerance == {"conv1": 0.0, "conv2": None, "shortcut": 0.4, "conv3": None}
+    assert steered.tolerance == {"conv1": 0.0, "conv2": None, "shortcut": 0.3, "conv3": None}
     layers = {"conv1": {"tolerance": 0.0}, "conv[23]": {"tolerance": None}}
     again = haste_compiler.compile(net, (images,), config=CONFIG.replace(layers=layers), threads=1)
     assert torch.equal(steered(images), again(images)) and again.tolerance == steered.tolerance
@@ -214,7 +214,7 @@ def test_steering_out_of_range_changes_nothing(
 
 def test_steering_before_the_first_call(net: nn.Module, images: Tensor, steered: CompiledModule) -> None:
     lazy = haste_compiler.compile(net, config=CONFIG, threads=1)
-    assert lazy.tolerance == 0.4 and lazy.layers == [] and lazy.graphs == {} and "not compiled yet" in repr(lazy)
+    assert lazy.tolerance == 0.3 and lazy.layers == [] and lazy.graphs == {} and "not compiled yet" in repr(lazy)
     lazy.tolerance = 0.1
     assert lazy.tolerance == 0.1
     steered.tolerance = 0.1
@@ -225,7 +225,7 @@ def test_statistics_equal_the_operators(images: Tensor) -> None:
     x = redundant_images(3, 16, 21, 18)
     conv = nn.Conv2d(16, 24, 3, padding=1, groups=2)
     model = nn.Sequential(conv, nn.ReLU())
-    config = HasteConfig(num_hyperplanes=4, patch_size=(5, 7))
+    config = HasteConfig(min_reads=0, num_hyperplanes=4, patch_size=(5, 7))
     stats = haste_compiler.compile(model, (x,), config=config).stats(x)
     assert list(stats) == ["0"]
     mine = stats["0"]
@@ -535,7 +535,7 @@ def test_targets_that_are_refused(net: nn.Module, images: Tensor, target: str, m
 
 
 def test_layers_that_do_not_exist(net: nn.Module, images: Tensor) -> None:
-    config = HasteConfig(layers={"convv1": {"tolerance": 0.1}})
+    config = HasteConfig(min_reads=0, layers={"convv1": {"tolerance": 0.1}})
     with pytest.raises(ConfigError, match=r"'convv1' matches none of the .* did you mean 'conv1'"):
         haste_compiler.compile(net, (images,), config=config)
 
@@ -595,8 +595,8 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.Monk
     }[damage]
     stored.unlink()
     stored.write_bytes(damaged)
-    compiled = haste_compiler.compile(model, (x,), config=HasteConfig())
-    check_same(compiled(x), oracle(model, HasteConfig(), x), 1e-5)
+    compiled = haste_compiler.compile(model, (x,), config=HasteConfig(min_reads=0))
+    check_same(compiled(x), oracle(model, HasteConfig(min_reads=0), x), 1e-5)
     assert stored.read_bytes() != damaged and list(tmp_path.iterdir()) == [stored]
 
 

@@ -11,9 +11,10 @@ from haste_compiler.haste.module import HasteConv2d
 
 
 def is_eligible(conv: nn.Conv2d, config: HasteConfig) -> bool:
-    """Whether a convolution can be merged: not depthwise, and ``min_channels`` input channels per group or more."""
-    per_group = conv.in_channels // conv.groups
-    return config.enabled and per_group > 1 and per_group >= config.min_channels
+    """Whether a convolution is merged: not depthwise, and as large as ``min_channels`` and ``min_reads`` ask for."""
+    per_group, (kh, kw), (sh, sw) = conv.in_channels // conv.groups, conv.kernel_size, conv.stride
+    worth = per_group >= config.min_channels and kh * kw >= config.min_reads * sh * sw
+    return config.enabled and per_group > 1 and worth
 
 
 def swap_convs(model: nn.Module, config: HasteConfig | None = None) -> nn.Module:

@@ -115,6 +115,9 @@ def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
         reason = "disabled by the configuration"
     elif per_group < config.min_channels:
         reason = f"{per_group} input channels per group, fewer than min_channels={config.min_channels}"
+    elif geometry.taps < config.min_reads * geometry.stride[0] * geometry.stride[1]:
+        reads = geometry.taps / (geometry.stride[0] * geometry.stride[1])
+        reason = f"its input pixels are read {reads:g} times each, less than min_reads={config.min_reads}"
     else:
         return ConvLayer(name, node.name, geometry, True, f"{per_group} input channels per group")
     return ConvLayer(name, node.name, geometry, False, reason)

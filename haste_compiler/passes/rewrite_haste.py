@@ -50,7 +50,7 @@ def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
     geometry = configured_geometry(node, config)
     windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.patch)
     # The configurations differ in nothing that matters here if they are equal but for who may take part.
-    return node.args[0], windows, config.replace(min_channels=1)
+    return node.args[0], windows, config.replace(min_channels=1, min_reads=0)
 
 
 def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> None:

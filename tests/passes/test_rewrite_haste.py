@@ -44,7 +44,9 @@ def test_exact_configuration_gives_the_models_result() -> None:
     assert calls(gm)["haste.convolve"] == 3 and calls(gm)["haste.conv2d"] == 2
 
 
-@pytest.mark.parametrize("config", [HasteConfig(), HasteConfig.paper(), HasteConfig(patch_size=(3, 5), skip="zeros")])
+@pytest.mark.parametrize(
+    "config", [HasteConfig(min_reads=0), HasteConfig.paper(), HasteConfig(min_reads=0, patch_size=(3, 5), skip="zeros")]
+)
 def test_steps_are_the_operators_in_order(config: HasteConfig) -> None:
     model, x = nn.Conv2d(8, 6, 3, padding=1, stride=2), image()
     (name,) = [layer.name for layer in conv_layers(run_passes(capture(model, (x,)), config), config)]
@@ -63,18 +65,18 @@ def test_steps_are_the_operators_in_order(config: HasteConfig) -> None:
 
 
 def test_buffers_are_named_after_the_layer() -> None:
-    gm = run_passes(capture(network(), (image(3),)), HasteConfig())
+    gm = run_passes(capture(network(), (image(3),)), HasteConfig(min_reads=0))
     names = {name for name, _ in gm.named_buffers()}
     for layer in ("2.conv1", "2.conv2", "2.down"):
         assert {f"{layer}.planes", f"{layer}.settings", f"{layer}.filter_norm"} <= names
-    assert get_tensor(gm, nodes(gm, "haste.hash")[0].args[2]).tolist() == pytest.approx([10, 0.4, 0.2])  # type: ignore[arg-type]
+    assert get_tensor(gm, nodes(gm, "haste.hash")[0].args[2]).tolist() == pytest.approx([10, 0.3, 0.1])  # type: ignore[arg-type]
     # Nothing is kept that the graph does not read.
     assert names == {node.target for node in gm.graph.nodes if node.op == "get_attr"}
 
 
 def test_settings_steer_the_graph() -> None:
     model, x = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1)).eval(), image(16).abs()
-    gm = run_passes(capture(model, (x,)), HasteConfig(num_hyperplanes=2, skip="none"))
+    gm = run_passes(capture(model, (x,)), HasteConfig(min_reads=0, num_hyperplanes=2, skip="none"))
     gm.get_buffer("0.settings")[1] = 0.0
     assert_same(gm(x), model(x))
     gm.get_buffer("0.settings")[1] = float("inf")
@@ -82,7 +84,7 @@ def test_settings_steer_the_graph() -> None:
 
 
 def test_every_node_knows_its_layer() -> None:
-    gm = run_passes(capture(network(), (image(3),)), HasteConfig())
+    gm = run_passes(capture(network(), (image(3),)), HasteConfig(min_reads=0))
     for kind in ("hash", "group", "merge", "convolve"):
         assert [node.meta["layer"] for node in nodes(gm, f"haste.{kind}")] in (
             ["2.conv1", "2.down", "2.conv2"],
@@ -118,14 +120,14 @@ def test_layers_that_read_the_same_windows_share() -> None:
     [{"tolerance": 0.1}, {"num_hyperplanes": 3}, {"merge": "mean"}, {"skip": "none"}, {"seed": 1}, {"patch_size": 4}],
 )
 def test_layers_of_different_settings_do_not_share(override: dict[str, object]) -> None:
-    config = HasteConfig(layers={"b": override})
+    config = HasteConfig(min_reads=0, layers={"b": override})
     gm = run_passes(capture(same_windows(), (image(),)), config)
     assert calls(gm)["haste.hash"] == 3
     assert sorted(node.meta["layers"] for node in nodes(gm, "haste.hash")) == [["a", "c"], ["b"], ["d"]]
 
 
 def test_what_decides_who_takes_part_does_not_hinder_sharing() -> None:
-    config = HasteConfig(layers={"b": {"min_channels": 2}, "d": {"enabled": False}})
+    config = HasteConfig(min_reads=0, layers={"b": {"min_channels": 2}, "d": {"enabled": False}})
     gm = run_passes(capture(same_windows(), (image(),)), config)
     assert [node.meta["layers"] for node in nodes(gm, "haste.hash")] == [["a", "b", "c"]]
     assert [node.meta["layer"] for node in nodes(gm, "haste.conv2d")] == ["d"]
@@ -145,12 +147,14 @@ def test_module_called_twice() -> None:
     assert [node.meta["layer"] for node in nodes(gm, "haste.convolve")] == ["0", "0#2"]
     first, second = (get_tensor(gm, node.args[1]) for node in nodes(gm, "haste.hash"))  # type: ignore[arg-type]
     assert not torch.equal(first, second)
-    gm = run_passes(capture(nn.Sequential(conv, conv), (image(),)), HasteConfig(layers={"0#2": {"enabled": False}}))
+    gm = run_passes(
+        capture(nn.Sequential(conv, conv), (image(),)), HasteConfig(min_reads=0, layers={"0#2": {"enabled": False}})
+    )
     assert calls(gm)["haste.convolve"] == 1
 
 
 def test_conv_layers_say_why() -> None:
-    config = HasteConfig(layers={"2.conv2": {"enabled": False}})
+    config = HasteConfig(min_reads=0, layers={"2.conv2": {"enabled": False}})
     captured = capture(network(), (image(3),))
     seen = {}
 
@@ -174,17 +178,20 @@ def test_conv_layers_say_why() -> None:
 
 def test_layer_patterns_that_match_nothing() -> None:
     captured = capture(network(), (image(3),))
-    for config in (HasteConfig(layers={"2.conv9": {}}), HasteConfig(enabled=False, layers={"layer*": {"seed": 1}})):
+    for config in (
+        HasteConfig(min_reads=0, layers={"2.conv9": {}}),
+        HasteConfig(enabled=False, layers={"layer*": {"seed": 1}}),
+    ):
         with pytest.raises(ConfigError, match=r"conv9|layer\*"):
             run_passes(captured, config)
     with pytest.raises(ConfigError):
-        run_passes(captured, HasteConfig(layers={"2.depthwise": {"seed": 1}}))
-    run_passes(captured, HasteConfig(layers={"0": {"min_channels": 1}, "2.*": {"enabled": False}}))
+        run_passes(captured, HasteConfig(min_reads=0, layers={"2.depthwise": {"seed": 1}}))
+    run_passes(captured, HasteConfig(min_reads=0, layers={"0": {"min_channels": 1}, "2.*": {"enabled": False}}))
 
 
 def test_passes_are_observed_in_order() -> None:
     seen = []
-    run_passes(capture(network(), (image(3),)), HasteConfig(), lambda name, gm: seen.append(name))
+    run_passes(capture(network(), (image(3),)), HasteConfig(min_reads=0), lambda name, gm: seen.append(name))
     assert seen == [step.name for step in PASSES]
 
 

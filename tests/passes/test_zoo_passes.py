@@ -44,7 +44,7 @@ def test_shuffles_and_splits() -> None:
 
 
 def test_inception_blocks_share_their_hash() -> None:
-    gm = run_passes(capture(zoo("googlenet", 64), (example_input("googlenet", size=64),)), HasteConfig())
+    gm = run_passes(capture(zoo("googlenet", 64), (example_input("googlenet", size=64),)), HasteConfig(min_reads=0))
     # Of the four branches of each of nine blocks three begin with a 1x1 convolution of the same tensor.
     assert calls(gm)["haste.convolve"] - calls(gm)["haste.hash"] == 18
 

@@ -46,7 +46,11 @@ class StandIn:
     def __init__(
         self, model: nn.Module, config: HasteConfig | None = None, change: Callable[[Any], Any] = lambda y: y
     ) -> None:
-        self.model, self.config, self.change = model, config or HasteConfig(), change
+        self.model, self.config, self.change = (
+            model,
+            config or HasteConfig(min_reads=0, tolerance=0.4, flat_tolerance=0.2),
+            change,
+        )
         self.network = swap_convs(model, self.config).eval()
         self.merged = {name: m for name, m in self.network.named_modules() if isinstance(m, HasteConv2d)}
         self.layers = [ConvLayer(name, name, None, True, "wide enough") for name in self.merged]

@@ -182,5 +182,5 @@ def test_no_such_warning_for_varied_predictions(x: Tensor) -> None:
 
 
 def test_config_without_haste_layers_has_nothing_merged(model: nn.Module, x: Tensor) -> None:
-    report = quick(model, StandIn(model, HasteConfig(min_channels=99)), x)
+    report = quick(model, StandIn(model, HasteConfig(min_reads=0, min_channels=99)), x)
     assert report.mac_reduction == 0 and not [layer for layer in report.layers if layer.kind == "haste"]

@@ -36,7 +36,7 @@ def test_dense_network_matches_itself(model: nn.Module, x: Tensor) -> None:
 
 
 def test_merging_network(model: nn.Module, x: Tensor) -> None:
-    compiled = StandIn(model, HasteConfig(patch_size=8, num_hyperplanes=3))
+    compiled = StandIn(model, HasteConfig(min_reads=0, patch_size=8, num_hyperplanes=3))
     report = quick(model, compiled, x)
     stats = compiled.stats(x)
     expected, found = model(x).double(), compiled(x).double()
@@ -61,7 +61,7 @@ def test_merging_network(model: nn.Module, x: Tensor) -> None:
 def test_error_bound_holds_for_the_worst_image(x: Tensor) -> None:
     torch.manual_seed(1)
     conv = nn.Conv2d(3, 4, 3, padding=1).eval()
-    config = HasteConfig(num_hyperplanes=1, tolerance=None, min_channels=2, patch_size=5)
+    config = HasteConfig(min_reads=0, num_hyperplanes=1, tolerance=None, min_channels=2, patch_size=5)
     report = quick(nn.Sequential(conv), StandIn(nn.Sequential(conv), config), x)
     swapped = StandIn(nn.Sequential(conv), config)
     errors = (conv(x) - swapped(x)).flatten(1).norm(dim=1)
