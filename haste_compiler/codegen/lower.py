@@ -584,7 +584,7 @@ class _Lowering:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise UnsupportedOperatorError(
                 f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
-            ) from error
+            ) from None
 
 
 def _layer(node: fx.Node) -> str:

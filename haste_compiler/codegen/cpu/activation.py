@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, splat
+from haste_compiler.codegen.cpu.emit import Expr, Register, splat
 from haste_compiler.errors import UnsupportedOperatorError
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -82,10 +82,15 @@ def exp(value: Expr, lanes: int) -> Expr:
 def erf(value: Expr, lanes: int) -> Expr:
     """The error function to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
     x = T.bind(value)
-    size = T.bind(tirx.Select(x < splat(0.0, lanes), -x, x))
-    t = T.bind(splat(1.0, lanes) / (splat(1.0, lanes) + splat(0.3275911, lanes) * size))
+    size = _keep(tirx.Select(x < splat(0.0, lanes), -x, x), lanes)
+    t = _keep(splat(1.0, lanes) / (splat(1.0, lanes) + splat(0.3275911, lanes) * size), lanes)
     poly = splat(_ERF[0], lanes)
     for coefficient in _ERF[1:]:
         poly = poly * t + splat(coefficient, lanes)
-    result = T.bind(splat(1.0, lanes) - poly * t * exp(-size * size, lanes))
+    result = _keep(splat(1.0, lanes) - poly * t * exp(-size * size, lanes), lanes)
     return tirx.Select(x < splat(0.0, lanes), -result, result)
+
+
+def _keep(value: Expr, lanes: int) -> Expr:
+    """Hold a value in a register: TVM puts a bound expression back where it is used, which doubles each time."""
+    return Register(lanes, value).get()
