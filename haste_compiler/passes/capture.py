@@ -87,7 +87,7 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
         raise CaptureError(
             f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}"
         )
-    with torch.no_grad(), _evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model):
         gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict)
     _own_tensors(gm)
     _name_layers(gm, model)
@@ -115,9 +115,11 @@ def _export(
 
 
 @contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    if model.training or any(training for _, training in modes):
+    # An exported graph refuses to be switched, and need not be.
+    if any(training for _, training in modes):
         model.eval()
     try:
         yield

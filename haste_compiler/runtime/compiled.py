@@ -14,7 +14,7 @@ from tvm.target import Target
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
-from haste_compiler.passes.capture import Captured
+from haste_compiler.passes.capture import Captured, evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
@@ -163,16 +163,12 @@ class CompiledModule:
 
     def _run_empty(self, inputs: Sequence[Any]) -> Any:
         """An empty batch has nothing to compile: the model itself knows the shape of nothing."""
-        modes = [(module, module.training) for module in self._model.modules()]
         try:
-            with torch.inference_mode():
-                return self._model.eval()(*inputs)
+            with torch.inference_mode(), evaluation_mode(self._model):
+                return self._model(*inputs)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"{self._name} can't run on empty inputs: {reason}") from error
-        finally:
-            for module, training in modes:
-                module.training = training
 
     # Steering
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -81,20 +80,6 @@ def checksums(model: nn.Module) -> dict[str, int]:
     """A checksum of every parameter and buffer."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {name: zlib.crc32(_bytes(tensor).cpu().numpy().data) for name, tensor in tensors}
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    # An exported graph refuses to be switched, and need not be.
-    if any(training for _, training in modes):
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _bytes(tensor: Tensor) -> Tensor:

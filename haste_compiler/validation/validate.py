@@ -13,12 +13,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from haste_compiler.errors import InputError, ValidationError
+from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
 from haste_compiler.validation.layers import LayerTally
 from haste_compiler.validation.protocol import Compiled
 from haste_compiler.validation.report import LayerReport, Times, ValidationReport
-from haste_compiler.validation.running import Outputs, checksums, evaluation_mode, identical, run, same_memory
+from haste_compiler.validation.running import Outputs, checksums, identical, run, same_memory
 from haste_compiler.validation.thresholds import Thresholds
 from haste_compiler.validation.timing import measure, profile, use_threads
 
