@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Self
 
 from haste_compiler.errors import ConfigError
@@ -142,6 +146,41 @@ class HasteConfig:
         _check_field_names(fields, _FIELDS)
         return cls(**fields)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the configuration to a file that ``load`` reads: JSON, or YAML (the ``yaml`` extra) by its suffix.
+
+        Args:
+            path: ends in ``.json``, ``.yaml`` or ``.yml``.
+
+        Raises:
+            ConfigError: another suffix, or PyYAML is not installed.
+        """
+        path, fields = Path(path), self.to_dict()
+        if _is_yaml(path):
+            text = _yaml(path).safe_dump(fields, sort_keys=False)
+        else:
+            text = json.dumps(fields, indent=2) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a configuration that ``save`` wrote or somebody typed; missing fields take their defaults.
+
+        Raises:
+            ConfigError: the suffix is not one of ``save``'s, PyYAML is not installed, the file is not JSON or YAML, or
+                it holds what ``from_dict`` refuses.
+            OSError: the file can't be read.
+        """
+        path = Path(path)
+        parse = _yaml(path).safe_load if _is_yaml(path) else json.loads
+        text = path.read_text(encoding="utf-8")
+        try:
+            return cls.from_dict(parse(text))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        except Exception as error:
+            raise ConfigError(f"{path} can't be parsed: {str(error).splitlines()[0]}") from error
+
     def __eq__(self, other: object) -> bool:
         """Equal when every field is, and the overrides come in the same order (later ones win)."""
         if not isinstance(other, HasteConfig):
@@ -176,6 +215,20 @@ class HasteConfig:
 
 
 _FIELDS = tuple(item.name for item in dataclasses.fields(HasteConfig))
+
+
+def _is_yaml(path: Path) -> bool:
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        raise ConfigError(f"{path}: a configuration's file ends in .json, .yaml or .yml, not {path.suffix!r}")
+    return path.suffix != ".json"
+
+
+def _yaml(path: Path) -> ModuleType:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise ConfigError(f"{path}: YAML needs PyYAML, `pip install haste-compiler[yaml]`; JSON does not") from None
+    return yaml
 
 
 def _matches(pattern: str, name: str) -> bool:

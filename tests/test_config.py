@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,3 +150,45 @@ def test_patches_share_the_plane_evenly_by_default() -> None:
     sizes = [HasteConfig().patch_for((side, side))[0] for side in (1, 4, 7, 10, 14, 16, 28, 56, 112)]
     assert sizes == [1, 4, 7, 10, 7, 8, 7, 8, 8]
     assert HasteConfig(patch_size=(3, 5)).patch_for((28, 28)) == (3, 5)
+
+
+SOME = HasteConfig(patch_size=(4, 8), layers={"a.*": {"tolerance": None, "patch_size": (2, 3)}, "b": {"enabled": False}})
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.yaml", "x.yml"])
+def test_files_hold_every_field(tmp_path: Path, name: str) -> None:
+    if not name.endswith("json"):
+        pytest.importorskip("yaml")
+    SOME.save(tmp_path / name)
+    assert HasteConfig.load(str(tmp_path / name)) == SOME
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("x.toml", "", "ends in .json, .yaml or .yml, not '.toml'"),
+        ("x", "", "not ''"),
+        ("x.json", "{", "x.json can't be parsed"),
+        ("x.json", "[1]", "x.json: a configuration is a mapping"),
+        ("x.json", '{"tolerence": 1}', "x.json: .*did you mean 'tolerance'"),
+        ("x.json", '{"tolerance": -1}', "x.json: tolerance must be"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        HasteConfig.load(tmp_path / name)
+
+
+def test_broken_yaml_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    (tmp_path / "x.yaml").write_text("tolerance: [")
+    with pytest.raises(ConfigError, match=r"x\.yaml can't be parsed"):
+        HasteConfig.load(tmp_path / "x.yaml")
+
+
+def test_yaml_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match="PyYAML"):
+        SOME.save(tmp_path / "x.yaml")
+    assert not list(tmp_path.iterdir())

@@ -104,8 +104,15 @@ class CompiledModule:
 
     def stats(self, *inputs: Any) -> dict[str, LayerStats]:
         """Run the network and return what each HASTE layer did, by layer name, in order."""
+        return self.run_with_stats(*inputs)[1]
+
+    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, LayerStats]]:
+        """Run the network once and return what ``compiled(...)`` and ``compiled.stats(...)`` do."""
         made, tensors = self._for_inputs(inputs)
-        return {} if made is None else made.executable.stats(tensors)
+        if made is None:
+            return self._run_empty(inputs), {}
+        outputs, stats = made.executable.run_with_stats(tensors)
+        return made.outputs(outputs), stats
 
     def profile(self, *inputs: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
@@ -135,6 +142,11 @@ class CompiledModule:
     def layers(self) -> list[ConvLayer]:
         """Every convolution, whether it is a HASTE convolution, and why; empty until the network is compiled."""
         return self._last().layers if self._made else []
+
+    @property
+    def groupings(self) -> list[tuple[str, ...]]:
+        """The HASTE layers by grouping: those that share one are steered together; empty until it is compiled."""
+        return [tuple(group.layers) for group in self._last().executable.groups] if self._made else []
 
     @property
     def graphs(self) -> dict[str, str]:

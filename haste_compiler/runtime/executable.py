@@ -74,9 +74,9 @@ class Executable:
         tensors = [from_dlpack(result) for result in results]
         return tensors[: self._outputs], tensors[self._outputs :]
 
-    def stats(self, inputs: Sequence[Tensor]) -> dict[str, LayerStats]:
-        """Run once and return what every HASTE layer did."""
-        _, numbers = self.run(inputs)
+    def run_with_stats(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, LayerStats]]:
+        """Run once and return the outputs and what every HASTE layer did."""
+        outputs, numbers = self.run(inputs)
         stats = {}
         for index, group in enumerate(self.groups):
             settings = self.settings(index)
@@ -96,7 +96,7 @@ class Executable:
                     macs = _without_grouping(macs)
                 scaled = bound.reshape(shape) * np.float32(math.sqrt(geometry.taps))
                 stats[name] = LayerStats(name, geometry, group.images, shaped, scaled, macs)
-        return stats
+        return outputs, stats
 
     def profile(self, inputs: Sequence[Tensor]) -> dict[str, float]:
         """Seconds spent for each layer in one call; kernels of no layer go under their own name."""
