@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal, Self
 
 from haste_compiler.errors import ConfigError
@@ -191,6 +191,10 @@ class HasteConfig:
         """Hash of every field; overrides count in order."""
         return hash(self._key())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the plain fields: the read-only views of the overrides can't be."""
+        return type(self).from_dict, (self.to_dict(),)
+
     def _key(self) -> tuple[Any, ...]:
         plain = tuple(getattr(self, name) for name in _FIELDS if name != "layers")
         return (*plain, tuple((pattern, tuple(sorted(o.items()))) for pattern, o in self.layers.items()))
@@ -198,10 +202,10 @@ class HasteConfig:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _checked_layers(self) -> dict[str, dict[str, Any]]:
+    def _checked_layers(self) -> Mapping[str, Mapping[str, Any]]:
         if not isinstance(self.layers, Mapping):
             raise ConfigError(f"layers must map layer names to overrides, not {self.layers!r}")
-        checked = {}
+        checked: dict[str, Mapping[str, Any]] = {}
         for pattern, override in self.layers.items():
             if not isinstance(pattern, str) or not isinstance(override, Mapping):
                 raise ConfigError(f"layers must map a name to a mapping of fields, not {pattern!r} to {override!r}")
@@ -210,8 +214,8 @@ class HasteConfig:
                 alone = HasteConfig(**override)
             except ConfigError as error:
                 raise ConfigError(f"layers[{pattern!r}]: {error}") from None
-            checked[pattern] = {name: getattr(alone, name) for name in override}
-        return checked
+            checked[pattern] = MappingProxyType({name: getattr(alone, name) for name in override})
+        return MappingProxyType(checked)
 
 
 _FIELDS = tuple(item.name for item in dataclasses.fields(HasteConfig))

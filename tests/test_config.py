@@ -136,6 +136,19 @@ def test_configurations_do_not_share_overrides_with_their_caller() -> None:
     assert config.layers == {"a": {"tolerance": 0.1}}
 
 
+@pytest.mark.parametrize("made", [lambda c: c, lambda c: c.replace(seed=1), copy.deepcopy, copy.copy])
+def test_overrides_cannot_be_changed(made: Any) -> None:
+    config = made(HasteConfig(layers={"a": {"tolerance": 0.1}}))
+    before = hash(config)
+    with pytest.raises(TypeError):
+        config.layers["b"] = {}
+    with pytest.raises(TypeError):
+        config.layers["a"]["tolerance"] = 0.9
+    # What is handed out as a dictionary is a copy.
+    config.to_dict()["layers"]["a"]["tolerance"] = 0.9
+    assert config.layers == {"a": {"tolerance": 0.1}} and hash(config) == before
+
+
 def test_unknown_fields() -> None:
     with pytest.raises(ConfigError, match="did you mean 'patch_size'"):
         HasteConfig.from_dict({"patchsize": 4})
@@ -152,7 +165,9 @@ def test_patches_share_the_plane_evenly_by_default() -> None:
     assert HasteConfig(patch_size=(3, 5)).patch_for((28, 28)) == (3, 5)
 
 
-SOME = HasteConfig(patch_size=(4, 8), layers={"a.*": {"tolerance": None, "patch_size": (2, 3)}, "b": {"enabled": False}})
+SOME = HasteConfig(
+    patch_size=(4, 8), layers={"a.*": {"tolerance": None, "patch_size": (2, 3)}, "b": {"enabled": False}}
+)
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.yaml", "x.yml"])
