@@ -7,6 +7,7 @@ import copy
 from torch import nn
 
 from haste_compiler.config import HasteConfig
+from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.module import HasteConv2d
 
 
@@ -26,6 +27,7 @@ def swap_convs(model: nn.Module, config: HasteConfig | None = None) -> nn.Module
 
     Raises:
         ConfigError: a key of ``config.layers`` matches no eligible convolution.
+        UnsupportedOperatorError: a convolution to replace has forward hooks, which would be lost.
     """
     config = config or HasteConfig()
     model = copy.deepcopy(model)
@@ -36,11 +38,17 @@ def swap_convs(model: nn.Module, config: HasteConfig | None = None) -> nn.Module
     for name, conv in convs.items():
         layer = config.for_layer(name)
         if is_eligible(conv, layer):
+            if conv._forward_hooks or conv._forward_pre_hooks:
+                raise UnsupportedOperatorError(
+                    f"{name or 'the convolution'} has forward hooks, which a HASTE convolution would lose: remove them "
+                    "before the swap and register them after it, or leave the layer dense (enabled=False)"
+                )
             replaced[conv] = HasteConv2d.from_conv(conv, layer, name)
     if model in replaced:
         return replaced[model]
     for parent in list(model.modules()):
-        for key, child in parent.named_children():
+        # Not named_children: it names a module that stands in several places only once.
+        for key, child in parent._modules.items():
             if child in replaced:
-                parent.register_module(key, replaced[child])
+                parent._modules[key] = replaced[child]
     return model

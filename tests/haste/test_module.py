@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from haste_compiler.config import MAX_HYPERPLANES, HasteConfig
-from haste_compiler.errors import ConfigError, InputError
+from haste_compiler.errors import ConfigError, InputError, UnsupportedOperatorError
 from haste_compiler.haste import HasteConv2d, MacCount, swap_convs
 from tests.haste.networks import SmallNet, redundant_images
 
@@ -120,6 +120,25 @@ def test_swap_a_lone_convolution() -> None:
     assert isinstance(swap_convs(conv), HasteConv2d)
     assert type(swap_convs(conv, HasteConfig(min_reads=0, min_channels=17))) is nn.Conv2d
     assert type(swap_convs(nn.Conv2d(16, 16, 3, groups=16), HasteConfig(min_reads=0, min_channels=1))) is nn.Conv2d
+
+
+def test_swap_replaces_a_convolution_in_every_place_that_it_stands() -> None:
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    swapped = swap_convs(nn.Sequential(conv, nn.ReLU(), nn.Sequential(conv, conv)))
+    places = [swapped.get_submodule(name) for name in ("0", "2.0", "2.1")]
+    assert isinstance(places[0], HasteConv2d) and all(place is places[0] for place in places)
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_swap_refuses_to_lose_hooks(register: str) -> None:
+    net = SmallNet()
+    getattr(net.stem, register)(lambda *args: None)
+    swap_convs(net)
+    getattr(net.grouped, register)(lambda *args: None)
+    with pytest.raises(UnsupportedOperatorError, match="grouped has forward hooks"):
+        swap_convs(net)
+    kept = swap_convs(net, HasteConfig(layers={"grouped": {"enabled": False}}))
+    assert type(kept.get_submodule("grouped")) is nn.Conv2d
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
