@@ -20,9 +20,10 @@ from haste_compiler.haste import (
     haste_conv2d,
 )
 from tests.codegen.kernels import HasteKernels, HasteOutput, conv_case, targets
+from tests.codegen.near_ties import check_near_ties
 from tests.codegen.strategies import ACTIVATIONS, geometries
-from tests.haste.networks import redundant_images
-from tests.haste.reference import Layer, decide, to_array
+from tests.haste.networks import layer_of, redundant_images
+from tests.haste.reference import Layer
 
 DEFAULT = Settings(6, math.inf, 0.2)
 
@@ -44,11 +45,7 @@ class Example:
     seed: int = 0
 
     def layer(self) -> Layer:
-        g = self.geometry
-        return Layer(
-            g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.dilation, g.groups, g.input_size, g.patch,
-            self.merge, self.skip, *self.settings,
-        )  # fmt: skip
+        return layer_of(self.geometry, self.merge, self.skip, self.settings)
 
 
 @dataclass
@@ -67,13 +64,8 @@ class Ran:
         geometry = self.example.geometry
         assert self.mine.y.isfinite().all()
         differs = (self.mine.slot != self.oracle.groups.slot).any(dim=-1)
-        for n, row, column in differs.nonzero().tolist():
-            image, filters = to_array(self.x[n]), to_array(self.weight)
-            patch = decide(image, filters, to_array(self.planes), self.example.layer(), row, column)
-            assert patch.near_tie, (
-                f"patch {(n, row, column)}: {self.mine.slot[n, row, column].tolist()}, the operator has "
-                f"{self.oracle.groups.slot[n, row, column].tolist()}, the loop {patch.slot}"
-            )
+        norms = filter_norms(self.weight.double(), geometry.groups)
+        check_near_ties(differs, self.x, norms, self.planes, self.example.layer(), "the kernel")
         same = ~differs
         for name, part in (("coeff", self.mine.coeff), ("offset", self.mine.offset)):
             torch.testing.assert_close(part[same], getattr(self.oracle.groups, name)[same], rtol=1e-4, atol=1e-4)
@@ -85,7 +77,6 @@ class Ran:
         assert error <= 1e-4 * self.oracle.output.norm() + 1e-6, f"error {error} of {self.oracle.output.norm()}"
 
         # Where nothing is lost the bound is rounding alone: judge it by the size of what was read.
-        norms = filter_norms(self.weight, geometry.groups)
         size = (extract_windows(self.x, geometry).square().sum(dim=-1).sqrt() * norms).sum(dim=-1)
         bound = self.mine.bound.sum(dim=-1)
         slack = 1e-3 * math.sqrt(geometry.taps) * size + 1e-6

@@ -44,6 +44,14 @@ def settings_of(layer: Layer) -> Settings:
     return Settings(layer.planes, layer.tolerance, layer.flat_tolerance)
 
 
+def layer_of(geometry: ConvGeometry, merge: str, skip: str, settings: Settings) -> Layer:
+    g = geometry
+    return Layer(
+        g.in_channels, g.out_channels, g.kernel, g.stride, g.padding, g.dilation, g.groups, g.input_size, g.patch,
+        merge, skip, *settings,
+    )  # fmt: skip
+
+
 class SmallNet(nn.Module):
     """A stem too narrow to merge, a grouped, a depthwise, a strided and a shared convolution, and a functional tail."""
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
-TIE = 1e-4
-"""Decisions closer than this (relative) may fall either way in float32."""
+TIE = 1e-5
+"""Decisions closer than this, as a share of what was added up for them, may fall either way in float32."""
 
 
 @dataclass
@@ -76,8 +76,15 @@ def read_window(image: Array, layer: Layer, row: int, column: int) -> tuple[Arra
     return window, mask
 
 
-def decide(image: Array, weight: Array, planes: Array, layer: Layer, row: int, column: int) -> Patch:
-    """Everything up to the convolution, for one patch."""
+def norms_of(weight: Array, layer: Layer) -> Array:
+    """|F_c| of every channel, (C,), from filters (K, C / groups, kh, kw)."""
+    filters = layer.filters // layer.groups
+    parts = [weight[group * filters : (group + 1) * filters] for group in range(layer.groups)]
+    return np.concatenate([np.sqrt((part**2).sum(axis=(0, 2, 3))) for part in parts])
+
+
+def decide(image: Array, norm: Array, planes: Array, layer: Layer, row: int, column: int) -> Patch:
+    """Everything up to the convolution, for one patch; ``norm`` is |F_c| of every channel."""
     window, mask = read_window(image, layer, row, column)
     per_group = layer.channels // layer.groups
     slot = [-2] * layer.channels
@@ -85,18 +92,19 @@ def decide(image: Array, weight: Array, planes: Array, layer: Layer, row: int, c
     near_tie: Any = False
     for group in range(layer.groups):
         channels = list(range(group * per_group, (group + 1) * per_group))
-        filters = weight[group * (layer.filters // layer.groups) : (group + 1) * (layer.filters // layer.groups)]
-        norm = {c: np.linalg.norm(filters[:, c - channels[0]]) for c in channels}
         flat = {c: window[c].ravel() for c in channels}
         energy = {c: float(flat[c] @ flat[c]) for c in channels}
         rms = math.sqrt(sum(energy[c] * norm[c] ** 2 for c in channels) / per_group)
 
-        codes = {c: 0 for c in channels}
+        codes, unsure = {c: 0 for c in channels}, dict.fromkeys(channels, False)
         centre = sum(flat[c] for c in channels) / per_group
         for bit in range(layer.planes):
+            added = {c: float(np.abs(flat[c]) @ np.abs(planes[bit])) for c in channels}
             for c in channels:
                 dot = float((flat[c] - centre) @ planes[bit])
-                near_tie |= per_group > 1 and abs(dot) < TIE * float(np.abs(flat[c]) @ np.abs(planes[bit]))
+                # The mean over the channels is rounded too.
+                size = added[c] + sum(added.values()) / per_group
+                unsure[c] |= per_group > 1 and abs(dot) < TIE * size
                 codes[c] |= int(dot > 0) << bit
 
         left = []
@@ -109,7 +117,12 @@ def decide(image: Array, weight: Array, planes: Array, layer: Layer, row: int, c
                 slot[c], offset[c] = -1, mean
             else:
                 left.append(c)
-            near_tie |= layer.skip == "flat" and 0 < abs(spread - layer.flat_tolerance * rms) < TIE * rms
+            if layer.skip == "flat":
+                # The kernel takes the mean's square from the energy, so that rounding is a share of the energy.
+                limit = (layer.flat_tolerance * rms) ** 2
+                near_tie |= abs(spread**2 - limit) < TIE * (energy[c] * norm[c] ** 2 + limit)
+        # The code of a dropped channel is never looked at.
+        near_tie |= any(unsure[c] for c in left)
 
         def members_by_code(left: list[int], codes: dict[int, int]) -> list[list[int]]:
             return [[c for c in left if codes[c] == code] for code in dict.fromkeys(codes[c] for c in left)]
@@ -131,7 +144,7 @@ def decide(image: Array, weight: Array, planes: Array, layer: Layer, row: int, c
                 merged, coefficients = represent(members, flat)
                 for c, a in zip(members, coefficients, strict=True):
                     damage = np.linalg.norm(flat[c] - a * merged) * norm[c]
-                    near_tie |= abs(damage - layer.tolerance * rms) < TIE * rms
+                    near_tie |= abs(damage - layer.tolerance * rms) < TIE * (rms + math.sqrt(energy[c]) * norm[c])
                     if damage > layer.tolerance * rms:
                         alone.append(c)
         for members in [*members_by_code([c for c in left if c not in alone], codes), *([c] for c in alone)]:

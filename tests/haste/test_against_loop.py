@@ -10,7 +10,7 @@ from torch import Tensor
 
 from haste_compiler.haste import draw_hyperplanes, extract_windows, filter_norms, haste_conv2d, ops, window_mask
 from tests.haste.networks import geometry_of, redundant_images, settings_of
-from tests.haste.reference import Layer, Patch, convolve_patch, decide, rebuild, to_array
+from tests.haste.reference import Layer, Patch, convolve_patch, decide, norms_of, rebuild, to_array
 
 
 @st.composite
@@ -55,7 +55,7 @@ def check(layer: Layer, batch: int, seed: int, with_bias: bool) -> list[Patch]:
     images, filters = to_array(x), to_array(weight)
     found = []
     for n, row, column in np.ndindex(batch, *geometry.patch_grid):
-        patch = decide(images[n], filters, to_array(planes), layer, row, column)
+        patch = decide(images[n], norms_of(filters, layer), to_array(planes), layer, row, column)
         found.append(patch)
         where = n, row, column
         np.testing.assert_array_equal(to_array(windows[where]), patch.window.reshape(layer.channels, -1))
