@@ -25,7 +25,7 @@ class HasteResult(NamedTuple):
     Attributes:
         output: (N, K, OH, OW).
         groups: what became of every channel, (N, PH, PW, C) each.
-        counts: int64 (N, PH, PW, G, 5), see ``count_channels``.
+        counts: int64 (N, PH, PW, G, 6), see ``count_channels``.
         bound: (N, PH, PW), bound on the 2-norm of each patch's error before the activation.
     """
 
@@ -97,13 +97,14 @@ def haste_conv2d(
         x.new_empty(*patches, channels),
         x.new_empty(*patches, channels),
     )
+    merges = x.new_empty(*patches, channels, dtype=torch.int64)
     bound = x.new_empty(patches)
     for images, rows in chunks(windows):
         piece = windows[images, rows]
         shape = piece.shape[:3]
         flat = piece.flatten(4).flatten(0, 2)
         mask = masks[rows].expand(*shape, -1).flatten(0, 2)
-        groups = group_windows(
+        groups, merged = group_windows(
             flat,
             hash_windows(flat, planes, geometry.groups),
             norms,
@@ -119,6 +120,7 @@ def haste_conv2d(
         place_patches(output[images], result, rows.start or 0)
         for whole, part in zip(kept, groups, strict=True):
             whole[images, rows] = part.view(*shape, channels)
+        merges[images, rows] = merged.view(*shape, channels)
         bound[images, rows] = error_bound(flat, rebuilt, norms, geometry.taps).view(shape)
-    counts = count_channels(kept.slot, kept.offset, geometry.groups)
+    counts = count_channels(kept.slot, kept.offset, geometry.groups, merges)
     return HasteResult(apply_epilogue(output, residual, activation), kept, counts, bound)

@@ -29,7 +29,7 @@ def group_windows(
     tolerance: float,
     flat_tolerance: float,
     groups: int,
-) -> Groups:
+) -> tuple[Groups, Tensor]:
     """Drop the zero and flat channels, group the rest by code, and let those out that merging would damage.
 
     With ``rms`` the root of the mean over the convolution group's channels of |P_c|^2 |F_c|^2: a channel is flat if
@@ -49,7 +49,8 @@ def group_windows(
         groups: convolution groups; channels never meet across them.
 
     Returns:
-        The groups, (B, C) each.
+        The groups, (B, C) each, and how often each channel was merged, int64 (B, C): twice where its group was formed
+        again without another.
     """
     energy = windows.square().sum(dim=-1)
     rms = _group_mean(energy * filter_norm.square(), groups).sqrt()
@@ -59,12 +60,17 @@ def group_windows(
 
     slot = _form_groups(codes, ~safe, dropped, groups)
     coeff = _coefficients(windows, slot, merge)
+    merged = _together(slot)
+    merges = merged.long()
     if math.isfinite(tolerance):
         damage = _damage(windows, slot, coeff, merge) * filter_norm
-        leaves = (gather_slots(group_sizes(slot), slot) >= 2) & (damage > tolerance * rms)
+        leaves = merged & (damage > tolerance * rms)
+        lost = torch.zeros_like(merges).scatter_add_(1, slot.clamp(min=0), leaves.long())
+        again = gather_slots(lost, slot) > 0
         slot = _form_groups(codes, ~safe | leaves, dropped, groups)
         coeff = _coefficients(windows, slot, merge)
-    return Groups(slot.int(), coeff, offset)
+        merges = merges + (_together(slot) & again).long()
+    return Groups(slot.int(), coeff, offset), merges
 
 
 def _group_mean(values: Tensor, groups: int) -> Tensor:
@@ -106,6 +112,11 @@ def _form_groups(codes: Tensor, alone: Tensor, dropped: Tensor, groups: int) -> 
     return torch.where(dropped, -1, (lowest + first).flatten(1))
 
 
+def _together(slot: Tensor) -> Tensor:
+    """Which channels share their slot with another, bool (B, C)."""
+    return (slot >= 0) & (gather_slots(group_sizes(slot), slot) >= 2)
+
+
 def _coefficients(windows: Tensor, slot: Tensor, merge: str) -> Tensor:
     """Coefficient of every channel on its group's window, (B, C): 1 where it is alone, 0 where it was dropped."""
     kept = (slot >= 0).to(windows.dtype)
@@ -115,7 +126,7 @@ def _coefficients(windows: Tensor, slot: Tensor, merge: str) -> Tensor:
     square = gather_slots(merged.square().sum(dim=-1), slot)
     dot = (windows * gather_slots(merged, slot)).sum(dim=-1)
     share = torch.where(square > 0, dot / square, 0)
-    return torch.where(gather_slots(group_sizes(slot), slot) >= 2, share, 1) * kept
+    return torch.where(_together(slot), share, 1) * kept
 
 
 def _damage(windows: Tensor, slot: Tensor, coeff: Tensor, merge: str) -> Tensor:

@@ -52,7 +52,7 @@ class MacCount:
         return MacCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-def count_channels(slot: Tensor, offset: Tensor, groups: int) -> Tensor:
+def count_channels(slot: Tensor, offset: Tensor, groups: int, merges: Tensor | None = None) -> Tensor:
     """Count what became of the channels of each patch and convolution group.
 
     A dropped channel that carries a mean of exactly 0 is counted as zero.
@@ -61,16 +61,19 @@ def count_channels(slot: Tensor, offset: Tensor, groups: int) -> Tensor:
         slot: integer (N, PH, PW, C), see ``Groups``.
         offset: float (N, PH, PW, C), see ``Groups``.
         groups: convolution groups G.
+        merges: integer (N, PH, PW, C), how often each channel was merged, see ``group_windows``; None: members once.
 
     Returns:
-        int64 (N, PH, PW, G, 5): channels alone, groups of at least two, channels in those groups, zero channels, flat
-        channels.
+        int64 (N, PH, PW, G, 6): channels alone, groups of at least two, channels in those groups, zero channels, flat
+        channels, channels merged over both rounds.
     """
     sizes = group_sizes(slot.flatten(0, 2)).view(slot.shape)
     merged = sizes >= 2
     dropped, carried = slot < 0, offset != 0
     kinds = (sizes == 1, merged, sizes * merged, dropped & ~carried, dropped & carried)
-    return torch.stack([kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds], dim=-1)
+    counts = [kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds]
+    merged_over_both = counts[2] if merges is None else merges.unflatten(3, (groups, -1)).sum(dim=-1)
+    return torch.stack([*counts, merged_over_both], dim=-1)
 
 
 def count_macs(
@@ -84,14 +87,15 @@ def count_macs(
     """Count the multiply-adds of one layer.
 
     With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
-    hashing C q L / 3, centring C q, norms C q, coefficients 2 q a member (and q for its residual), merging inputs q a
-    member, merging filters K kh kw for each channel merged into another, convolution K kh kw o a channel left, and K
-    for each carried mean. Where a patch reads padding, means depend on the output pixel: flat channels are then merged
+    hashing C q L / 3, centring C q, norms C q; each time that a channel is merged q for adding it up, 2 q for its
+    coefficient and q for its residual (where a channel leaves its group, the others are merged a second time); merging
+    filters K kh kw for each channel merged into another, convolution K kh kw o a channel left, and K for each carried
+    mean. Where a patch reads padding, means depend on the output pixel: flat channels are then merged
     like any others, K kh kw each, and convolved as one channel.
 
     Args:
         geometry: of the convolution, with its output channels.
-        counts: integer (N, PH, PW, G, 5) as from ``count_channels``.
+        counts: integer (N, PH, PW, G, 6) as from ``count_channels``.
         num_hyperplanes: hyperplanes in use.
         merge: "mean" or "projection".
         tolerance_on: whether channels can leave their group.
@@ -102,19 +106,18 @@ def count_macs(
     pixels = geometry.window_pixels
     filters = geometry.out_channels // geometry.groups * geometry.taps
     outputs, reads_padding = _patches(geometry)
-    alone, merged, members, _, flat = counts.unbind(dim=-1)
+    alone, merged, members, _, flat, merges = counts.unbind(dim=-1)
     windows = images * rows * columns * geometry.in_channels * pixels
     inside = flat * (filters // geometry.taps)
     across_edge = flat * filters + (flat > 0) * filters * outputs
-    products = 2 * int(members.sum()) if merge == "projection" else 0
-    residuals = int(members.sum()) if tolerance_on else 0
+    per_merge = (2 if merge == "projection" else 0) + (1 if tolerance_on else 0)
     return MacCount(
         dense=images * geometry.dense_macs,
         hashing=windows * num_hyperplanes // 3,
         centring=windows,
         norms=windows if tolerance_on or skip != "none" else 0,
-        coefficients=pixels * (products + residuals),
-        merge_inputs=pixels * int(members.sum()),
+        coefficients=pixels * per_merge * int(merges.sum()),
+        merge_inputs=pixels * int(merges.sum()),
         merge_filters=filters * int((members - merged).sum()),
         convolution=filters * int(((alone + merged) * outputs).sum()),
         means=int(torch.where(reads_padding, across_edge, inside).sum()),

@@ -166,7 +166,7 @@ def group(
     )
     for images, rows in chunks(windows):
         piece = windows[images, rows]
-        parts = group_windows(
+        parts, _ = group_windows(
             piece.flatten(4).flatten(0, 2),
             codes[images, rows].flatten(0, 2),
             filter_norm,

@@ -20,7 +20,8 @@ class LayerStats:
         name: the layer's qualified name.
         geometry: its shapes.
         images: batch size N.
-        counts: int (N, PH, PW, conv groups, 5): singles, groups of two or more, their members, zeros, flat ones.
+        counts: int (N, PH, PW, conv groups, 6): singles, groups of two or more, their members, zeros, flat ones, and
+            channels merged over both rounds of grouping.
         bound: float (N, PH, PW, conv groups): bound on the 2-norm of each patch's output error, before the activation.
         macs: multiply-adds, dense and spent, for the batch. Of layers that share a grouping the first bears its cost.
     """

@@ -102,7 +102,7 @@ def _check(operator: OperatorMacs, stats: Stats) -> None:
         )
     counts = np.asarray(stats.counts)
     rows, columns = stats.geometry.patch_grid
-    singles, _, members, zeros, flats = counts.reshape(-1, 5).sum(axis=0, dtype=np.int64)
+    singles, _, members, zeros, flats, _ = _sum(counts)
     channels = stats.images * rows * columns * stats.geometry.in_channels
     if counts.min(initial=0) < 0 or singles + members + zeros + flats != channels:
         raise ValidationError(
@@ -111,10 +111,13 @@ def _check(operator: OperatorMacs, stats: Stats) -> None:
         )
 
 
+def _sum(counts: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """Counts (..., 6) of all patches and conv groups together."""
+    return tuple(int(count) for count in counts.reshape(-1, counts.shape[-1]).sum(axis=0, dtype=np.int64))
+
+
 def _add(layer: _Layer, stats: Stats) -> None:
-    singles, groups, members, zeros, flats = (
-        int(count) for count in np.asarray(stats.counts).reshape(-1, 5).sum(axis=0, dtype=np.int64)
-    )
+    singles, groups, members, zeros, flats, _ = _sum(np.asarray(stats.counts))
     before = layer.channels or Channels(0, 0, 0)
     layer.kind = "haste"
     layer.macs += stats.macs

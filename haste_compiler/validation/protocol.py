@@ -25,7 +25,7 @@ class Stats(Protocol):
 
     @property
     def counts(self) -> np.ndarray[Any, Any]:
-        """Integers (N, PH, PW, G, 5): singles, groups, members, zeros, flats."""
+        """Integers (N, PH, PW, G, 6): singles, groups, members, zeros, flats, channels merged over both rounds."""
 
     @property
     def bound(self) -> np.ndarray[Any, Any]:

@@ -22,7 +22,7 @@ from haste_compiler.codegen.cpu.haste_convolve import (
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
 from haste_compiler.codegen.tiling import choose_tiling
@@ -244,7 +244,7 @@ class HasteKernels:
         per_group = self.case.geometry.in_channels // self.case.geometry.groups
         slot = torch.full((len(order), per_group), -2, dtype=torch.int32)
         coeff, offset = torch.zeros(slot.shape), torch.zeros(slot.shape)
-        for entry, (channels, values, first, (singles, groups, members, zeros, flats)) in enumerate(
+        for entry, (channels, values, first, (singles, groups, members, zeros, flats, *_)) in enumerate(
             zip(order, factors, starts, counts, strict=True)
         ):
             assert singles + members + zeros + flats == per_group
@@ -268,4 +268,4 @@ class HasteKernels:
     def _numbers(self, counts: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
         geometry = self.case.geometry
         shape = (self.case.batch, *geometry.patch_grid, geometry.groups)
-        return counts.view(*shape, 5), bound.view(shape) * geometry.taps**0.5
+        return counts.view(*shape, len(COUNTS)), bound.view(shape) * geometry.taps**0.5

@@ -7,13 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste_compiler.haste import MacCount, count_channels, count_macs, draw_hyperplanes, haste_conv2d
+from haste_compiler.haste import (
+    MacCount,
+    count_channels,
+    count_macs,
+    draw_hyperplanes,
+    extract_windows,
+    hash_windows,
+    haste_conv2d,
+)
 from tests.haste.networks import geometry_of, redundant_images, settings_of
 from tests.haste.reference import Layer, read_window, to_array
 from tests.haste.test_against_loop import layers
 
 
-def slow_count(layer: Layer, slots: torch.Tensor, offsets: torch.Tensor) -> dict[str, float]:
+def slow_count(layer: Layer, slots: torch.Tensor, offsets: torch.Tensor, codes: torch.Tensor) -> dict[str, float]:
     """The same count, one channel at a time."""
     filters, channels = layer.filters // layer.groups, layer.channels // layer.groups
     taps, pixels = math.prod(layer.kernel), layer.window_side(0) * layer.window_side(1)
@@ -31,6 +39,7 @@ def slow_count(layer: Layer, slots: torch.Tensor, offsets: torch.Tensor) -> dict
                 for group in range(layer.groups):
                     own = slice(group * channels, (group + 1) * channels)
                     slot, offset = slots[n, row, column, own].tolist(), offsets[n, row, column, own].tolist()
+                    code = codes[n, row, column, own].tolist()
                     any_flat = False
                     for c in range(channels):
                         count["hashing"] += pixels * layer.planes / 3
@@ -47,14 +56,17 @@ def slow_count(layer: Layer, slots: torch.Tensor, offsets: torch.Tensor) -> dict
                         leads = slot[c] == c + own.start
                         if leads:
                             count["convolution"] += filters * taps * rows * columns
-                        if slot.count(slot[c]) == 1:
-                            continue
-                        count["merge_inputs"] += pixels
-                        count["merge_filters"] += 0 if leads else filters * taps
+                        # At first all channels of one code are merged; those of which one left, once more.
+                        first = sum(code[other] == code[c] and slot[other] >= 0 for other in range(channels))
+                        last = slot.count(slot[c])
+                        rounds = (first > 1) + (1 < last < first)
+                        count["merge_inputs"] += rounds * pixels
                         if layer.merge == "projection":
-                            count["coefficients"] += 2 * pixels
+                            count["coefficients"] += rounds * 2 * pixels
                         if math.isfinite(layer.tolerance):
-                            count["coefficients"] += pixels
+                            count["coefficients"] += rounds * pixels
+                        if last > 1:
+                            count["merge_filters"] += 0 if leads else filters * taps
                     if any_flat:
                         count["means"] += filters * taps * rows * columns
     count["hashing"] = math.floor(count["hashing"] + 1e-6)
@@ -70,28 +82,31 @@ def test_counts_equal_the_slow_count(layer: Layer, batch: int, seed: int) -> Non
     planes = draw_hyperplanes(geometry.window_pixels, seed, "")
     result = haste_conv2d(x, weight, None, planes, settings_of(layer), geometry, merge=layer.merge, skip=layer.skip)
     macs = count_macs(geometry, result.counts, layer.planes, layer.merge, math.isfinite(layer.tolerance), layer.skip)
-    assert vars(macs) == pytest.approx(slow_count(layer, result.groups.slot, result.groups.offset))
+    codes = hash_windows(extract_windows(x, geometry).flatten(0, 2), planes[: layer.planes], layer.groups)
+    codes = codes.view(result.groups.slot.shape)
+    assert vars(macs) == pytest.approx(slow_count(layer, result.groups.slot, result.groups.offset, codes))
 
 
 def test_channels_are_counted_by_kind() -> None:
     slot = torch.tensor([0, 0, -1, 3, 3, 3, 6, -1]).view(1, 1, 1, 8)
     offset = torch.tensor([0, 0, 0.5, 0, 0, 0, 0, 0]).view(1, 1, 1, 8)
-    assert count_channels(slot, offset, 1).flatten().tolist() == [1, 2, 5, 1, 1]
+    merges = torch.tensor([2, 2, 0, 1, 1, 1, 1, 0]).view(1, 1, 1, 8)
+    assert count_channels(slot, offset, 1, merges).flatten().tolist() == [1, 2, 5, 1, 1, 8]
     grouped = torch.tensor([0, 0, -1, 3, 4, 4, 6, -1]).view(1, 1, 1, 8)
-    assert count_channels(grouped, offset, 2).view(2, 5).tolist() == [[1, 1, 2, 0, 1], [1, 1, 2, 1, 0]]
+    assert count_channels(grouped, offset, 2, merges).view(2, 6).tolist() == [[1, 1, 2, 0, 1, 5], [1, 1, 2, 1, 0, 3]]
 
 
 def test_by_hand() -> None:
     layer = Layer(8, 16, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1, (6, 6), (4, 4), planes=6, tolerance=0.4)
-    counts = torch.tensor([1, 2, 5, 1, 1]).view(1, 1, 1, 1, 5)
+    counts = torch.tensor([1, 2, 5, 1, 1, 8]).view(1, 1, 1, 1, 6)
     macs = count_macs(geometry_of(layer), counts, 6, "projection", True, "flat")
     assert macs == MacCount(
         dense=8 * 16 * 9 * 16,
         hashing=8 * 36 * 2,
         centring=8 * 36,
         norms=8 * 36,
-        coefficients=3 * 5 * 36,
-        merge_inputs=5 * 36,
+        coefficients=3 * 8 * 36,
+        merge_inputs=8 * 36,
         merge_filters=3 * 16 * 9,
         convolution=3 * 16 * 9 * 16,
         means=16,

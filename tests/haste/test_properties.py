@@ -132,6 +132,8 @@ def test_nan_and_inf_spread_as_in_the_plain_convolution(bad: float, config: Hast
     assert touched.any()
     torch.testing.assert_close(result.output[touched], dense[touched], equal_nan=True, rtol=1e-5, atol=0)
     assert result.output[~touched].isfinite().all()
+    # The broken patch is computed exactly: it adds nothing to the bound.
+    assert result.bound.isfinite().all()
     clean = convolve(torch.cat([x[1:], x[1:]]), weight, config, groups=groups)
     torch.testing.assert_close(result.output[1], clean.output[0])
 

@@ -145,7 +145,7 @@ def test_dense_multiply_adds_are_not_taken_on_trust(model: nn.Module, x: Tensor)
 
 
 def test_channels_must_be_accounted_for(model: nn.Module, x: Tensor) -> None:
-    lying = Lying(model, counts=torch.ones(4, 1, 1, 1, 5).numpy().astype(int))
+    lying = Lying(model, counts=torch.ones(4, 1, 1, 1, 6).numpy().astype(int))
     with pytest.raises(ValidationError, match=r"block\.1: .* accounts for 16 channels of patches, of 64"):
         quick(model, lying, x)
 

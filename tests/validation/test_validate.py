@@ -48,7 +48,7 @@ def test_merging_network(model: nn.Module, x: Tensor) -> None:
     for name, layer in merged.items():
         assert layer.macs == stats[name].macs and layer.reason == "wide enough"
         assert layer.channels is not None and layer.error_bound is not None
-        singles, groups, members, zeros, flats = stats[name].counts.reshape(-1, 5).sum(axis=0)
+        singles, groups, members, zeros, flats, _ = stats[name].counts.reshape(-1, 6).sum(axis=0)
         assert layer.channels.kept == singles + groups
         assert layer.channels.merged == members - groups
         assert layer.channels.skipped == zeros + flats
