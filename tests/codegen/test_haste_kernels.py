@@ -200,9 +200,7 @@ def test_a_patch_that_is_not_finite_is_computed_exactly(broken: float) -> None:
     ran = run(Example(PLAIN, settings=Settings(3, math.inf, 0.3)), x)
     assert (ran.mine.slot[0, 0, 0] == torch.arange(48)).all()
     assert ran.mine.counts[0, 0, 0, 0, 0] == 48 and ran.mine.counts[0, 0, 0, 0, 1:].count_nonzero() == 0
-    assert (ran.mine.bound[0, 0, 0] == 0).all() and torch.equal(
-        ran.mine.bound[0, 0, 0].sum(), ran.oracle.bound[0, 0, 0]
-    )
+    assert float(ran.mine.bound[0, 0, 0, 0]) == float(ran.oracle.bound[0, 0, 0]) == 0
     torch.testing.assert_close(ran.mine.y, ran.oracle.output, rtol=1e-4, atol=1e-4, equal_nan=True)
     # The other patches are merged as ever.
     assert (ran.mine.slot[1] == ran.oracle.groups.slot[1]).all()
