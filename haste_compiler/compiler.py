@@ -15,6 +15,7 @@ from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
 from haste_compiler.codegen.tune import Tuner
 from haste_compiler.config import HasteConfig
+from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
@@ -86,7 +87,8 @@ def _specialize(
         raise TargetError(f"code for target {target} can't run here: this machine has no {', '.join(missing)}")
     captured = capture(model, tuple(inputs))
     graphs = {"capture": _text(captured.gm)}
-    gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}))
+    predict = Predictor(target, threads, captured.flatten_inputs(inputs))
+    gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}), predict)
     refuse_random(gm)
     others = _drop_other_outputs(gm)
     tuner = Tuner(target, threads) if tune else None

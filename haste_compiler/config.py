@@ -45,6 +45,8 @@ class HasteConfig:
         min_channels: a convolution with fewer input channels per group stays dense (at least 1).
         min_reads: a convolution whose input pixels are read by fewer outputs each, ``kh * kw / (stride_h * stride_w)``,
             stays dense (at least 0): 1×1 and strided 3×3 ones gain less than grouping costs. 0 lets every one in.
+        cost_model: True: an eligible convolution becomes a HASTE convolution only if it is predicted to be faster for
+            it on this machine. False: every eligible one does.
         layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"layer1.*": {"tolerance": 0.2}, "fc": {"enabled": False}}``. Later entries win.
 
@@ -62,12 +64,14 @@ class HasteConfig:
     seed: int = 0
     min_channels: int = 8
     min_reads: int = 4
+    cost_model: bool = True
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every field and bring numbers and overrides into their plain form."""
-        if not isinstance(self.enabled, bool):
-            raise ConfigError(f"enabled must be True or False, not {self.enabled!r}")
+        for name in ("enabled", "cost_model"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
         self._set("num_hyperplanes", _integer("num_hyperplanes", self.num_hyperplanes, 1, MAX_HYPERPLANES))
         self._set("patch_size", _patch_size(self.patch_size))
         _choice("merge", self.merge, _MERGES)
@@ -83,12 +87,13 @@ class HasteConfig:
     @classmethod
     def paper(cls) -> Self:
         """The published method and nothing else: mean, 14 planes, patch 8, no tolerance, nothing skipped."""
-        return cls(num_hyperplanes=14, patch_size=8, merge="mean", tolerance=None, skip="none", min_reads=0)
+        rule = cls(num_hyperplanes=14, patch_size=8, merge="mean", tolerance=None, skip="none")
+        return rule.replace(min_reads=0, cost_model=False)
 
     @classmethod
     def exact(cls) -> Self:
         """Save only what changes nothing: projection with tolerance 0, and windows that are all zero skipped."""
-        return cls(merge="projection", tolerance=0.0, skip="zeros", min_reads=0)
+        return cls(merge="projection", tolerance=0.0, skip="zeros", min_reads=0, cost_model=False)
 
     def patch_for(self, output_size: tuple[int, int]) -> tuple[int, int]:
         """Return the patch's (height, width) in output pixels on an output plane of this size."""
@@ -156,11 +161,8 @@ class HasteConfig:
             ConfigError: another suffix, or PyYAML is not installed.
         """
         path, fields = Path(path), self.to_dict()
-        if _is_yaml(path):
-            text = _yaml(path).safe_dump(fields, sort_keys=False)
-        else:
-            text = json.dumps(fields, indent=2) + "\n"
-        path.write_text(text, encoding="utf-8")
+        text = _yaml(path).safe_dump(fields, sort_keys=False) if _is_yaml(path) else json.dumps(fields, indent=2)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

@@ -52,7 +52,7 @@ class Net(nn.Module):
 
 
 HASTE_LAYERS = ["conv1", "conv2", "shortcut", "conv3"]
-CONFIG = HasteConfig(min_reads=0, num_hyperplanes=5, patch_size=4)
+CONFIG = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=5, patch_size=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -225,7 +225,7 @@ def test_statistics_equal_the_operators(images: Tensor) -> None:
     x = redundant_images(3, 16, 21, 18)
     conv = nn.Conv2d(16, 24, 3, padding=1, groups=2)
     model = nn.Sequential(conv, nn.ReLU())
-    config = HasteConfig(min_reads=0, num_hyperplanes=4, patch_size=(5, 7))
+    config = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=4, patch_size=(5, 7))
     stats = haste_compiler.compile(model, (x,), config=config).stats(x)
     assert list(stats) == ["0"]
     mine = stats["0"]
@@ -233,10 +233,11 @@ def test_statistics_equal_the_operators(images: Tensor) -> None:
     eager = haste_compiler.haste.haste_conv2d(
         x, conv.weight, conv.bias, planes, haste_compiler.haste.Settings.of(config), mine.geometry
     )
-    np.testing.assert_array_equal(mine.counts, eager.counts.numpy())
+    np.testing.assert_array_equal(mine.counts[..., :5], eager.counts[..., :5].numpy())
     np.testing.assert_allclose(mine.bound.sum(axis=-1), eager.bound.numpy(), rtol=1e-3)
-    assert mine.images == 3 and mine.counts.shape == (3, 5, 3, 2, 5)
-    assert mine.macs == haste_compiler.haste.count_macs(mine.geometry, eager.counts, 4, "projection", True, "flat")
+    assert mine.images == 3 and mine.counts.shape == (3, 5, 3, 2, 6)
+    counts = torch.from_numpy(mine.counts)
+    assert mine.macs == haste_compiler.haste.count_macs(mine.geometry, counts, 4, "projection", True, "flat")
     assert mine.macs.dense == 3 * mine.geometry.dense_macs
     assert mine.kept + mine.merged + mine.skipped == pytest.approx(1)
     exact = conv(x)
@@ -535,7 +536,7 @@ def test_targets_that_are_refused(net: nn.Module, images: Tensor, target: str, m
 
 
 def test_layers_that_do_not_exist(net: nn.Module, images: Tensor) -> None:
-    config = HasteConfig(min_reads=0, layers={"convv1": {"tolerance": 0.1}})
+    config = HasteConfig(min_reads=0, cost_model=False, layers={"convv1": {"tolerance": 0.1}})
     with pytest.raises(ConfigError, match=r"'convv1' matches none of the .* did you mean 'conv1'"):
         haste_compiler.compile(net, (images,), config=config)
 
@@ -584,7 +585,8 @@ def test_a_second_compilation_builds_nothing(
 def test_a_damaged_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
     model, x = nn.Sequential(nn.Conv2d(8, 8, 3)), torch.randn(1, 8, 9, 9)
-    haste_compiler.compile(model, (x,))
+    config = HasteConfig(min_reads=0, cost_model=False)
+    haste_compiler.compile(model, (x,), config=config)
     (stored,) = tmp_path.iterdir()
     whole = stored.read_bytes()
     damaged = {
@@ -595,8 +597,8 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.Monk
     }[damage]
     stored.unlink()
     stored.write_bytes(damaged)
-    compiled = haste_compiler.compile(model, (x,), config=HasteConfig(min_reads=0))
-    check_same(compiled(x), oracle(model, HasteConfig(min_reads=0), x), 1e-5)
+    compiled = haste_compiler.compile(model, (x,), config=config)
+    check_same(compiled(x), oracle(model, config, x), 1e-5)
     assert stored.read_bytes() != damaged and list(tmp_path.iterdir()) == [stored]
 
 

@@ -3,10 +3,11 @@
 from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.capture import Captured, capture
 from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
+from haste_compiler.passes.choose_layers import Predict, Sharing, choose_layers
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
-from haste_compiler.passes.layers import ConvLayer, conv_geometry, conv_layers
+from haste_compiler.passes.layers import Choice, ConvLayer, Prediction, conv_geometry, conv_layers
 from haste_compiler.passes.linear import extract_linears
 from haste_compiler.passes.pipeline import PASSES, Observer, Pass, run_passes
 from haste_compiler.passes.rewrite_haste import rewrite_haste
@@ -14,11 +15,16 @@ from haste_compiler.passes.rewrite_haste import rewrite_haste
 __all__ = [
     "PASSES",
     "Captured",
+    "Choice",
     "ConvLayer",
     "Observer",
     "Pass",
+    "Predict",
+    "Prediction",
+    "Sharing",
     "canonicalize",
     "capture",
+    "choose_layers",
     "conv_geometry",
     "conv_layers",
     "extract_convs",

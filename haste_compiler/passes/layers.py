@@ -29,6 +29,44 @@ _LEFT_ALONE = (
 )
 
 
+CHOICE = "haste_choice"
+"""Where a convolution node's ``meta`` keeps its ``Choice``."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the cost model says of one convolution.
+
+    Attributes:
+        dense_seconds: time of one call as a dense convolution.
+        haste_seconds: time of one call as a HASTE convolution. Of layers that share a grouping the first bears it.
+        group_seconds: the part of it that grouping takes.
+        kept: share of the channels that is expected to be left, or at least to be left where that is already too much.
+        limit_seconds: most that the HASTE convolution may take to be worth it.
+        probed: whether ``kept`` was found on an image; if not, HASTE wouldn't pay even if no more than that were left.
+    """
+
+    dense_seconds: float
+    haste_seconds: float
+    group_seconds: float
+    kept: float
+    limit_seconds: float
+    probed: bool
+
+    def __str__(self) -> str:
+        """In words, for a layer's reason."""
+        share = f"{self.kept:.0%} kept" if self.probed else f"only {self.kept:.0%} kept"
+        return f"predicted {_time(self.dense_seconds)} dense, {_time(self.haste_seconds)} HASTE at {share}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided for a convolution, and by which prediction."""
+
+    haste: bool
+    prediction: Prediction
+
+
 @dataclass(frozen=True)
 class ConvLayer:
     """One convolution of a graph.
@@ -39,6 +77,7 @@ class ConvLayer:
         geometry: its shape, with the patch that the configuration asks for; None for what is no plain 2-d convolution.
         eligible: whether the configuration turns it into a HASTE convolution.
         reason: why, or why not.
+        prediction: what the cost model says; None where it wasn't asked.
     """
 
     name: str
@@ -46,6 +85,7 @@ class ConvLayer:
     geometry: ConvGeometry | None
     eligible: bool
     reason: str
+    prediction: Prediction | None = None
 
 
 def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[ConvLayer]:
@@ -105,19 +145,27 @@ def may_merge(node: fx.Node) -> bool:
 
 
 def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
-    geometry = configured_geometry(node, config)
-    name, per_group = layer_name(node), geometry.in_channels // geometry.groups
-    if is_call(node, _MERGED):
-        return ConvLayer(name, node.name, geometry, True, "HASTE")
+    geometry, choice = configured_geometry(node, config), node.meta.get(CHOICE)
+    eligible, reason = (True, "HASTE") if is_call(node, _MERGED) else _eligible(geometry, config)
+    if choice is not None:
+        eligible, reason = choice.haste, str(choice.prediction)
+    return ConvLayer(layer_name(node), node.name, geometry, eligible, reason, choice and choice.prediction)
+
+
+def _eligible(geometry: ConvGeometry, config: HasteConfig) -> tuple[bool, str]:
+    """Whether the configuration lets a convolution be a HASTE convolution, and why."""
+    per_group = geometry.in_channels // geometry.groups
     if per_group == 1:
-        reason = "depthwise: nothing to merge" if geometry.groups > 1 else "one input channel: nothing to merge"
-    elif not config.enabled:
-        reason = "disabled by the configuration"
-    elif per_group < config.min_channels:
-        reason = f"{per_group} input channels per group, fewer than min_channels={config.min_channels}"
-    elif geometry.taps < config.min_reads * geometry.stride[0] * geometry.stride[1]:
+        return False, "depthwise: nothing to merge" if geometry.groups > 1 else "one input channel: nothing to merge"
+    if not config.enabled:
+        return False, "disabled by the configuration"
+    if per_group < config.min_channels:
+        return False, f"{per_group} input channels per group, fewer than min_channels={config.min_channels}"
+    if geometry.taps < config.min_reads * geometry.stride[0] * geometry.stride[1]:
         reads = geometry.taps / (geometry.stride[0] * geometry.stride[1])
-        reason = f"its input pixels are read {reads:g} times each, less than min_reads={config.min_reads}"
-    else:
-        return ConvLayer(name, node.name, geometry, True, f"{per_group} input channels per group")
-    return ConvLayer(name, node.name, geometry, False, reason)
+        return False, f"its input pixels are read {reads:g} times each, less than min_reads={config.min_reads}"
+    return True, f"{per_group} input channels per group"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.3f} ms"

@@ -11,6 +11,7 @@ from haste_compiler.config import HasteConfig
 from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.capture import Captured
 from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
+from haste_compiler.passes.choose_layers import Predict, choose_layers
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
@@ -23,14 +24,14 @@ Observer = Callable[[str, fx.GraphModule], object]
 
 
 class Pass(NamedTuple):
-    """One step: a name, and a rewrite of a graph under a configuration."""
+    """One step: a name, and a rewrite of a graph under a configuration, with predictions if there are any."""
 
     name: str
-    run: Callable[[fx.GraphModule, HasteConfig], fx.GraphModule]
+    run: Callable[[fx.GraphModule, HasteConfig, Predict | None], fx.GraphModule]
 
 
 def _unconfigured(rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> Pass:
-    return Pass(rewrite.__name__, lambda gm, config: rewrite(gm))
+    return Pass(rewrite.__name__, lambda gm, config, predict: rewrite(gm))
 
 
 PASSES: Final = (
@@ -40,17 +41,22 @@ PASSES: Final = (
     _unconfigured(extract_convs),
     _unconfigured(extract_linears),
     _unconfigured(fuse_epilogue),
-    Pass(rewrite_haste.__name__, rewrite_haste),
+    Pass(choose_layers.__name__, choose_layers),
+    Pass(rewrite_haste.__name__, lambda gm, config, predict: rewrite_haste(gm, config)),
 )
 
 
-def run_passes(captured: Captured, config: HasteConfig, observer: Observer | None = None) -> fx.GraphModule:
+def run_passes(
+    captured: Captured, config: HasteConfig, observer: Observer | None = None, predict: Predict | None = None
+) -> fx.GraphModule:
     """Run all passes over a copy of a captured graph; ``captured`` can be used again, with another configuration.
 
     Args:
         captured: what :func:`capture` returned.
         config: what becomes HASTE.
         observer: sees the graph after each pass, to print or to compare it. It must not change it.
+        predict: the cost model's predictions, which decide where ``config.cost_model`` says so; None: all eligible
+            convolutions become HASTE convolutions.
 
     Returns:
         The final graph. It runs eagerly and is called as the model is.
@@ -60,7 +66,7 @@ def run_passes(captured: Captured, config: HasteConfig, observer: Observer | Non
     """
     gm = copy_module(captured.gm)
     for step in PASSES:
-        gm = step.run(gm, config)
+        gm = step.run(gm, config, predict)
         if observer is not None:
             observer(step.name, gm)
     return gm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from haste_compiler.config import HasteConfig
 from haste_compiler.haste.grouping import filter_norms
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
+from haste_compiler.passes.choose_layers import sharings
 from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, replace
-from haste_compiler.passes.layers import configured_geometry, conv_layers, layer_name, may_merge
+from haste_compiler.passes.layers import CHOICE, configured_geometry, layer_name, may_merge
 
 haste = torch.ops.haste
 
@@ -36,24 +37,12 @@ def rewrite_haste(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
     """
     convs = [node for node in gm.graph.nodes if is_call(node, haste.conv2d.default)]
     config.check_layers(layer_name(node) for node in convs if may_merge(node))
-    eligible = {layer.node for layer in conv_layers(gm, config) if layer.eligible}
-    sharing: dict[tuple[Any, ...], list[fx.Node]] = defaultdict(list)
-    for node in convs:
-        if node.name in eligible:
-            sharing[_sharing_key(node, config.for_layer(layer_name(node)))].append(node)
-    for nodes in sharing.values():
-        _rewrite(gm, nodes, config.for_layer(layer_name(nodes[0])))
+    for sharing in sharings(gm, config):
+        _rewrite(gm, sharing.nodes, sharing.config)
     return finish(gm)
 
 
-def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
-    geometry = configured_geometry(node, config)
-    windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.patch)
-    # The configurations differ in nothing that matters here if they are equal but for who may take part.
-    return node.args[0], windows, config.replace(min_channels=1, min_reads=0)
-
-
-def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> None:
+def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig) -> None:
     first, names = convs[0], [layer_name(conv) for conv in convs]
     geometry = configured_geometry(first, config)
     x = first.args[0]
@@ -69,7 +58,7 @@ def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> N
         drawn = draw_hyperplanes(geometry.window_pixels, config.seed, names[0])
         planes = add_tensor(gm, f"{names[0]}.planes", drawn, first)
         settings = add_tensor(gm, f"{names[0]}.settings", Settings.of(config).pack(), first)
-        norm = add_tensor(gm, f"{names[0]}.filter_norm", _joint_norm(gm, convs, geometry.groups), first)
+        norm = add_tensor(gm, f"{names[0]}.filter_norm", joint_norm(gm, convs, geometry.groups), first)
         codes = call(haste.hash.default, x, planes, settings, *windows)
         grouped = call(haste.group.default, x, codes, norm, settings, *windows, config.merge, config.skip)
         slot, coeff, offset = (call(operator.getitem, grouped, index) for index in range(3))
@@ -81,10 +70,12 @@ def _rewrite(gm: fx.GraphModule, convs: list[fx.Node], config: HasteConfig) -> N
             sizes = (stride, padding, dilation, geometry.groups, list(geometry.patch))
             convolved = insert_call(gm, haste.convolve.default, (*representation, *sizes, activation), conv)
         convolved.meta["layer"] = layer_name(conv)
+        if CHOICE in conv.meta:
+            convolved.meta[CHOICE] = conv.meta[CHOICE]
         replace(conv, convolved)
 
 
-def _joint_norm(gm: fx.GraphModule, convs: list[fx.Node], groups: int) -> Tensor:
+def joint_norm(gm: fx.GraphModule, convs: Sequence[fx.Node], groups: int) -> Tensor:
     """|F_c| over all filters of all convolutions that share the grouping, float32 (C,)."""
     weights = [get_tensor(gm, conv.args[1]) for conv in convs]  # type: ignore[arg-type]
     squares = [filter_norms(weight.double(), groups).square() for weight in weights]

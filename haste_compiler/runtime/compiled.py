@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 from tvm.target import Target
 
 from haste_compiler.config import HasteConfig
+from haste_compiler.cost.explanation import Explanation
 from haste_compiler.errors import InputError
 from haste_compiler.passes.capture import Captured, evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
@@ -147,6 +148,16 @@ class CompiledModule:
     def groupings(self) -> list[tuple[str, ...]]:
         """The HASTE layers by grouping: those that share one are steered together; empty until it is compiled."""
         return [tuple(group.layers) for group in self._last().executable.groups] if self._made else []
+
+    def explain(self) -> Explanation:
+        """For every convolution whether it is a HASTE convolution, and why; prints as a table.
+
+        Raises:
+            InputError: the network is not compiled yet.
+        """
+        if not self._made:
+            raise InputError(f"{self._name} is not compiled yet: call it, or prepare(), with inputs first")
+        return Explanation.of(self.layers)
 
     @property
     def graphs(self) -> dict[str, str]:

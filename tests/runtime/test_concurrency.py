@@ -21,7 +21,9 @@ def network() -> nn.Module:
 
 def test_calls_at_once_do_not_disturb_each_other() -> None:
     images = [redundant_images(2, 12, 17, 17, seed=seed) for seed in range(6)]
-    compiled = haste_compiler.compile(network(), (images[0],), config=HasteConfig(num_hyperplanes=4), threads=2)
+    compiled = haste_compiler.compile(
+        network(), (images[0],), config=HasteConfig(num_hyperplanes=4, cost_model=False), threads=2
+    )
     expected = [compiled(x) for x in images]
 
     def call(index: int) -> bool:
@@ -41,7 +43,7 @@ def test_first_calls_at_once_compile_once(monkeypatch: pytest.MonkeyPatch) -> No
         original(self, *args)
 
     monkeypatch.setattr(Specialization, "__init__", count)
-    compiled, x = haste_compiler.compile(network()), redundant_images(1, 12, 9, 9)
+    compiled, x = haste_compiler.compile(network(), config=HasteConfig.exact()), redundant_images(1, 12, 9, 9)
     with ThreadPoolExecutor(4) as pool:
         results: list[Tensor] = list(pool.map(compiled, [x] * 4))
     assert len(made) == 1 and all(torch.equal(y, results[0]) for y in results)
@@ -49,7 +51,8 @@ def test_first_calls_at_once_compile_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_steering_during_calls() -> None:
     x = redundant_images(1, 12, 17, 17)
-    compiled = haste_compiler.compile(network(), (x,), config=HasteConfig(num_hyperplanes=3, skip="none"), threads=1)
+    config = HasteConfig(num_hyperplanes=3, skip="none", cost_model=False)
+    compiled = haste_compiler.compile(network(), (x,), config=config, threads=1)
     answers = []
     for tolerance in (None, 0.0):
         compiled.tolerance = tolerance

@@ -25,7 +25,7 @@ def test_shares_of_the_channels() -> None:
 def test_layers_that_share_a_grouping_pay_for_it_once() -> None:
     model = Fn(lambda m, x: (m.left(x), m.right(x)), left=nn.Conv2d(12, 8, 3), right=nn.Conv2d(12, 16, 3)).eval()
     x = redundant_images(2, 12, 11, 11)
-    compiled = haste_compiler.compile(model, (x,), config=HasteConfig(num_hyperplanes=3))
+    compiled = haste_compiler.compile(model, (x,), config=HasteConfig(num_hyperplanes=3, cost_model=False))
     left, right = compiled.stats(x).values()
     assert (left.name, right.name) == ("left", "right")
     np.testing.assert_array_equal(left.counts, right.counts)

@@ -14,7 +14,7 @@ from haste_compiler.validation import ThresholdError, validate
 from tests.haste.networks import redundant_images
 from tests.validation.standin import MERGED, SmallNet, StandIn
 
-CONFIG = HasteConfig(min_reads=0, num_hyperplanes=4, patch_size=4)
+CONFIG = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=4, patch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_report_is_that_of_the_eager_operator(model: nn.Module, images: Tensor, 
 def test_the_bound_of_a_single_layer_holds() -> None:
     conv = nn.Sequential(nn.Conv2d(24, 16, 3, padding=1)).eval()
     x = redundant_images(3, 24, 13, 11)
-    config = HasteConfig(min_reads=0, num_hyperplanes=3, tolerance=0.8, patch_size=5)
+    config = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=3, tolerance=0.8, patch_size=5)
     compiled = haste_compiler.compile(conv, (x,), config=config)
     bound = validate(conv, compiled, x, time=False).layers[0].error_bound
     worst = float((compiled(x) - conv(x)).flatten(1).norm(dim=1).max())

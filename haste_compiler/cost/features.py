@@ -1,0 +1,130 @@
+"""What the kernels do, counted: for each phase of a kernel how many units of its work one call takes.
+
+Seconds are these counts times one coefficient for each phase (``CostModel``). Work is counted for the busiest thread:
+tasks are handed out whole, so the last wave of tasks counts in full.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from haste_compiler.codegen.cpu.conv2d import conv_work
+from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling
+from haste_compiler.codegen.cpu.haste_group import row_floats
+from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.cost.merging import Merging
+from haste_compiler.haste.geometry import ConvGeometry
+
+Features = dict[str, float]
+"""Units of work by phase."""
+
+DENSE = ("call", "cycles", "tiles", "copies", "tasks", "reloads", "traffic")
+GROUP = ("call", "tasks", "window", "far_window", "hash", "far_hash", "channels", "kept", "merge", "singles", "traffic")
+CONVOLVE = ("call", "steps", "cycles", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
+
+_L1_BYTES = 32 << 10
+
+
+def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> Features:
+    """Work of the dense kernel: register-tile cycles, tiles written, floats copied to pad, tasks, bytes past the L2."""
+    work = conv_work(geometry, batch)
+    tiling = choose_tiling(work, unit, threads)
+    tile = tiling.tile
+    k_tiles = work.groups * math.ceil(work.channels / tile.channels)
+    across = math.ceil(work.columns / tile.columns)
+    rows, per_row = (across, 1.0) if work.flat else (work.rows, across / tile.rows)
+    blocks = math.ceil(rows / tiling.block) * work.images
+    chunks = math.ceil(k_tiles / tiling.channel_tiles)
+    tasks = blocks * chunks
+    imbalance = math.ceil(tasks / threads) / tasks
+    tiles = rows * per_row * work.images * k_tiles * imbalance
+    floats = tiling.block * tile.columns * work.window_row_floats if work.flat else work.window(tiling.block)
+    filters = 4.0 * work.depth * tile.channels * k_tiles
+    fits = filters + 4 * floats < unit.l2_bytes * 3 / 4
+    again = 1 if fits or tiling.channels_first else blocks
+    windows = 4.0 * floats * blocks * (chunks if tiling.channels_first and blocks > 1 else 1)
+    return {
+        "call": 1.0,
+        "cycles": tiles * tile.cycles() * work.depth,
+        "tiles": tiles * tile.pixels * tile.vectors,
+        "copies": float(tasks * floats) / unit.lanes * imbalance if work.copies else 0.0,
+        "tasks": tasks * imbalance,
+        "reloads": _reloads(tiles, 4.0 * work.depth * tile.channels, unit),
+        "traffic": (filters * again + windows) / threads,
+    }
+
+
+def group_features(
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, planes: int, merging: Merging
+) -> Features:
+    """Work of the grouping kernel: windows read and turned, hashing, sorting, merging, writing singles."""
+    tasks = batch * math.prod(geometry.patch_grid) * geometry.groups
+    count = math.ceil(tasks / threads)
+    channels, row = geometry.in_channels // geometry.groups, row_floats(geometry, unit.lanes)
+    vectors, lanes = math.ceil(channels / unit.lanes), unit.lanes
+    singles, _, _, zeros, flats, merges = merging.counts.T
+    # A window that the first-level cache can't hold is read from the second for every hyperplane.
+    far = 4 * channels * row > _L1_BYTES
+    window, hashed = float(count * vectors * row), count * planes * vectors * geometry.window_pixels / 3
+    written = float(np.mean(merging.counts[:, :2].sum(axis=1)))
+    return {
+        "call": 1.0,
+        "tasks": float(count),
+        "window": window,
+        "far_window": window * far,
+        "hash": hashed,
+        "far_hash": hashed * far,
+        "channels": float(count * channels),
+        "kept": count * float(np.mean(channels - zeros - flats)),
+        "merge": count * float(np.mean(merges)) * row / lanes,
+        "singles": count * float(np.mean(singles)) * row / lanes,
+        "traffic": 4.0 * count * written * row,
+    }
+
+
+def convolve_features(
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, skip: str, merging: Merging
+) -> Features:
+    """Work of the convolving kernel: filters merged, register-tile cycles, carried means, bytes past the L2."""
+    tiling = choose_haste_tiling(geometry, batch, unit, threads)
+    tile, taps, per_group = tiling.tile, geometry.taps, geometry.out_channels // geometry.groups
+    channels = geometry.in_channels // geometry.groups
+    k_tiles = math.ceil(per_group / tile.channels)
+    patches = batch * math.prod(geometry.patch_grid)
+    chunks = math.ceil(k_tiles / tiling.channel_tiles)
+    tasks = patches * geometry.groups * chunks
+    steps = patches * geometry.groups * k_tiles * math.ceil(tasks / threads) * threads / tasks / threads
+    # Smaller patches at the edge run fewer tiles.
+    grid_h, grid_w = geometry.patch_grid
+    rows = sum(math.ceil(geometry.patch_outputs(row, 0)[0] / tile.rows) for row in range(grid_h)) / grid_h
+    columns = sum(math.ceil(geometry.patch_outputs(0, column)[1] / tile.columns) for column in range(grid_w)) / grid_w
+    tiles = rows * columns
+    singles, groups, members, _, flats, _ = merging.counts.T
+    # Near a border carried means become one more merged filter.
+    masked = merging.on_border & (flats > 0.5) & (skip == "flat")
+    convolved = float(np.mean(singles + groups + masked))
+    summed = float(np.mean(members + np.where(masked, flats, 0)))
+    inside = float(np.mean(np.where(masked, 0, flats))) if skip == "flat" else 0.0
+    used = (float(np.mean(singles)) + summed) / channels
+    filters = 4.0 * geometry.groups * k_tiles * tile.channels * channels * taps
+    windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
+    streamed = windows * chunks if windows > unit.l2_bytes / 2 else 0.0
+    return {
+        "call": 1.0,
+        "steps": steps,
+        "cycles": steps * tiles * convolved * taps * tile.cycles(),
+        "channels": steps * tiles * convolved,
+        "tiles": steps * tiles * tile.pixels * tile.vectors,
+        "merged_filters": steps * summed * taps * tile.vectors,
+        "flats": steps * inside * tile.vectors,
+        "reloads": _reloads(steps * tiles, 4.0 * convolved * taps * tile.channels, unit),
+        "traffic": (filters * used + streamed) / threads,
+    }
+
+
+def _reloads(tiles: float, filter_bytes: float, unit: VectorUnit) -> float:
+    """Bytes of filters that register tiles read again, where those of one tile crowd the second-level cache."""
+    return tiles * filter_bytes if filter_bytes > unit.l2_bytes / 2 else 0.0

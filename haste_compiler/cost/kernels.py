@@ -1,0 +1,101 @@
+"""The real kernels of one convolution, built alone and timed as they run within a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+import tvm
+from torch import Tensor
+from tvm import tirx
+from tvm.target import Target
+
+from haste_compiler.codegen.build import pass_context
+from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work
+from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, haste_convolve_kernel
+from haste_compiler.codegen.cpu.haste_group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.codegen.target import vector_unit
+from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.config import MAX_HYPERPLANES
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.haste.hyperplanes import draw_hyperplanes
+from haste_compiler.haste.settings import Settings
+from haste_compiler.runtime.threads import use_threads
+
+_EVICTED_BYTES = 8 << 20
+
+
+class KernelTimer:
+    """The kernels of one convolution: dense, and with ``haste`` grouping and convolving (projection, flat).
+
+    Between two timings the second-level cache is filled with other data, and the input is touched: within a network
+    a layer finds its input there, but its weights were pushed out by the layers before.
+    """
+
+    def __init__(self, geometry: ConvGeometry, batch: int, target: Target, threads: int, *, haste: bool) -> None:
+        unit = vector_unit(target)
+        kernels = {
+            "dense": conv2d_kernel("dense", geometry, batch, choose_tiling(conv_work(geometry, batch), unit, threads))
+        }
+        if haste:
+            tiling = choose_haste_tiling(geometry, batch, unit, threads)
+            kernels["group"] = haste_group_kernel(
+                "group", geometry, batch, unit.lanes, merge="projection", skip="flat", planes=MAX_HYPERPLANES
+            )
+            kernels["convolve"] = haste_convolve_kernel("convolve", geometry, batch, unit.lanes, tiling, skip="flat")
+        with pass_context():
+            code = tvm.compile(tvm.IRModule(kernels), target=target)
+        planes = pack_hyperplanes(draw_hyperplanes(geometry.window_pixels, 0, "calibration").numpy())
+        # Tensors of one name are shared: the second half reads what the first wrote.
+        self._tensors: dict[str, Tensor] = {"planes": torch.from_numpy(planes).clone()}
+        self._calls = {}
+        self._threads = threads
+        # The caller does a single thread's work itself: its own clock doesn't count what other processes take from it.
+        self._clock = time.thread_time if threads == 1 else time.perf_counter
+        self._evicted = torch.zeros(_EVICTED_BYTES // 4)
+        for name, kernel in kernels.items():
+            private = {"filters", "bias", "tap_sums"}
+            keys = {label: f"{name}.{label}" if label in private else label for label in _parameters(kernel)}
+            for label, (shape, dtype) in _parameters(kernel).items():
+                if keys[label] not in self._tensors:
+                    self._tensors[keys[label]] = _initial(label, shape, dtype)
+            arguments = [tvm.runtime.from_dlpack(self._tensors[keys[label]]) for label in keys]
+            self._calls[name] = (code[name], arguments)
+
+    def set_input(self, x: Tensor) -> None:
+        """Take another input, NHWC."""
+        self._tensors["x"].copy_(x)
+
+    def group(self, settings: Settings) -> Tensor:
+        """Group the input; the counts of every patch and conv group, (entries, 5)."""
+        self._tensors["settings"].copy_(settings.pack())
+        self._run("group")
+        return self._tensors["counts"].flatten(0, -2).double()
+
+    def time(self, names: tuple[str, ...]) -> list[float]:
+        """Seconds of one call of each kernel, in order, after the caches were filled with other data."""
+        use_threads(self._threads)
+        self._evicted.add_(1)
+        self._tensors["x"].add_(0)
+        return [self._run(name) for name in names]
+
+    def _run(self, name: str) -> float:
+        function, arguments = self._calls[name]
+        start = self._clock()
+        function(*arguments)
+        return self._clock() - start
+
+
+def _parameters(kernel: tirx.PrimFunc) -> Mapping[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of a kernel's arguments, by name, in order."""
+    return {str(p.name): (tuple(int(size) for size in p.shape), str(p.dtype)) for p in kernel.params}
+
+
+def _initial(label: str, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """Random numbers; filters that all matter alike."""
+    if dtype != "float32":
+        return torch.zeros(shape, dtype=getattr(torch, dtype))
+    if label == "filter_norm2":
+        return torch.ones(shape)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

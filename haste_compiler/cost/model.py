@@ -1,0 +1,55 @@
+"""The cost model: seconds of a dense and of a HASTE convolution, as a sum of phases, one coefficient each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.cost.features import (
+    CONVOLVE,
+    DENSE,
+    GROUP,
+    Features,
+    convolve_features,
+    dense_features,
+    group_features,
+)
+from haste_compiler.cost.merging import Merging
+from haste_compiler.haste.geometry import ConvGeometry
+
+PHASES: Mapping[str, tuple[str, ...]] = {"dense": DENSE, "group": GROUP, "convolve": CONVOLVE}
+"""The phases of every kernel that is predicted."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Predicts times on one machine.
+
+    Attributes:
+        unit: the vector unit.
+        threads: threads that work on a kernel.
+        seconds: by kernel ("dense", "group", "convolve"), then by phase: seconds for one unit of that phase's work.
+        source: where the coefficients come from, in words.
+    """
+
+    unit: VectorUnit
+    threads: int
+    seconds: Mapping[str, Mapping[str, float]]
+    source: str
+
+    def dense(self, geometry: ConvGeometry, batch: int) -> float:
+        """Seconds of the dense convolution."""
+        return self._sum("dense", dense_features(geometry, batch, self.unit, self.threads))
+
+    def group(self, geometry: ConvGeometry, batch: int, planes: int, merging: Merging) -> float:
+        """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
+        return self._sum("group", group_features(geometry, batch, self.unit, self.threads, planes, merging))
+
+    def convolve(self, geometry: ConvGeometry, batch: int, skip: str, merging: Merging) -> float:
+        """Seconds of merging filters and convolving what is left."""
+        return self._sum("convolve", convolve_features(geometry, batch, self.unit, self.threads, skip, merging))
+
+    def _sum(self, kernel: str, features: Features) -> float:
+        return math.fsum(self.seconds[kernel][phase] * units for phase, units in features.items())

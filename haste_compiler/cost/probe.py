@@ -1,0 +1,107 @@
+"""What merging to expect, without data: the dense network run once on a made-up image, a few patches of it grouped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.cost.merging import Merging
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.haste.grouping import group_windows
+from haste_compiler.haste.hashing import hash_windows
+from haste_compiler.haste.hyperplanes import draw_hyperplanes
+from haste_compiler.haste.macs import count_channels
+from haste_compiler.haste.settings import Settings
+from haste_compiler.haste.windows import view_windows, window_mask
+
+_PATCHES = 64
+_MOST_ELEMENTS = 1 << 23
+_SMALLEST_IMAGE = 8
+
+
+def natural_image(shape: Sequence[int], seed: int = 0) -> Tensor:
+    """Images (N, C, H, W) with the statistics of photographs, normalised as networks expect theirs.
+
+    Amplitude falls as 1 / frequency (Field 1987, "Relations between the statistics of natural images and the response
+    properties of cortical cells"), channels are alike but for a third of their amplitude, mean 0 and variance 1.
+    """
+    images, channels, height, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    vertical, horizontal = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    frequency = torch.sqrt(vertical[:, None].square() + horizontal.square()).clamp(min=1 / max(height, width))
+
+    def field(count: int) -> Tensor:
+        noise = torch.fft.rfft2(torch.randn(images, count, height, width, generator=generator))
+        made = torch.fft.irfft2(noise / frequency, s=(height, width))
+        made = made - made.mean(dim=(2, 3), keepdim=True)
+        return made / made.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+
+    image = field(1) + field(channels) / 3
+    return image / math.sqrt(1 + 1 / 9)
+
+
+def probe_inputs(examples: Sequence[Any]) -> list[Any]:
+    """The inputs to probe with: images in place of float images, all else as it is."""
+    inputs = []
+    for position, example in enumerate(examples):
+        image = isinstance(example, Tensor) and example.dim() == 4 and example.is_floating_point()
+        if image and min(example.shape[2:]) >= _SMALLEST_IMAGE:
+            example = natural_image(example.shape, position).to(example.dtype)
+        inputs.append(example)
+    return inputs
+
+
+def values_of(gm: fx.GraphModule, nodes: Sequence[fx.Node], inputs: Sequence[Any]) -> list[Tensor]:
+    """The values of some nodes of a graph on ``inputs``, computing nothing else."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in gm.graph.nodes:
+        if node.op != "output":
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+    graph.output(tuple(copies[node] for node in nodes))
+    part = fx.GraphModule(gm, graph)
+    part.graph.eliminate_dead_code()
+    with torch.no_grad():
+        return list(fx.Interpreter(part).run(*inputs, enable_io_processing=False))
+
+
+def probe(x: Tensor, geometry: ConvGeometry, filter_norm: Tensor, config: HasteConfig, layer: str) -> Merging:
+    """Hash and group a few patches, evenly spread over a layer's input.
+
+    Args:
+        x: the input, (N, C, H, W).
+        geometry: the layer's.
+        filter_norm: |F_c|, (C,).
+        config: the layer's.
+        layer: the name that its hyperplanes are drawn for.
+    """
+    settings = Settings.of(config)
+    windows = view_windows(x, geometry)
+    total = math.prod(windows.shape[:3])
+    most = max(1, min(_PATCHES, _MOST_ELEMENTS // max(1, math.prod(windows.shape[3:]))))
+    picked = torch.arange(min(total, most)) * total // min(total, most)
+    images, place = picked // math.prod(geometry.patch_grid), picked % math.prod(geometry.patch_grid)
+    rows, columns = place // geometry.patch_grid[1], place % geometry.patch_grid[1]
+    some = windows[images, rows, columns].flatten(2)
+    planes = draw_hyperplanes(geometry.window_pixels, config.seed, layer)[: settings.num_hyperplanes]
+
+    groups, merges = group_windows(
+        some,
+        hash_windows(some, planes, geometry.groups),
+        filter_norm,
+        window_mask(geometry)[rows, columns],
+        merge=config.merge,
+        skip=config.skip,
+        tolerance=settings.tolerance,
+        flat_tolerance=settings.flat_tolerance,
+        groups=geometry.groups,
+    )
+    slot, offset, merges = (part[:, None, None] for part in (groups.slot, groups.offset, merges))
+    counts = count_channels(slot, offset, geometry.groups, merges).flatten(0, 3)
+    border = [geometry.reads_padding(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
+    return Merging(counts.double().numpy(), np.repeat(border, geometry.groups))

@@ -1,0 +1,83 @@
+"""Which eligible convolutions become HASTE convolutions: those that are predicted to be faster for it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.passes.graph import is_call
+from haste_compiler.passes.layers import CHOICE, Choice, Prediction, configured_geometry, conv_layers, layer_name
+
+haste = torch.ops.haste
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Convolutions that would share one hash and grouping.
+
+    Attributes:
+        nodes: the ``haste::conv2d`` calls, in order.
+        forced: those of them that are HASTE convolutions whatever is predicted.
+        config: the first one's configuration, which is everybody's where it matters.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    forced: tuple[fx.Node, ...]
+    config: HasteConfig
+
+
+Predict = Callable[[fx.GraphModule, Sequence[Sharing]], Sequence[Sequence[Prediction]]]
+"""Predicts, for convolutions that would share a grouping, the times of each."""
+
+
+def sharings(gm: fx.GraphModule, config: HasteConfig) -> list[Sharing]:
+    """The convolutions that are to be HASTE convolutions, by the grouping that they share."""
+    eligible = {layer.node for layer in conv_layers(gm, config) if layer.eligible}
+    together: dict[tuple[Any, ...], list[fx.Node]] = defaultdict(list)
+    for node in gm.graph.nodes:
+        if is_call(node, haste.conv2d.default) and node.name in eligible:
+            together[_sharing_key(node, config.for_layer(layer_name(node)))].append(node)
+    return [
+        Sharing(
+            tuple(nodes),
+            tuple(node for node in nodes if not config.for_layer(layer_name(node)).cost_model),
+            config.for_layer(layer_name(nodes[0])),
+        )
+        for nodes in together.values()
+    ]
+
+
+def choose_layers(gm: fx.GraphModule, config: HasteConfig, predict: Predict | None) -> fx.GraphModule:
+    """Decide for every eligible convolution, and write the decision to its node's ``meta``.
+
+    Convolutions that share a grouping are judged together: it pays, or not, for all of them at once. Where one of them
+    is forced (``cost_model=False``) the grouping is there anyway, and each of the others is judged by itself.
+
+    Args:
+        gm: a graph that ``fuse_epilogue`` went over; only ``meta`` changes.
+        config: which layers are eligible, and for which of them predictions decide.
+        predict: the predictions; None: every eligible convolution becomes a HASTE convolution.
+    """
+    asked = [sharing for sharing in sharings(gm, config) if len(sharing.forced) < len(sharing.nodes)]
+    if predict is None or not asked:
+        return gm
+    for sharing, predictions in zip(asked, predict(gm, asked), strict=True):
+        pays = sum(p.haste_seconds for p in predictions) <= sum(p.limit_seconds for p in predictions)
+        for node, prediction in zip(sharing.nodes, predictions, strict=True):
+            if sharing.forced:
+                pays = prediction.haste_seconds - prediction.group_seconds <= prediction.limit_seconds
+            node.meta[CHOICE] = Choice(pays or node in sharing.forced, prediction)
+    return gm
+
+
+def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:
+    geometry = configured_geometry(node, config)
+    windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.patch)
+    # The configurations differ in nothing that matters here if they are equal but for who may take part.
+    return node.args[0], windows, config.replace(min_channels=1, min_reads=0, cost_model=True)
