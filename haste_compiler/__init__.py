@@ -12,11 +12,13 @@ from haste_compiler.errors import (
     ValidationError,
 )
 from haste_compiler.runtime import CompiledModule, LayerStats
+from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
 from haste_compiler.validation import ThresholdError, ValidationReport, validate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "CaptureError",
     "CompiledModule",
     "ConfigError",
@@ -24,11 +26,14 @@ __all__ = [
     "HasteError",
     "InputError",
     "LayerStats",
+    "ParetoPoint",
+    "SearchResult",
     "TargetError",
     "ThresholdError",
     "UnsupportedOperatorError",
     "ValidationError",
     "ValidationReport",
     "compile",
+    "search",
     "validate",
 ]

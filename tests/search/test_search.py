@@ -1,0 +1,146 @@
+"""search(): on the carried network, end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import haste_compiler
+from haste_compiler import BudgetError, HasteConfig, InputError, SearchResult
+from haste_compiler.demo import load_network
+
+
+class Small(nn.Module):
+    """Two convolutions that can be merged and one that can't, with a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.first = nn.Conv2d(16, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 24, 3, padding=1)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    noise = torch.randn(40, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    return nn.functional.interpolate(noise, size=(8, 8), mode="bilinear")
+
+
+def search(model: nn.Module, images: Tensor | None, **arguments: object) -> SearchResult:
+    return haste_compiler.search(model, images, threads=1, progress=False, patches=(4,), batch_size=8, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found(model: nn.Module, images: Tensor) -> SearchResult:
+    with torch.no_grad():
+        return search(model, images, max_output_error=0.1)
+
+
+def test_the_budget_is_kept_and_used(found: SearchResult) -> None:
+    assert 0 < found.chosen.output_error <= 0.1
+    assert found.chosen.mac_reduction > 0
+    assert found.config == found.chosen.config
+    assert found.chosen in found.pareto
+
+
+def test_what_it_says_is_what_compiling_its_configuration_gives(
+    model: nn.Module, images: Tensor, found: SearchResult
+) -> None:
+    """Measured by the validator, which counts on its own, on the images that were held out."""
+    compiled = haste_compiler.compile(model, (images[8:],), config=found.config, threads=1)
+    report = haste_compiler.validate(model, compiled, images[8:], time=False)
+    assert report.mac_reduction == pytest.approx(found.chosen.mac_reduction, abs=1e-6)
+    assert report.outputs[0].rel_error == pytest.approx(found.chosen.output_error, rel=1e-3)
+    assert report.agreement == found.chosen.agreement
+
+
+def test_no_point_beats_another(found: SearchResult) -> None:
+    for before, after in zip(found.pareto, found.pareto[1:], strict=False):
+        assert after.mac_reduction > before.mac_reduction
+        assert after.output_error > before.output_error or found.chosen in (before, after)
+
+
+def test_same_arguments_same_configuration(model: nn.Module, images: Tensor, found: SearchResult) -> None:
+    again = search(model, images, max_output_error=0.1)
+    assert again.config == found.config
+    assert again.pareto == found.pareto
+
+
+def test_target_macs(model: nn.Module, images: Tensor, found: SearchResult) -> None:
+    goal = found.chosen.mac_reduction / 2
+    assert search(model, images, target_macs=goal).chosen.mac_reduction >= goal
+
+
+def test_an_unreachable_target(model: nn.Module, images: Tensor) -> None:
+    with pytest.raises(BudgetError, match=r"target_macs=0\.99 can't be reached") as caught:
+        search(model, images, target_macs=0.99)
+    assert caught.value.result.chosen.mac_reduction > 0
+
+
+def test_layers_that_stay_dense(model: nn.Module, images: Tensor, found: SearchResult) -> None:
+    """What the user's configuration leaves out is left out; what it says of other layers is kept."""
+    base = HasteConfig(layers={"first": {"enabled": False}}, seed=3)
+    result = search(model, images, max_output_error=0.2, config=base)
+    assert not result.config.for_layer("first").enabled
+    assert result.config.for_layer("second").seed == 3
+
+
+def test_prints_and_reads_back(found: SearchResult, tmp_path: Path) -> None:
+    assert "chosen" in str(found)
+    assert f"{100 * found.chosen.mac_reduction:.1f} %" in str(found)
+    stored = json.loads(found.to_json())
+    assert HasteConfig.from_dict(stored["config"]) == found.config
+    assert stored["pareto"][stored["chosen"]]["mac_reduction"] == found.chosen.mac_reduction
+    pytest.importorskip("matplotlib")
+    found.plot(tmp_path / "pareto.svg")
+    assert (tmp_path / "pareto.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "exactly one budget: none is given"),
+        ({"target_macs": 0.3, "min_agreement": 0.9}, "min_agreement, target_macs are given"),
+        ({"target_macs": 1.0}, "target_macs is 1.0: allowed are numbers between 0 and 1"),
+        ({"max_accuracy_drop": "1"}, "max_accuracy_drop is '1'"),
+        ({"min_agreement": float("nan")}, "min_agreement is nan"),
+        ({"max_output_error": 0}, "max_output_error is 0: allowed are numbers above 0"),
+        ({"target_macs": 0.3, "confidence": 1.0}, "confidence"),
+    ],
+)
+def test_refused(model: nn.Module, images: Tensor, arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        search(model, images, **arguments)
+
+
+def test_agreement_needs_class_scores(images: Tensor) -> None:
+    with pytest.raises(InputError, match="min_agreement needs class scores"):
+        search(nn.Sequential(nn.Conv2d(3, 16, 3)), images, min_agreement=0.9)
+
+
+def test_a_network_with_nothing_to_merge(images: Tensor) -> None:
+    result = search(nn.Sequential(nn.Conv2d(3, 16, 3)).eval(), images, max_output_error=0.1)
+    assert result.chosen.mac_reduction == 0
+
+
+def test_the_carried_network() -> None:
+    pytest.importorskip("sklearn")
+    from haste_compiler.demo import training_digits
+
+    result = search(load_network(), training_digits()[0][:24], max_accuracy_drop=0.2)
+    assert result.chosen.mac_reduction > 0.1
+    assert result.chosen.expected_drop is not None and result.chosen.expected_drop <= 0.2
