@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,28 +14,23 @@ from rich.progress import Progress
 from torch import nn
 
 from haste_compiler.codegen.target import TargetLike
-from haste_compiler.compiler import compile
 from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
 from haste_compiler.passes.capture import evaluation_mode
-from haste_compiler.runtime import CompiledModule
-from haste_compiler.search.allocate import Allocation, frontier
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
-from haste_compiler.search.images import Images, read_images
-from haste_compiler.search.predict import Predictor
-from haste_compiler.search.quality import Judge, Quality, calibrated_temperature
+from haste_compiler.search.explorer import Explorer
+from haste_compiler.search.images import read_images
 from haste_compiler.search.result import ParetoPoint, SearchResult
-from haste_compiler.search.sensitivity import EXACT, Patch, Point, Unit, exact_config, measure, run, steer
+from haste_compiler.search.sensitivity import Patch
+from haste_compiler.search.synthetic import draw_images
 from haste_compiler.validation.batches import Labels
-from haste_compiler.validation.macs import dense_macs
 from haste_compiler.validation.timing import use_threads
 
-PATCHES: tuple[Patch, ...] = (2, 4)
-MEASURED_ON = 128
-"""Images that sensitivities are measured on, at most; a quarter of those given, if that is fewer."""
+SMALL_PATCHES: tuple[Patch, ...] = (2, 4)
+"""Patches that are tried where multiply-adds are saved: windows of few pixels are flat or alike more often."""
 
-_SPREAD = 8
-_WORST_ERROR = 0.5
+LARGE_PATCHES: tuple[Patch, ...] = (8, 4)
+"""Patches that are tried where time is saved: grouping and merging filters is paid for once a patch."""
 
 
 def search(
@@ -42,6 +38,7 @@ def search(
     inputs: Any = None,
     *,
     labels: Labels = None,
+    input_shape: Sequence[int] | None = None,
     max_accuracy_drop: float | None = None,
     min_agreement: float | None = None,
     max_output_error: float | None = None,
@@ -50,7 +47,7 @@ def search(
     target: TargetLike = "llvm",
     threads: int | None = None,
     config: HasteConfig | None = None,
-    patches: Sequence[Patch] = PATCHES,
+    patches: Sequence[Patch] | None = None,
     batch_size: int = 64,
     confidence: float = 0.9,
     seed: int = 0,
@@ -77,8 +74,10 @@ def search(
     Args:
         model: as for ``compile``.
         inputs: images like those that the network will see, some hundreds: a tensor with the images in rows, a tuple of
-            such, or an iterable of batches.
+            such, or an iterable of batches. None: images are made up, from noise and what the batch norms remember of
+            the training images. Savings depend on the images, so use real ones where there are any.
         labels: their classes, or True where each batch's last item is its labels; may be left out.
+        input_shape: (C, H, W) of one image, if there are no ``inputs``.
         max_accuracy_drop: see above.
         min_agreement: see above.
         max_output_error: see above.
@@ -87,7 +86,8 @@ def search(
         target: as for ``compile``.
         threads: as for ``compile``.
         config: merge, seed and ``min_channels`` are taken from it, and the layers that it keeps dense stay dense.
-        patches: patch sizes that are tried; each costs a compilation.
+        patches: patch sizes that are tried, each for a compilation and as many runs as there are layers and settings;
+            None: 2 and 4, and 8 and 4 for ``target_latency``.
         batch_size: most images a call.
         confidence: with which unseen images keep a budget on quality, one-sided, 0.5 (no margin) to 1.
         seed: of the hyperplanes, unless ``config`` is given.
@@ -117,218 +117,61 @@ def search(
     base = config or HasteConfig(seed=seed)
     count = threads or torch.get_num_threads()
     with evaluation_mode(model), use_threads(count), _progress(progress) as tick:
+        if inputs is None:
+            tick("making up images", 0.0)
+            inputs = draw_images(model, _checked_shape(input_shape, labels), seed)
         images = read_images(model, inputs, labels, batch_size)
         if budget.kind in ("max_accuracy_drop", "min_agreement") and images.scores is None:
             raise InputError(f"{budget.kind} needs class scores (N, classes), but {type(model).__name__} returns none")
-        found = _Search(model, images, budget, base, target, count, confidence, tick)
-        found.measure(patches)
-        return found.choose(began)
-
-
-class _Measured(NamedTuple):
-    allocation: Allocation
-    point: ParetoPoint
-    quality: Quality
-
-
-class _Search:
-    """One search: what it measures on, and what it has found so far."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Images,
-        budget: Budget,
-        base: HasteConfig,
-        target: TargetLike,
-        threads: int,
-        confidence: float,
-        tick: Callable[[str, float], object],
-    ) -> None:
-        self._model, self._budget, self._base = model, budget, base
-        self._target, self._threads, self._confidence, self._tick = target, threads, confidence, tick
-        calls = len(images.calls)
-        first = max(1, min(calls // 4, MEASURED_ON // images.size))
-        # Of a single call nothing can be held out.
-        self._tried, self._held_out = images.part(0, first), images.part(first if calls > 1 else 0, calls)
-        temperature = calibrated_temperature(images)
-        self._judge = Judge(self._held_out, confidence, temperature)
-        self._predictor = Predictor(self._tried, temperature, budget)
-        self._dense = dense_macs(model, images.calls[0]) / images.size
-        self._units: list[Unit] = []
-        self._points: list[Point] = []
-
-    def measure(self, patches: Sequence[Patch]) -> None:
-        """Measure every unit at every patch size that makes a difference to it."""
-        seen: set[tuple[str, tuple[int, int]]] = set()
-        sizes: dict[str, tuple[int, int]] = {}
-        for number, patch in enumerate(patches):
-            config = exact_config(self._base, patch)
-            high, wide = (patch, patch) if isinstance(patch, int) else patch
-            same = [name for name, (h, w) in sizes.items() if (name, (min(high, h), min(wide, w))) in seen]
-            if sizes and len(same) == len(sizes):
-                continue
-            self._tick(f"compiling for patch {patch}", number / len(patches))
-            compiled = self._compile(_dense_layers(config, same))
-            geometries = {layer.name: layer.geometry for layer in compiled.layers if layer.geometry}
-            if not number:
-                self._units = [
-                    Unit(layers, float(sum(geometries[layer].dense_macs for layer in layers)))
-                    for layers in compiled.groupings
-                ]
-                sizes = {name: geometries[name].output_size for unit in self._units for name in unit.layers}
-            here = set(compiled.groupings)
-            units = [unit for unit in self._units if unit.layers in here]
-            seen |= {(name, geometries[name].effective_patch) for unit in units for name in unit.layers}
-            for done, unit in enumerate(units, start=1):
-                self._points += measure(compiled, self._tried, unit, patch, self._worst)
-                self._tick(f"layers at patch {patch}", (number + done / len(units)) / len(patches))
-
-    @property
-    def _worst(self) -> float:
-        """Output error past which a layer is not driven."""
-        return min(2 * self._budget.limit, _WORST_ERROR) if self._budget.kind == "max_output_error" else _WORST_ERROR
-
-    def choose(self, began: float) -> SearchResult:
-        """Combine the points, run what may keep the budget, and return the best."""
-        allocations, index = self._promising()
-        used = {unit for unit, point in allocations[-1].items() if point is not None}
-        patches = {unit: point.patch for unit, point in allocations[index].items() if point is not None}
-        for allocation in allocations[index:]:
-            for unit in used:
-                point = allocation[unit]
-                if point is not None:
-                    patches.setdefault(unit, point.patch)
-        points = [point for point in self._points if patches.get(point.unit) == point.patch]
-        damage = self._predictor.damage_near(allocations[index])
-        steps = frontier(self._units, points, damage)
-        measured = {0: self._dense_point()}
-        if len(steps) > 1:
-            self._tick("compiling candidates", 1.0)
-            compiled = self._compile(self._config({unit: _any(points, unit) for unit in self._units}))
-            self._bisect(compiled, steps, measured)
-        return self._result(measured, began)
-
-    def _promising(self) -> tuple[list[Allocation], int]:
-        """The frontier, and where on it the budget is predicted to be met."""
-        damage, allocations, index = self._predictor.damage_near({}), [], 0
-        for _ in range(4):
-            allocations = frontier(self._units, self._points, damage)
-            index = next(
-                (i for i, allocation in enumerate(allocations) if self._past(allocation)), len(allocations) - 1
-            )
-            damage = self._predictor.damage_near(allocations[index])
-        return allocations, index
-
-    def _past(self, allocation: Allocation) -> bool:
-        limit = self._budget.limit
-        if self._budget.kind == "target_macs":
-            saved = sum(unit.cost - point.cost for unit, point in allocation.items() if point is not None)
-            return saved / self._dense >= limit
-        return self._predictor.harm(allocation) > (1 - limit if self._budget.kind == "min_agreement" else limit)
-
-    def _bisect(self, compiled: CompiledModule, steps: list[Allocation], measured: dict[int, _Measured]) -> None:
-        low, high = 0, len(steps)
-        while high - low > 1:
-            middle = (low + high) // 2
-            measured[middle] = self._run(compiled, steps[middle])
-            if self._fits(measured[middle]) == self._budget.on_quality:
-                low = middle
-            else:
-                high = middle
-        last = min(len(steps) - 1, max(1, 2 * high))
-        for part in range(1, _SPREAD + 1):
-            index = last * part // _SPREAD
-            if index not in measured:
-                measured[index] = self._run(compiled, steps[index])
-
-    def _fits(self, candidate: _Measured) -> bool:
-        if self._budget.kind == "target_macs":
-            return candidate.point.mac_reduction >= self._budget.limit
-        return candidate.quality.keeps(self._budget)
-
-    def _run(self, compiled: CompiledModule, allocation: Allocation) -> _Measured:
-        settings = {
-            layer: EXACT if (point := allocation.get(unit)) is None else point.settings
-            for unit in self._units
-            for layer in unit.layers
-            if unit.layers in compiled.groupings
-        }
-        steer(compiled, settings)
-        outputs, spent = run(compiled, self._held_out)
-        saved = sum(
-            unit.cost - sum(spent[layer] for layer in unit.layers)
-            for unit, point in allocation.items()
-            if point is not None
-        )
-        return self._measured(allocation, saved / self._dense, self._judge.judge(outputs))
-
-    def _dense_point(self) -> _Measured:
-        return self._measured(dict.fromkeys(self._units), 0.0, self._judge.judge(self._held_out.outputs))
-
-    def _measured(self, allocation: Allocation, reduction: float, quality: Quality) -> _Measured:
-        point = ParetoPoint(
-            reduction,
-            quality.output_error,
-            quality.agreement,
-            quality.accuracy,
-            quality.expected_drop,
-            None,
-            self._config(allocation),
-        )
-        return _Measured(allocation, point, quality)
-
-    def _result(self, measured: dict[int, _Measured], began: float) -> SearchResult:
-        candidates = list(measured.values())
-        fitting = [candidate for candidate in candidates if self._fits(candidate)]
-        if self._budget.on_quality:
-            chosen = max(fitting or candidates[:1], key=lambda candidate: candidate.point.mac_reduction).point
-        elif fitting:
-            chosen = min(fitting, key=lambda candidate: candidate.point.output_error).point
-        else:
-            chosen = max(candidates, key=lambda candidate: candidate.point.mac_reduction).point
-        ordered = sorted((candidate.point for candidate in candidates), key=lambda point: point.mac_reduction)
-        pareto = tuple(
-            point
-            for index, point in enumerate(ordered)
-            if point is chosen or all(later.output_error > point.output_error for later in ordered[index + 1 :])
-        )
-        result = SearchResult(
-            chosen.config,
-            pareto,
-            chosen,
-            self._budget,
-            self._held_out.count,
-            self._confidence,
-            time.perf_counter() - began,
-        )
-        if not fitting and not self._budget.on_quality:
-            raise BudgetError(
-                f"{self._budget.kind}={self._budget.limit:g} can't be reached: "
-                f"the most that was saved is {chosen.mac_reduction:.3f}",
-                result,
-            )
+        explorer = Explorer(model, images, budget, base, target, count, confidence, tick)
+        explorer.measure(patches or (SMALL_PATCHES if budget.kind != "target_latency" else LARGE_PATCHES))
+        candidates = explorer.candidates()
+    keeping = [candidate.point for candidate in candidates if explorer.keeps(candidate)]
+    points = [candidate.point for candidate in candidates]
+    chosen = _best(budget, keeping or points[:1]) if keeping or budget.on_quality else _nearest(budget, points)
+    result = SearchResult(
+        chosen.config,
+        _undominated(points, chosen),
+        chosen,
+        budget,
+        explorer.held_out,
+        confidence,
+        time.perf_counter() - began,
+    )
+    if keeping or budget.on_quality:
         return result
-
-    def _config(self, allocation: Allocation) -> HasteConfig:
-        layers: dict[str, Any] = dict(self._base.layers)
-        for unit in self._units:
-            point = allocation.get(unit)
-            override = {"enabled": False} if point is None else point.override()
-            layers.update((layer, {**layers.get(layer, {}), **override}) for layer in unit.layers)
-        return self._base.replace(skip="flat", min_reads=0, layers=layers)
-
-    def _compile(self, config: HasteConfig) -> CompiledModule:
-        arguments = self._tried.calls[0]
-        return compile(self._model, arguments, target=self._target, config=config, threads=self._threads)
+    reached = f"{chosen.latency:.3g} ms" if chosen.latency is not None else f"{chosen.mac_reduction:.3f}"
+    raise BudgetError(f"{budget.kind}={budget.limit:g} can't be reached; the nearest is {reached}", result)
 
 
-def _dense_layers(config: HasteConfig, names: Sequence[str]) -> HasteConfig:
-    return config.replace(layers={**config.layers, **{name: {"enabled": False} for name in names}})
+def _checked_shape(shape: Sequence[int] | None, labels: Labels) -> Sequence[int]:
+    if labels is not None:
+        raise InputError("labels are given, but no inputs")
+    if shape is None or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(f"without inputs, input_shape is the (C, H, W) of one image, not {shape!r}")
+    return shape
 
 
-def _any(points: Sequence[Point], unit: Unit) -> Point | None:
-    return next((point for point in points if point.unit == unit), None)
+def _best(budget: Budget, points: Sequence[ParetoPoint]) -> ParetoPoint:
+    if budget.on_quality:
+        return max(points, key=lambda point: point.mac_reduction)
+    return min(points, key=lambda point: point.output_error)
+
+
+def _nearest(budget: Budget, points: Sequence[ParetoPoint]) -> ParetoPoint:
+    if budget.kind == "target_latency":
+        return min(points, key=lambda point: math.inf if point.latency is None else point.latency)
+    return max(points, key=lambda point: point.mac_reduction)
+
+
+def _undominated(points: Sequence[ParetoPoint], chosen: ParetoPoint) -> tuple[ParetoPoint, ...]:
+    """Points than which no other saves more at no larger error, by rising reduction, and in any case the chosen one."""
+    ordered = sorted(points, key=lambda point: point.mac_reduction)
+    return tuple(
+        point
+        for index, point in enumerate(ordered)
+        if point is chosen or all(later.output_error > point.output_error for later in ordered[index + 1 :])
+    )
 
 
 @contextlib.contextmanager

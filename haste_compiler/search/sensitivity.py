@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from haste_compiler.config import HasteConfig
 from haste_compiler.haste.settings import Settings
 from haste_compiler.runtime import CompiledModule, LayerStats
+from haste_compiler.search.clock import Clock
 from haste_compiler.search.images import Images, floating
 from haste_compiler.search.quality import log_scores
 
@@ -42,11 +43,13 @@ class Unit:
 
     Attributes:
         layers: their names.
-        cost: what they cost dense, multiply-adds an image or seconds a call.
+        cost: what they cost dense, in what the search saves: multiply-adds an image, or milliseconds.
+        macs: multiply-adds an image.
     """
 
     layers: tuple[str, ...]
     cost: float
+    macs: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,14 @@ def _per_image(layer: LayerStats) -> float:
     return layer.macs.spent / layer.images
 
 
-def measure(compiled: CompiledModule, images: Images, unit: Unit, patch: Patch, worst: float) -> list[Point]:
+def measure(
+    compiled: CompiledModule,
+    images: Images,
+    unit: Unit,
+    patch: Patch,
+    enough: Callable[[Point], bool],
+    clock: Clock | None,
+) -> list[Point]:
     """Measure a unit under the settings of ``LADDER``, all other units exact.
 
     Args:
@@ -130,7 +140,8 @@ def measure(compiled: CompiledModule, images: Images, unit: Unit, patch: Patch, 
         images: to measure on.
         unit: which.
         patch: that it was compiled with.
-        worst: the unit is not driven further once its relative output error exceeds this.
+        enough: whether the unit need not be driven beyond a point.
+        clock: to be saved is time, and this tells it; None: multiply-adds.
     """
     points: list[Point] = []
     for settings in LADDER:
@@ -141,9 +152,10 @@ def measure(compiled: CompiledModule, images: Images, unit: Unit, patch: Patch, 
             for original, found in zip(images.outputs, outputs, strict=True)
         ]
         error = max(errors) if all(map(math.isfinite, errors)) else math.inf
-        cost = sum(spent[layer] for layer in unit.layers)
+        costs = clock.profile(compiled) if clock else spent
+        cost = sum(costs[layer] for layer in unit.layers)
         points.append(Point(unit, patch, settings, cost, error, _shifts(images, outputs)))
-        if error > worst * worst:
+        if enough(points[-1]):
             break
     steer(compiled, dict.fromkeys(unit.layers, EXACT))
     return points

@@ -9,7 +9,7 @@ from haste_compiler.haste.settings import Settings
 from haste_compiler.search.allocate import Allocation, frontier
 from haste_compiler.search.sensitivity import Point, Unit
 
-UNITS = [Unit((name,), cost) for name, cost in (("a", 10.0), ("b", 20.0), ("c", 5.0))]
+UNITS = [Unit((name,), cost, cost) for name, cost in (("a", 10.0), ("b", 20.0), ("c", 5.0))]
 
 
 def random_points(seed: int) -> list[Point]:

@@ -1,0 +1,55 @@
+"""Time of one call with one image: of layers, and of whole networks in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from torch.utils._pytree import tree_map
+
+from haste_compiler.runtime import CompiledModule
+from haste_compiler.search.images import Images
+
+_PROFILES = 5
+_ROUNDS = 25
+
+
+class Clock:
+    """Measures calls with one image.
+
+    Args:
+        compiled: the network, compiled in any way: its dense compile is the yardstick.
+        images: the first one is timed.
+    """
+
+    def __init__(self, compiled: CompiledModule, images: Images) -> None:
+        self._call: tuple[Any, ...] = tree_map(lambda leaf: leaf[:1].clone(), images.calls[0])
+        self._dense = compiled.dense
+        self.layers = self.profile(self._dense)
+        self.dense = statistics.median(self._seconds(self._dense) for _ in range(_ROUNDS)) * 1e3
+        """Milliseconds of the dense network."""
+
+    def profile(self, compiled: CompiledModule) -> dict[str, float]:
+        """Milliseconds by layer: the least of a few calls."""
+        least: dict[str, float] = {}
+        for _ in range(_PROFILES):
+            for name, seconds in compiled.profile(*self._call).items():
+                least[name] = min(least.get(name, seconds * 1e3), seconds * 1e3)
+        return least
+
+    def latency(self, compiled: CompiledModule) -> float:
+        """Milliseconds of a call: ``dense`` times the median ratio to the dense network, timed in turns with it."""
+        compiled.prepare(*self._call)
+        ratios = []
+        for _ in range(_ROUNDS):
+            dense = self._seconds(self._dense)
+            ratios.append(self._seconds(compiled) / dense)
+        return statistics.median(ratios) * self.dense
+
+    def _seconds(self, compiled: CompiledModule) -> float:
+        # An untimed call brings the weights back into the caches.
+        compiled(*self._call)
+        start = time.perf_counter()
+        compiled(*self._call)
+        return time.perf_counter() - start
