@@ -50,11 +50,8 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
     if stored is not None:
         return stored
     try:
+        mod = plan(lowered, target)
         with target, pass_context():
-            mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
-            mod = schedule_rest(mod, vector_unit(target).lanes)
-            late = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
-            mod = tvm.transform.Sequential(late)(mod)
             executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -62,6 +59,15 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
     if path is not None and _has_linker():
         _store(executable, path)
     return executable
+
+
+def plan(lowered: Lowered, target: Target) -> tvm.IRModule:
+    """Schedule what TVM generated, plan the memory of all tensors: what is left is to generate machine code."""
+    with target, pass_context():
+        mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
+        mod = schedule_rest(mod, vector_unit(target).lanes)
+        late = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
+        return tvm.transform.Sequential(late)(mod)
 
 
 def cache_directory() -> Path:

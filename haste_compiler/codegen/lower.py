@@ -388,8 +388,9 @@ class _Lowering:
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
         self.groups.append(HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, initial))
-        self.statistics += tensors[4:6]
-        return _Grouping(tensors[:5], len(self.groups) - 1)
+        *handed_on, counts, bound = tensors
+        self.statistics += [counts, bound]
+        return _Grouping([*handed_on, counts], len(self.groups) - 1)
 
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
         _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = _args(node)

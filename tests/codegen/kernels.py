@@ -230,28 +230,30 @@ class HasteKernels:
         weight, bias = case.weight.numpy(), None if case.bias is None else case.bias.numpy()
         convolving, tile = Arguments(), self.tile.tile
         convolving.read(
-            *made[:5],
+            *made[:-1],
             pack_haste_filters(weight, geometry.groups, tile),
             pack_tap_sums(weight, geometry.groups, tile),
             pack_bias(bias, geometry.out_channels, geometry.groups, tile),
         )
         y = _finish(case, convolving, self.code["convolve"])
-        return HasteOutput(y, *self._channels(made[1:5]), *self._numbers(made[4], made[5]))
+        return HasteOutput(y, *self._channels(made[1:-1]), *self._numbers(made[-2], made[-1]))
 
     def _channels(self, lists: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Slot, coefficient and carried mean of every channel, from the kernels' lists."""
-        order, factors, starts, counts = (tensor.flatten(0, 1).tolist() for tensor in lists)
+        order, factors, starts, rows, counts = (tensor.flatten(0, 1).tolist() for tensor in lists)
         per_group = self.case.geometry.in_channels // self.case.geometry.groups
         slot = torch.full((len(order), per_group), -2, dtype=torch.int32)
         coeff, offset = torch.zeros(slot.shape), torch.zeros(slot.shape)
-        for entry, (channels, values, first, (singles, groups, members, zeros, flats, *_)) in enumerate(
-            zip(order, factors, starts, counts, strict=True)
+        for entry, (channels, values, first, sums, (singles, groups, members, zeros, flats, _)) in enumerate(
+            zip(order, factors, starts, rows, counts, strict=True)
         ):
             assert singles + members + zeros + flats == per_group
             assert sorted(channels) == list(range(per_group))
-            assert groups == 0 or (first[0], first[groups]) == (singles, singles + members)
+            assert (first[0], first[groups]) == (0, members)
+            assert all(per_group <= row < per_group + per_group // 2 for row in sums[:groups])
+            assert len(set(sums[:groups])) == groups
             base = entry % self.case.geometry.groups * per_group
-            for channel in channels[:singles]:
+            for channel in channels[members : members + singles]:
                 slot[entry, channel], coeff[entry, channel] = base + channel, 1
             for start, end in pairwise(first[: groups + 1]):
                 assert end - start >= 2 and channels[start:end] == sorted(channels[start:end])

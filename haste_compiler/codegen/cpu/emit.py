@@ -94,11 +94,14 @@ class Register:
         return self.buffer[index]
 
     def total(self) -> Expr:
-        """The sum over the lanes, added pairwise."""
-        parts = [self.buffer[i] for i in range(self.lanes)]
-        while len(parts) > 1:
-            parts = [parts[i] + parts[i + 1] if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
-        return parts[0]
+        """The sum over the lanes: halves are added to halves, a shuffle each."""
+        value, lanes = self.get(), self.lanes
+        while lanes > 1:
+            lanes //= 2
+            value = T.bind(value)
+            low, high = (tirx.Shuffle([value], list(range(start, start + lanes))) for start in (0, lanes))
+            value = low + high
+        return value
 
 
 def chunks(size: int, lanes: int) -> list[tuple[int, int]]:

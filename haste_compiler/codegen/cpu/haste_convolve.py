@@ -18,7 +18,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.conv2d import activate, tile_pieces
 from haste_compiler.codegen.cpu.emit import Expr
-from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats
+from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import RegisterTile, register_tiles
 from haste_compiler.haste.geometry import ConvGeometry
@@ -80,7 +80,7 @@ def haste_convolve_kernel(
     residual: bool = False,
     activation: str = "none",
 ) -> tirx.PrimFunc:
-    """The kernel (windows, order, coeff, starts, counts, filters, tap sums, bias[, residual NHWC], y NHWC).
+    """The kernel (windows, order, coeff, starts, rows, counts, filters, tap sums, bias[, residual NHWC], y NHWC).
 
     ``lanes`` is the target's vector width, which pads the windows; the register tile's may be narrower.
     """
@@ -89,7 +89,7 @@ def haste_convolve_kernel(
     channels, taps = geometry.in_channels // geometry.groups, geometry.kernel[0] * geometry.kernel[1]
     k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
     arguments = [
-        *group_layout(geometry, batch, lanes).tensors()[:5],
+        *group_layout(geometry, batch, lanes).tensors()[:-1],
         ("filters", (k_tiles * channels * taps * tile.channels,), "float32"),
         ("tap_sums", (k_tiles * channels * tile.channels,), "float32"),
         ("bias", (k_tiles * tile.channels,), "float32"),
@@ -120,9 +120,9 @@ class _Convolve:
         self.geometry, self.batch, self.tiling = geometry, batch, tiling
         self.skip, self.activation = skip, activation
         self.tile = tiling.tile
-        self.windows, self.order, self.coeff, self.starts, self.counts = buffers[:5]
-        self.filters, self.tap_sums, self.bias, self.y = buffers[5], buffers[6], buffers[7], buffers[-1]
-        self.residual = buffers[8] if len(buffers) == 10 else None
+        self.windows, self.order, self.coeff, self.starts, self.rows_of, self.counts = buffers[:6]
+        self.filters, self.tap_sums, self.bias, self.y = buffers[6], buffers[7], buffers[8], buffers[-1]
+        self.residual = buffers[9] if len(buffers) == 11 else None
         self.channels = geometry.in_channels // geometry.groups
         self.group_out = geometry.out_channels // geometry.groups
         self.taps = geometry.kernel[0] * geometry.kernel[1]
@@ -163,11 +163,11 @@ class _Convolve:
         self.out_row, self.out_column = emit.bind(patch_row * self.patch_h), emit.bind(patch_column * self.patch_w)
         self.rows = emit.bind(T.min(self.patch_h, out_h - self.out_row))
         self.columns = emit.bind(T.min(self.patch_w, out_w - self.out_column))
-        self.window = emit.bind(entry * (self.channels + 1) * self.row)
+        self.window = emit.bind(entry * window_rows(self.channels) * self.row)
         self.list = emit.bind(entry * self.channels)
-        self.group_starts = emit.bind(entry * (self.channels // 2 + 2))
+        self.group_list = emit.bind(entry * (self.channels // 2 + 1))
         counts = [emit.bind(self.counts[entry * len(COUNTS) + i]) for i in range(len(COUNTS))]
-        self.singles, self.groups, self.members, _, self.flats = counts
+        self.singles, self.groups, self.members, _, self.flats, _ = counts
         top, _, left, _ = self.geometry.padding
         y, x = self.out_row * self.geometry.stride[0] - top, self.out_column * self.geometry.stride[1] - left
         self.on_border = emit.bind(reads_padding(self.geometry, y, x, self.rows, self.columns))
@@ -192,19 +192,14 @@ class _Convolve:
     def _merge_filters(self, packed: Expr) -> None:
         """F_g = sum of a_c F_c for every group; near a border one more, sum of d_c F_c, convolved with the mask."""
         with T.serial(0, self.groups) as g:
-            first = emit.bind(self.list_start(g))
-            self._sum_filters(
-                packed, g, first, emit.bind(self.starts[self.group_starts + g + 1] - self.starts[self.group_starts + g])
-            )
+            start = emit.bind(self.starts[self.group_list + g])
+            count = emit.bind(self.starts[self.group_list + g + 1] - start)
+            self._sum_filters(packed, g, emit.bind(self.list + start), count)
         self.convolved.set(self.groups)
         if self.skip == "flat":
             with T.If(tirx.all(self.flats > 0, self.on_border)), T.Then():
                 self._sum_filters(packed, self.groups, emit.bind(self.list + self.singles + self.members), self.flats)
                 self.convolved.set(self.groups + 1)
-
-    def list_start(self, group: Expr) -> Expr:
-        """Where a group's members start in ``order`` and ``coeff``."""
-        return self.list + self.starts[self.group_starts + group]
 
     def _sum_filters(self, packed: Expr, target: Expr, first: Expr, count: Expr) -> None:
         lanes = self.tile.lanes
@@ -241,13 +236,11 @@ class _Convolve:
             (sh, sw), qw = self.geometry.stride, self.geometry.window[1]
             corner = emit.bind(self.window + row * sh * qw + column * sw)
             with T.serial(0, self.singles) as s:
-                channel = emit.bind(self.order[self.list + s])
+                channel = emit.bind(self.order[self.list + self.members + s])
                 self._channel(sums, corner + channel * self.row, self.filters, self._filter(packed, channel))
             with T.serial(0, self.convolved.get()) as g:
-                # The last one may be the mask of the carried means, in the row after the last channel.
-                member = self.order[self.list_start(T.min(g, T.max(self.groups - 1, 0)))]
-                channel = emit.bind(tirx.if_then_else(g < self.groups, member, self.channels))
-                self._channel(sums, corner + channel * self.row, self.merged, g * self.filter_floats)
+                merged_row = emit.bind(self.rows_of[self.group_list + g])
+                self._channel(sums, corner + merged_row * self.row, self.merged, g * self.filter_floats)
             self._store(sums, group, k_tile, image, row, column)
 
     def _channel(self, sums: list[list[emit.Register]], window: Expr, filters: Expr, start: Expr) -> None:

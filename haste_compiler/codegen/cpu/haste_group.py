@@ -1,10 +1,10 @@
 """The first half of a HASTE convolution: read each patch's window, hash its channels, group and merge them.
 
 One task is one patch of one conv group. The window is read channel-last, where hashing and norms run with channels in
-the lanes and cost little, then transposed, because merging and the convolution want each channel's pixels together.
-Only what the second half reads is written out: the windows of singles and groups, and a list of the channels in the
-order singles, members of groups, flat ones, zeros. Channels are sorted into lists without branches: what becomes of a
-channel can't be predicted, and a mispredicted branch costs more than the work it saves.
+the lanes and cost little, then written out transposed, because merging and the convolution want each channel's
+pixels together. Behind the channels' windows lie the groups' sums; a list names the channels in the order members of
+groups, singles, flat ones, zeros. Channels are sorted into lists without branches: what becomes of a channel can't be
+predicted, and a mispredicted branch costs more than the work it saves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.grouping import LARGEST_ENERGY
 
-COUNTS = ("singles", "groups", "members", "zeros", "flats")
-"""What the counts of a patch hold, in order."""
+COUNTS = ("singles", "groups", "members", "zeros", "flats", "merges")
+"""What the counts of a patch hold, in order; see ``haste.count_channels``."""
+
+_VECTORS_AT_ONCE = 8
 
 _KEPT, _ZERO, _FLAT, _ALONE = 0, 1, 2, 3
 
@@ -33,12 +35,14 @@ class GroupLayout:
     """Shapes of what grouping hands to the convolution, for ``batch`` images.
 
     Attributes:
-        windows: (patches, conv groups, C/groups + 1, window pixels padded to whole vectors); the last row is the mask
-            of pixels on the image, written where flat channels need it.
-        order: (patches, conv groups, C/groups) int32, channels in the order singles, members, flats, zeros.
+        windows: (patches, conv groups, rows, window pixels padded to whole vectors): C/groups channels, room for
+            C/groups // 2 sums of groups, and the mask of pixels on the image, written where flat channels need it.
+        order: (patches, conv groups, C/groups) int32, channels in the order members, singles, flats, zeros.
         coeff: the same shape, float32: a_c of members, d_c of flats.
-        starts: (patches, conv groups, C/groups // 2 + 2) int32, where each group's members start in ``order``.
-        counts: (patches, conv groups, 5) int32, see ``COUNTS``.
+        starts: (patches, conv groups, C/groups // 2 + 1) int32, where each group's members start in ``order``; after
+            the last group, where they end.
+        rows: the same shape, the row of ``windows`` that holds each group's sum; after the last group, the mask's.
+        counts: (patches, conv groups, 6) int32, see ``COUNTS``.
         bound: (patches, conv groups) float32, sum of |F_c| · |P_c - P̂_c|.
     """
 
@@ -46,6 +50,7 @@ class GroupLayout:
     order: tuple[int, ...]
     coeff: tuple[int, ...]
     starts: tuple[int, ...]
+    rows: tuple[int, ...]
     counts: tuple[int, ...]
     bound: tuple[int, ...]
 
@@ -56,9 +61,15 @@ class GroupLayout:
             ("order", self.order, "int32"),
             ("coeff", self.coeff, "float32"),
             ("starts", self.starts, "int32"),
+            ("rows", self.rows, "int32"),
             ("counts", self.counts, "int32"),
             ("bound", self.bound, "float32"),
         ]
+
+
+def window_rows(channels: int) -> int:
+    """Rows of one patch's windows: channels, sums of groups, the mask."""
+    return channels + channels // 2 + 1
 
 
 def row_floats(geometry: ConvGeometry, lanes: int) -> int:
@@ -71,10 +82,11 @@ def group_layout(geometry: ConvGeometry, batch: int, lanes: int) -> GroupLayout:
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
     groups, channels = geometry.groups, geometry.in_channels // geometry.groups
     return GroupLayout(
-        windows=(patches, groups, channels + 1, row_floats(geometry, lanes)),
+        windows=(patches, groups, window_rows(channels), row_floats(geometry, lanes)),
         order=(patches, groups, channels),
         coeff=(patches, groups, channels),
-        starts=(patches, groups, channels // 2 + 2),
+        starts=(patches, groups, channels // 2 + 1),
+        rows=(patches, groups, channels // 2 + 1),
         counts=(patches, groups, len(COUNTS)),
         bound=(patches, groups),
     )
@@ -124,7 +136,7 @@ class _Group:
     ) -> None:
         self.geometry, self.batch, self.lanes, self.merge, self.skip = geometry, batch, lanes, merge, skip
         (self.x, self.planes, self.filter_norm2, self.settings) = buffers[:4]
-        (self.windows, self.order, self.coeff, self.starts, self.counts, self.bound) = buffers[4:]
+        (self.windows, self.order, self.coeff, self.starts, self.rows_of, self.counts, self.bound) = buffers[4:]
         self.channels = geometry.in_channels // geometry.groups
         self.row = row_floats(geometry, lanes)
         self.pixels = geometry.window_pixels
@@ -138,35 +150,37 @@ class _Group:
             image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
             self._allocate()
             self.task, self.first_channel = task, emit.bind(group * self.channels)
-            self.window = emit.bind(task * (self.channels + 1) * self.row)
+            self.window = emit.bind(task * window_rows(self.channels) * self.row)
             self.list = emit.bind(task * self.channels)
+            self.group_list = emit.bind(task * (self.channels // 2 + 1))
             self._read_window(image, emit.bind(place // grid_w), emit.bind(place % grid_w))
             self._transpose()
             self._hash()
             self._classify()
             self._sort_by_kind()
             self._form_groups()
-            self._leave()
+            self._sort_members()
+            self._merge_groups()
             self._write_singles()
-            self._write_members()
             self._write_dropped()
 
     def _allocate(self) -> None:
         """Scratch memory of one patch."""
         size = self.channels
         self.table_size = 1 << max(1, (2 * size - 1).bit_length())
-        floats = {"sums": size, "squares": size, "dots": size, "factor": size, "residual": size, "energy": size}
-        floats |= {"last": self.row * size, "own": self.row * size}
-        integers = {name: size for name in ("codes", "kind", "slot", "size", "first", "changed", "fill")}
-        integers |= {name: size for name in ("kept", "singles", "members", "stayed", "slots", "flats", "zeros")}
+        floats = {name: size for name in ("sums", "squares", "dots", "factor", "residual")}
+        floats["last"] = self.row * size
+        integers = {name: size for name in ("codes", "kind", "slot", "size", "fill", "sorted")}
+        integers |= {name: size for name in ("kept", "singles", "members", "slots", "flats", "zeros")}
         integers["table"] = self.table_size
         self.floats = {name: T.alloc_buffer((length,), "float32") for name, length in floats.items()}
         self.integers = {name: T.alloc_buffer((length,), "int32") for name, length in integers.items()}
         self.lengths = {
             name: emit.Register(1, T.int32(0), "int32")
-            for name in ("kept", "singles", "members", "stayed", "slots", "flats", "zeros")
+            for name in ("kept", "singles", "members", "slots", "flats", "zeros")
         }
         self.threshold, self.damage = emit.Register(1, 0.0), emit.Register(1, 0.0)
+        self.groups, self.placed, self.merges = (emit.Register(1, T.int32(0), "int32") for _ in range(3))
 
     # Lists
 
@@ -240,7 +254,7 @@ class _Group:
 
     def _transpose(self) -> None:
         """The window channel-first, a square of vectors at a time."""
-        size, lanes, last, own = self.channels, self.lanes, self.floats["last"], self.floats["own"]
+        size, lanes, last = self.channels, self.lanes, self.floats["last"]
 
         def columns(channel: Expr, n: int) -> None:
             with T.serial(0, self.row // lanes) as block:
@@ -248,13 +262,17 @@ class _Group:
                 if n == lanes:
                     rows = [T.bind(emit.load(last, (pixel + p) * size + channel, n)) for p in range(lanes)]
                     for c, values in enumerate(emit.transposed(rows)):
-                        emit.store(own, (channel + c) * self.row + pixel, values, lanes)
+                        emit.store(self.windows, self._own(channel + c) + pixel, values, lanes)
                 else:
                     for p in range(lanes):
                         values = emit.load(last, (pixel + p) * size + channel, n)
-                        emit.store(own, channel * self.row + pixel + p, values, n, stride=self.row)
+                        emit.store(self.windows, self._own(channel) + pixel + p, values, n, stride=self.row)
 
         emit.sweep(size, lanes, columns)
+
+    def _own(self, channel: Expr) -> Expr:
+        """Where a channel's window starts."""
+        return self.window + channel * self.row
 
     def _hash(self) -> None:
         """bit_l = <P_c, v_l> above its mean over the channels: the same as hashing P_c minus the mean window."""
@@ -389,63 +407,82 @@ class _Group:
             self._append_if("members", c, together)
             self._append_if("singles", c, tirx.Not(together))
             self._append_if("slots", c, tirx.all(together, slot == c))
-            self._set("changed", c, T.int32(1))
-        self._merge()
 
-    def _merge(self) -> None:
-        """X_g of the changed groups into the windows of their slots; then a_c and the residuals of their members."""
-        with T.serial(0, self._length("members")) as i:
-            c = emit.bind(self._get("members", i))
-            slot = emit.bind(self._get("slot", c))
-            with T.If(self._get("changed", slot) > 0), T.Then():
-                source, target = emit.bind(c * self.row), emit.bind(self.window + slot * self.row)
-                first = emit.bind(slot == c)
-
-                def add(i: Expr, n: int, source: Expr = source, target: Expr = target, first: Expr = first) -> None:
-                    before = tirx.Select(
-                        emit.splat(first, n), emit.splat(0.0, n), emit.load(self.windows, target + i, n)
-                    )
-                    emit.store(self.windows, target + i, before + emit.load(self.floats["own"], source + i, n), n)
-
-                emit.sweep(self.row, self.lanes, add)
+    def _sort_members(self) -> None:
+        """The members group by group: a counting sort that keeps the channels of a group in order."""
+        begin = emit.Register(1, T.int32(0), "int32")
         with T.serial(0, self._length("slots")) as i:
             slot = emit.bind(self._get("slots", i))
-            with T.If(self._get("changed", slot) > 0), T.Then():
-                self._finish_sum(slot, emit.bind(self.window + slot * self.row))
+            self._set("fill", slot, begin.get())
+            begin.set(begin.get() + self._get("size", slot))
         with T.serial(0, self._length("members")) as i:
             c = emit.bind(self._get("members", i))
             slot = emit.bind(self._get("slot", c))
-            with T.If(self._get("changed", slot) > 0), T.Then():
-                self._coefficient(c, slot)
+            self._set("sorted", self._get("fill", slot), c)
+            self._set("fill", slot, self._get("fill", slot) + 1)
 
-    def _finish_sum(self, slot: Expr, target: Expr) -> None:
-        """Divide by the size (mean), or take the squared norm (projection) of a group's sum."""
-        if self.merge == "mean":
-            scale = emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self._get("size", slot), 1)))
+    def _merge_groups(self) -> None:
+        """X_g, a_c and the residuals of every group; members whose damage exceeds the tolerance leave it."""
+        for register in (self.groups, self.placed):
+            register.set(T.int32(0))
+        self.damage.set(T.float32(0))
+        self.merges.set(self._length("members"))
+        with T.serial(0, self._length("slots")) as g:
+            slot = emit.bind(self._get("slots", g))
+            size = emit.bind(self._get("size", slot))
+            begin = emit.bind(self._get("fill", slot) - size)
+            row = emit.bind(self.channels + g)
+            self._merge(begin, size, row)
+            stayed = emit.Register(1, T.int32(0), "int32")
+            with T.serial(0, size) as i:
+                c = emit.bind(self._get("sorted", begin + i))
+                leaves = emit.bind(self._get("residual", c) > self.threshold.get())
+                self._set("sorted", begin + stayed.get(), c)
+                stayed.set(stayed.get() + tirx.Cast("int32", tirx.Not(leaves)))
+                self._append_if("singles", c, leaves)
+            self._append_if("singles", self._get("sorted", begin), stayed.get() == 1)
+            with T.If(stayed.get() >= 2), T.Then():
+                with T.If(stayed.get() < size), T.Then():
+                    self._merge(begin, stayed.get(), row)
+                    self.merges.set(self.merges.get() + stayed.get())
+                self._write_group(begin, stayed.get(), row)
+        self._write_end(self.channels + self.channels // 2)
 
-            def divide(i: Expr, n: int) -> None:
-                emit.store(self.windows, target + i, emit.load(self.windows, target + i, n) * emit.splat(scale, n), n)
+    def _merge(self, begin: Expr, count: Expr, row: Expr) -> None:
+        """X_g of the members ``sorted[begin : begin + count]`` into a row of the windows; a_c and residual of each."""
+        target = emit.bind(self._own(row))
+        scale = 1 / tirx.Cast("float32", T.max(count, 1)) if self.merge == "mean" else None
+        scale = None if scale is None else emit.bind(scale)
+        energy = emit.Register(self.lanes, 0.0)
+        vectors = self.row // self.lanes
+        at_once = next(n for n in range(min(vectors, _VECTORS_AT_ONCE), 0, -1) if vectors % n == 0)
+        with T.serial(0, vectors // at_once) as part:
+            start = emit.bind(part * at_once * self.lanes)
+            sums = [emit.Register(self.lanes, 0.0) for _ in range(at_once)]
+            with T.serial(0, count) as i:
+                source = emit.bind(self._own(self._get("sorted", begin + i)) + start)
+                for v, register in enumerate(sums):
+                    register.add(emit.load(self.windows, source + v * self.lanes, self.lanes))
+            for v, register in enumerate(sums):
+                if scale is not None:
+                    register.set(register.get() * emit.splat(scale, self.lanes))
+                energy.add(register.get() * register.get())
+                emit.store(self.windows, target + start + v * self.lanes, register.get(), self.lanes)
+        square = emit.Register(1)
+        square.set(energy.total())
+        with T.serial(0, count) as i:
+            self._coefficient(emit.bind(self._get("sorted", begin + i)), target, square.get())
 
-            emit.sweep(self.row, self.lanes, divide)
-        else:
-
-            def square(i: Expr, n: int) -> Expr:
-                value = T.bind(emit.load(self.windows, target + i, n))
-                return value * value
-
-            self._set("energy", slot, self._sum(square, self.row))
-
-    def _coefficient(self, c: Expr, slot: Expr) -> None:
+    def _coefficient(self, c: Expr, shared: Expr, energy: Expr) -> None:
         """a_c and (|P_c - a_c X_g| |F_c|)² of one member."""
-        own, shared = emit.bind(c * self.row), emit.bind(self.window + slot * self.row)
+        own = emit.bind(self._own(c))
         factor = T.float32(1)
         if self.merge == "projection":
 
             def product(i: Expr, n: int) -> Expr:
-                return emit.load(self.floats["own"], own + i, n) * emit.load(self.windows, shared + i, n)
+                return emit.load(self.windows, own + i, n) * emit.load(self.windows, shared + i, n)
 
             dot = emit.bind(self._sum(product, self.row))
-            energy = emit.bind(self._get("energy", slot))
             # The divisor is never zero, also in the lane that Select doesn't take.
             some = energy > T.float32(0)
             factor = tirx.Select(some, dot / tirx.Select(some, energy, T.float32(1)), T.float32(0))
@@ -453,97 +490,37 @@ class _Group:
 
         def square(i: Expr, n: int) -> Expr:
             rest = emit.load(self.windows, shared + i, n) * emit.splat(a, n)
-            rest = T.bind(emit.load(self.floats["own"], own + i, n) - rest)
+            rest = T.bind(emit.load(self.windows, own + i, n) - rest)
             return rest * rest
 
         self._set("factor", c, a)
         self._set("residual", c, self._sum(square, self.row) * self._norm2(c))
 
-    def _leave(self) -> None:
-        """Members whose damage exceeds the tolerance become singles; their groups are formed again without them."""
-        with T.serial(0, self._length("members")) as i:
-            c = emit.bind(self._get("members", i))
-            leaves = emit.bind(self._get("residual", c) > self.threshold.get())
-            self._append_if("singles", c, leaves)
-            self._append_if("stayed", c, tirx.Not(leaves))
-        with T.If(self._length("stayed") < self._length("members")), T.Then():
-            with T.serial(0, self._length("slots")) as i:
-                slot = emit.bind(self._get("slots", i))
-                # The old size waits in "fill", to be compared with the new one.
-                self._set("fill", slot, self._get("size", slot))
-                self._set("size", slot, T.int32(0))
-            with T.serial(0, self._length("stayed")) as i:
-                c = emit.bind(self._get("stayed", i))
-                slot = emit.bind(self._get("slot", c))
-                held = emit.bind(self._get("size", slot))
-                self._set("first", slot, tirx.Select(held == 0, c, self._get("first", slot)))
-                self._set("size", slot, self._get("size", slot) + 1)
-            self._renew_members()
-            self._merge()
+    def _write_group(self, begin: Expr, count: Expr, row: Expr) -> None:
+        """A group's members with their coefficients, where they start, and the row of their sum."""
+        self._write_end(row)
+        at = emit.bind(self.list + self.placed.get())
+        with T.serial(0, count) as i:
+            c = emit.bind(self._get("sorted", begin + i))
+            T.buffer_store(self.order, c, [at + i])
+            T.buffer_store(self.coeff, self._get("factor", c), [at + i])
+            self.damage.set(self.damage.get() + tirx.sqrt(self._get("residual", c)))
+        self.groups.set(self.groups.get() + 1)
+        self.placed.set(self.placed.get() + count)
 
-    def _renew_members(self) -> None:
-        """The members that are left, each with the slot of its group's first; changed groups are marked."""
-        for name in ("members", "slots"):
-            self.lengths[name].set(T.int32(0))
-        with T.serial(0, self._length("stayed")) as i:
-            c = emit.bind(self._get("stayed", i))
-            old = emit.bind(self._get("slot", c))
-            together = emit.bind(self._get("size", old) >= 2)
-            first = emit.bind(self._get("first", old))
-            self._append_if("members", c, together)
-            self._append_if("singles", c, tirx.Not(together))
-            self._append_if("slots", c, tirx.all(together, first == c))
-        # Slots change hands only now, when nothing looks up a group by its old slot any more.
-        with T.serial(0, self._length("slots")) as i:
-            c = emit.bind(self._get("slots", i))
-            self._set(
-                "changed",
-                c,
-                tirx.Cast("int32", self._get("size", self._get("slot", c)) < self._get("fill", self._get("slot", c))),
-            )
-            self._set("kept", i, self._get("size", self._get("slot", c)))
-        with T.serial(0, self._length("members")) as i:
-            c = emit.bind(self._get("members", i))
-            self._set("slot", c, self._get("first", self._get("slot", c)))
-        with T.serial(0, self._length("slots")) as i:
-            self._set("size", self._get("slots", i), self._get("kept", i))
+    def _write_end(self, row: Expr) -> None:
+        """Where the next group's members start, and the row that it convolves."""
+        T.buffer_store(self.starts, self.placed.get(), [self.group_list + self.groups.get()])
+        T.buffer_store(self.rows_of, row, [self.group_list + self.groups.get()])
 
     def _write_singles(self) -> None:
-        """Windows of the channels that are alone."""
+        """The channels that are alone, after the members; their windows are used as they are."""
         with T.serial(0, self._length("singles")) as i:
-            c = emit.bind(self._get("singles", i))
-            T.buffer_store(self.order, c, [self.list + i])
-            source, target = emit.bind(c * self.row), emit.bind(self.window + c * self.row)
-
-            def copy(i: Expr, n: int, source: Expr = source, target: Expr = target) -> None:
-                emit.store(self.windows, target + i, emit.load(self.floats["own"], source + i, n), n)
-
-            emit.sweep(self.row, self.lanes, copy)
-
-    def _write_members(self) -> None:
-        """Members group by group, with their coefficients; where each group starts."""
-        starts = emit.bind(self.task * (self.channels // 2 + 2))
-        position = emit.Register(1, dtype="int32")
-        position.set(self._length("singles"))
-        with T.serial(0, self._length("slots")) as i:
-            slot = emit.bind(self._get("slots", i))
-            T.buffer_store(self.starts, position.get(), [starts + i])
-            self._set("fill", slot, position.get())
-            position.set(position.get() + self._get("size", slot))
-        T.buffer_store(self.starts, position.get(), [starts + self._length("slots")])
-        self.damage.set(T.float32(0))
-        with T.serial(0, self._length("members")) as i:
-            c = emit.bind(self._get("members", i))
-            slot = emit.bind(self._get("slot", c))
-            at = emit.bind(self.list + self._get("fill", slot))
-            T.buffer_store(self.order, c, [at])
-            T.buffer_store(self.coeff, self._get("factor", c), [at])
-            self.damage.set(self.damage.get() + tirx.sqrt(self._get("residual", c)))
-            self._set("fill", slot, self._get("fill", slot) + 1)
+            T.buffer_store(self.order, self._get("singles", i), [self.list + self.placed.get() + i])
 
     def _write_dropped(self) -> None:
         """Flat channels with their means, zeros, counts, the bound, and the mask where means meet a border."""
-        kept = emit.bind(self.list + self._length("singles") + self._length("members"))
+        kept = emit.bind(self.list + self._length("singles") + self.placed.get())
         with T.serial(0, self._length("flats")) as i:
             c = emit.bind(self._get("flats", i))
             total = emit.bind(self._get("sums", c))
@@ -555,13 +532,14 @@ class _Group:
             T.buffer_store(self.order, self._get("zeros", i), [kept + self._length("flats") + i])
         with T.If(tirx.all(self._length("flats") > 0, self.on_border)), T.Then():
             self._write_mask()
-        for i, name in enumerate(("singles", "slots", "members", "zeros", "flats")):
-            T.buffer_store(self.counts, self._length(name), [self.task * len(COUNTS) + i])
+        lengths = {"groups": self.groups, "members": self.placed, "merges": self.merges}
+        for i, name in enumerate(COUNTS):
+            T.buffer_store(self.counts, (self.lengths | lengths)[name].get(), [self.task * len(COUNTS) + i])
         T.buffer_store(self.bound, self.damage.get(), [self.task])
 
     def _write_mask(self) -> None:
         """The window of the carried means: one on the image, zero in the padding."""
-        start = emit.bind(self.window + self.channels * self.row)
+        start = emit.bind(self._own(self.channels + self.channels // 2))
         emit.sweep(self.row, self.lanes, lambda i, n: emit.store(self.windows, start + i, emit.splat(0.0, n), n))
         with T.serial(0, self.rows) as r, T.serial(0, self.columns) as column:
             at = start + (r + self.row0) * self.geometry.window[1] + column + self.column0
