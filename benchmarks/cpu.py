@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -65,6 +66,23 @@ def run(case: str, threads: int, rounds: int, names: list[str]) -> Result:
     return Result(case, threads, rounds, [_measurement(m) for m in stored["measurements"]], absent=stored["absent"])
 
 
+def add_memory(result: Result) -> Result:
+    """Measure the memory of every runner that was timed, in a process of its own each."""
+    measurements = []
+    for m in result.measurements:
+        if not m.failure:
+            command = [sys.executable, "-m", "benchmarks.memory", result.case, m.runner, str(result.threads)]
+            environment = runners.thread_environment(result.threads)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                m = replace(m, failure=f"memory: the process ended with status {done.returncode}")
+            else:
+                found = json.loads(done.stdout.strip().splitlines()[-1])
+                m = replace(m, peak=found["running"], preparing=found["preparing"], planned=found["planned"])
+        measurements.append(m)
+    return replace(result, measurements=measurements)
+
+
 def main() -> int:
     """Measure what the command line asks for; 1 if anything failed or came out wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=(__doc__ or "").split("\n")[0])
@@ -73,6 +91,7 @@ def main() -> int:
     parser.add_argument("--threads", nargs="+", type=int, help="default: 1 2; with --quick: 1")
     parser.add_argument("--rounds", type=int, help="default: 30; with --quick: 8")
     parser.add_argument("--quick", action="store_true", help="only the small cases, one thread, few rounds")
+    parser.add_argument("--memory", action="store_true", help="also measure each runner's peak memory (Linux)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--markdown", type=Path, help="also write the Markdown to this file")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -91,7 +110,8 @@ def main() -> int:
     results = []
     for case in networks:
         for count in threads:
-            results.append(run(case, count, rounds, arguments.runners))
+            result = run(case, count, rounds, arguments.runners)
+            results.append(add_memory(result) if arguments.memory else result)
             console.print(table(results[-1]))
     text = markdown(results)
     print(text)

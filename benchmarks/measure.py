@@ -27,6 +27,9 @@ class Measurement:
         prepare: seconds that exporting, compiling and the first call took.
         error: largest 2-norm of the difference from eager PyTorch's output, as a share of that output's norm.
         failure: why there are no numbers, or that they are worth nothing; empty if all is well.
+        peak: MiB of memory at most while it runs, NaN if that wasn't asked for; see `memory.Memory`, as for the next.
+        preparing: MiB at most while it was made.
+        planned: MiB that a compiled network of ours is known to need.
     """
 
     runner: str
@@ -35,6 +38,9 @@ class Measurement:
     prepare: float = float("nan")
     error: float = float("nan")
     failure: str = ""
+    peak: float = float("nan")
+    preparing: float = float("nan")
+    planned: float = float("nan")
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

@@ -83,15 +83,22 @@ def machine() -> dict[str, str]:
     }
 
 
-_HEADINGS = ("", "best ms", "median ms", "÷ best peer", "error", "prepare s")
+_HEADINGS = ("", "best ms", "median ms", "÷ best peer", "error", "prepare s", "peak MiB", "preparing", "planned")
 
 
 def _row(m: Measurement, result: Result) -> list[str]:
     title = runners.TITLES[m.runner]
     if m.failure:
-        return [title, m.failure, "", "", "", ""]
-    error = f"{m.error:.1e}"
-    return [title, f"{m.best:.2f}", f"{m.median:.2f}", f"{m.best / result.best_peer():.2f}", error, f"{m.prepare:.1f}"]
+        return [title, m.failure, *[""] * (len(_HEADINGS) - 2)]
+    times = f"{m.best:.2f}", f"{m.median:.2f}", f"{m.best / result.best_peer():.2f}"
+    memory = ("" if math.isnan(size) else f"{size:.0f}" for size in (m.peak, m.preparing, m.planned))
+    return [title, *times, f"{m.error:.1e}", f"{m.prepare:.1f}", *memory]
+
+
+def _columns(results: list[Result]) -> int:
+    """How many columns hold something: those of memory only if it was measured."""
+    measured = any(not math.isnan(m.peak) for result in results for m in result.measurements)
+    return len(_HEADINGS) if measured else len(_HEADINGS) - 3
 
 
 def _title(result: Result) -> str:
@@ -101,11 +108,11 @@ def _title(result: Result) -> str:
 
 def table(result: Result) -> Table:
     """The result as a table for the terminal."""
-    shown = Table(*_HEADINGS, title=_title(result), title_justify="left")
+    shown = Table(*_HEADINGS[: _columns([result])], title=_title(result), title_justify="left")
     for column in shown.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for m in result.measurements:
-        shown.add_row(*_row(m, result))
+        shown.add_row(*_row(m, result)[: len(shown.columns)])
     if result.absent or result.failure:
         shown.add_row(result.absent or result.failure)
     return shown
@@ -121,12 +128,20 @@ def markdown(results: list[Result]) -> str:
         " output's). ÷ best peer: best time over the best time of the fastest runner that is not this compiler.",
         "",
     ]
+    columns = _columns(results)
+    if columns == len(_HEADINGS):
+        lines[-1:] = [
+            "- memory: MiB over a process that has imported PyTorch, each runner in a process of its own; peak: the most"
+            " while it runs (weights, tensors, the runner's libraries), preparing: the most while it was made;"
+            " planned: weights and tables packed by this compiler, tensors between kernels, scratch memory.",
+            "",
+        ]
     for result in results:
         lines += [f"### {_title(result)}", ""]
         if result.absent or result.failure:
             lines += [f"Not measured: {result.absent or result.failure}", ""]
             continue
-        lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
-        lines += ["| " + " | ".join(_row(m, result)) + " |" for m in result.measurements]
+        lines += ["| " + " | ".join(_HEADINGS[:columns]) + " |", "|---" + "|---:" * (columns - 1) + "|"]
+        lines += ["| " + " | ".join(_row(m, result)[:columns]) + " |" for m in result.measurements]
         lines.append("")
     return "\n".join(lines)

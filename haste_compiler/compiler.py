@@ -97,7 +97,7 @@ def _specialize(
     lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache else None
     executable = Executable(build(lowered, target, key), lowered, threads)
-    return Specialization(executable, captured, conv_layers(gm, config), graphs, others)
+    return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others)
 
 
 def _drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:

@@ -25,7 +25,7 @@ from tests.haste.networks import layer_of
 haste = torch.ops.haste
 SHARED = (haste.hash.default, haste.group.default, haste.merge.default)
 """What layers with the same windows share."""
-CONFIGS = {"default": HasteConfig(min_reads=0), "paper": HasteConfig.paper()}
+CONFIGS = {"default": HasteConfig(min_reads=0, cost_model=False), "paper": HasteConfig.paper()}
 CLOSE = 1e-4
 """Largest error of a patch, as a share of its norm or, where that is less, of the mean patch's."""
 FEW = 0.005
@@ -147,7 +147,7 @@ def test_small_images(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x1_0"])
 def test_layers_of_small_images(name: str) -> None:
-    check_layers(zoo.zoo(name, size=64), zoo.example_input(name, batch=2, size=64), HasteConfig(min_reads=0))
+    check_layers(zoo.zoo(name, size=64), zoo.example_input(name, batch=2, size=64), CONFIGS["default"])
 
 
 @pytest.mark.slow

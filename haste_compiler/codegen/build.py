@@ -58,6 +58,8 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
         raise HasteError(f"TVM could not generate code for {target}: {reason}") from None
     if path is not None and _has_linker():
         _store(executable, path)
+        # The library that was linked takes less memory than what LLVM keeps of code made in this process.
+        return _load(path) or executable
     return executable
 
 

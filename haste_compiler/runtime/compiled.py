@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from tvm.target import Target
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation
 from haste_compiler.errors import InputError
-from haste_compiler.passes.capture import Captured, evaluation_mode
+from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
@@ -28,7 +28,7 @@ class Specialization:
 
     Attributes:
         executable: the machine code.
-        captured: how inputs and outputs are structured.
+        out_spec: structure of what the model returns.
         layers: every convolution of the network, and whether it is a HASTE convolution.
         graphs: the graph as text after each pass, by the pass's name, in order.
         constants: outputs that are no tensors, by their position among the outputs' leaves.
@@ -37,12 +37,12 @@ class Specialization:
     def __init__(
         self,
         executable: Executable,
-        captured: Captured,
+        out_spec: TreeSpec,
         layers: list[ConvLayer],
         graphs: dict[str, str],
         constants: dict[int, Any],
     ) -> None:
-        self.executable, self.captured, self.layers, self.graphs = executable, captured, layers, graphs
+        self.executable, self.out_spec, self.layers, self.graphs = executable, out_spec, layers, graphs
         self.constants = constants
 
     def outputs(self, tensors: Sequence[Tensor]) -> Any:
@@ -50,7 +50,7 @@ class Specialization:
         leaves: list[Any] = list(tensors)
         for position, value in self.constants.items():
             leaves.insert(position, value)
-        return self.captured.unflatten_outputs(leaves)
+        return tree_unflatten(leaves, self.out_spec)
 
 
 Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]

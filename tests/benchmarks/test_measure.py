@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks import runners
 from benchmarks.cases import CASES, TITLES, Case
 from benchmarks.measure import Measurement, measure, relative_error
+from benchmarks.memory import Memory
 from benchmarks.report import Result, machine, markdown
 
 
@@ -59,6 +62,27 @@ def test_ratio_is_to_the_fastest_peer_and_not_to_ourselves() -> None:
     assert "Not measured: no torchvision" in text
     assert machine()["versions"] in text
     assert json.loads(json.dumps(result.to_dict()))["measurements"][3]["best"] is None
+
+
+def test_memory_has_columns_where_it_was_measured() -> None:
+    timed = Result("resnet18", 1, 3, [Measurement("eager", 4.0, 5.0, 0, 0)])
+    assert "peak MiB" not in markdown([timed])
+    ours = Measurement("dense", 1.0, 1.5, 0, 0, peak=254.4, preparing=346.2, planned=61.4)
+    text = markdown([Result("resnet18", 1, 3, [*timed.measurements, ours])])
+    assert "| 0.0e+00 | 0.0 | 254 | 346 | 61 |" in text and "| 0.0e+00 | 0.0 |  |  |  |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_memory_is_that_of_one_runner() -> None:
+    command = [sys.executable, "-m", "benchmarks.memory", "conv_half_duplicated"]
+    found = {}
+    for runner in ("eager", "haste"):
+        done = subprocess.run([*command, runner, "1"], capture_output=True, text=True, check=True)
+        found[runner] = Memory(**json.loads(done.stdout.splitlines()[-1]))
+    assert math.isnan(found["eager"].planned) and found["eager"].running < found["haste"].running
+    # 0.56 MiB of filters, 0.38 MiB of input and of output each.
+    assert 1.3 < found["haste"].planned < 6 and found["haste"].planned < found["haste"].running
 
 
 def test_everything_that_can_be_asked_for_has_a_title() -> None:
