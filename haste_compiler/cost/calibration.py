@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key
 from haste_compiler.codegen.target import VectorUnit, missing_features, vector_unit
-from haste_compiler.cost.features import Features, convolve_features, dense_features, group_features
+from haste_compiler.cost.features import SHARED, Features, convolve_features, dense_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
 from haste_compiler.cost.merging import Merging, borders
 from haste_compiler.cost.model import PHASES, CostModel
@@ -28,7 +29,12 @@ from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.settings import Settings
 
-_ROUNDS = 11
+_ROUNDS = 7
+_REFITS = 6
+_SMALL_ERROR = 0.02
+
+Seconds = dict[str, dict[str, float]]
+"""Coefficients: by kernel, then by phase."""
 
 
 def _square(channels: int, filters: int, side: int, patch: int, kernel: int = 3, stride: int = 1) -> ConvGeometry:
@@ -42,6 +48,7 @@ _BOTH = (
     _square(64, 64, 56, 8),
     _square(128, 128, 28, 7),
     _square(256, 256, 14, 7),
+    _square(512, 512, 14, 7),
     _square(512, 512, 7, 7),
     _square(32, 48, 24, 8),
     _square(128, 128, 8, 8),
@@ -54,7 +61,6 @@ _BOTH = (
 _DENSE = (
     _square(64, 64, 112, 8),
     _square(256, 256, 28, 7),
-    _square(512, 512, 14, 7),
     _square(128, 32, 28, 7),
     _square(128, 256, 28, 7, stride=2),
     _square(512, 512, 2, 2),
@@ -87,24 +93,38 @@ _STATES = (
 )
 
 
-@dataclass
-class Samples:
-    """Measured calls of one kernel: the work of each, and its seconds."""
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: the kernel, the work of one call by phase, and its seconds."""
 
-    features: list[Features] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    kernel: str
+    work: Features
+    seconds: float
 
-    def add(self, features: Features, seconds: float) -> None:
-        """Add one measurement."""
-        self.features.append(features)
-        self.seconds.append(seconds)
 
-    def fit(self, phases: tuple[str, ...]) -> dict[str, float]:
-        """Coefficients, none negative, with the least sum of squared relative errors."""
-        work = np.array([[features[phase] for phase in phases] for features in self.features])
-        seconds = np.array(self.seconds)
-        found = nonnegative_least_squares(work / seconds[:, None], np.ones(len(seconds)))
-        return {phase: float(value) for phase, value in zip(phases, found, strict=True)}
+def fit(samples: Sequence[Sample]) -> Seconds:
+    """Coefficients, none negative, with small relative errors; the phases that kernels share have one coefficient.
+
+    Least squares, repeated with less weight on what fits badly: a call that something else slowed down counts little.
+    """
+    columns = sorted({_column(kernel, phase) for kernel, phases in PHASES.items() for phase in phases})
+    matrix = np.zeros((len(samples), len(columns)))
+    for row, sample in zip(matrix, samples, strict=True):
+        for phase in PHASES[sample.kernel]:
+            row[columns.index(_column(sample.kernel, phase))] = sample.work[phase] / sample.seconds
+    weight = np.ones(len(samples))
+    for _ in range(_REFITS):
+        found = nonnegative_least_squares(matrix * weight[:, None], weight)
+        weight = 1 / np.sqrt(np.maximum(abs(matrix @ found - 1), _SMALL_ERROR))
+    return {
+        kernel: {phase: float(found[columns.index(_column(kernel, phase))]) for phase in phases}
+        for kernel, phases in PHASES.items()
+    }
+
+
+def _column(kernel: str, phase: str) -> str:
+    """The unknown that a kernel's phase is measured in."""
+    return f"shared {phase}" if kernel != "group" and phase in SHARED else f"{kernel} {phase}"
 
 
 def cost_model(target: Target, threads: int) -> CostModel:
@@ -136,41 +156,52 @@ def default_model(unit: VectorUnit, threads: int) -> CostModel:
     return CostModel(unit, threads, seconds, "defaults of the package")
 
 
-def calibrate(target: Target, threads: int) -> dict[str, dict[str, float]]:
-    """Measure, with a progress bar: seconds for a unit of work, by kernel, then by phase."""
-    samples = measure(target, threads)
-    return {kernel: samples[kernel].fit(phases) for kernel, phases in PHASES.items()}
+def calibrate(target: Target, threads: int) -> Seconds:
+    """Measure and fit: seconds for a unit of work, by kernel, then by phase."""
+    return fit(measure(target, threads))
 
 
-def measure(target: Target, threads: int) -> dict[str, Samples]:
-    """Build and time the kernels of the designed set; the measurements by kernel."""
-    samples = {kernel: Samples() for kernel in PHASES}
+def measure(target: Target, threads: int) -> list[Sample]:
+    """Build and time the kernels of the designed set, with a progress bar."""
+    samples: list[Sample] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("calibrating the cost model", total=len(_BOTH) + len(_DENSE))
         for geometry in (*_BOTH, *_DENSE):
-            _measure(geometry, target, threads, samples, haste=geometry in _BOTH)
+            states = _STATES if geometry in _BOTH else ()
+            samples += _measure(geometry, states, KernelTimer(geometry, 1, target, threads, haste=bool(states)))
             progress.advance(task)
     return samples
 
 
-def _measure(geometry: ConvGeometry, target: Target, threads: int, samples: dict[str, Samples], *, haste: bool) -> None:
-    unit, timer = vector_unit(target), KernelTimer(geometry, 1, target, threads, haste=haste)
-    samples["dense"].add(
-        dense_features(geometry, 1, unit, threads), min(timer.time(("dense",))[0] for _ in range(_ROUNDS))
-    )
-    for state in _STATES if haste else ():
-        timer.set_input(make_input(geometry, state.flats, state.copies, state.size))
-        settings = Settings(state.planes, state.tolerance, 0.1)
-        merging = Merging(_counts(timer, settings), borders(geometry))
-        times = np.array([timer.time(("group", "convolve")) for _ in range(_ROUNDS)]).min(axis=0)
-        samples["group"].add(group_features(geometry, 1, unit, threads, state.planes, merging), times[0])
-        samples["convolve"].add(convolve_features(geometry, 1, unit, threads, "flat", merging), times[1])
+def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTimer) -> Iterator[Sample]:
+    """The samples of one convolution. Dense and HASTE take turns: a slow spell of the machine hits both."""
+    unit, threads = timer.unit, timer.threads
+    if not states:
+        yield Sample(
+            "dense", dense_features(geometry, 1, unit, threads), min(timer.time(("dense",)) for _ in range(_ROUNDS))[0]
+        )
+        return
+    inputs = [make_input(geometry, state.flats, state.copies, state.size) for state in states]
+    settings = [Settings(state.planes, state.tolerance, 0.1) for state in states]
+    merging = [Merging(_counts(timer, x, each), borders(geometry)) for x, each in zip(inputs, settings, strict=True)]
+    times = np.empty((_ROUNDS, len(states), 3))
+    for i in range(_ROUNDS):
+        for j, (x, each) in enumerate(zip(inputs, settings, strict=True)):
+            timer.set(x, each)
+            times[i, j] = timer.time(("dense", "group", "convolve"))
+    best = times.min(axis=0)
+    yield Sample("dense", dense_features(geometry, 1, unit, threads), float(np.median(best[:, 0])))
+    for state, found, (_, group, convolve) in zip(states, merging, best.tolist(), strict=True):
+        yield Sample("group", group_features(geometry, 1, unit, threads, state.planes, found), group)
+        yield Sample("convolve", convolve_features(geometry, 1, unit, threads, "flat", found), convolve)
 
 
-def _counts(timer: KernelTimer, settings: Settings) -> NDArray[np.float64]:
+def _counts(timer: KernelTimer, x: Tensor, settings: Settings) -> NDArray[np.float64]:
     """What the kernel counts, and how many channels it merged: all candidates, and those left of a group once more."""
-    candidates = timer.group(settings._replace(tolerance=math.inf)).numpy()[:, 2].copy()
-    counts = timer.group(settings).numpy()
+    timer.set(x, settings._replace(tolerance=math.inf))
+    candidates = timer.counts().numpy()[:, 2]
+    timer.set(x, settings)
+    counts = timer.counts().numpy()
     members = counts[:, 2]
     again = np.where(candidates > members, members, 0)
     return np.column_stack([counts[:, :5], candidates + again])
@@ -190,7 +221,7 @@ def make_input(geometry: ConvGeometry, flats: float, copies: float, size: int) -
     return x[order].permute(1, 2, 0).unsqueeze(0).contiguous()
 
 
-def _read(path: Path) -> dict[str, dict[str, float]] | None:
+def _read(path: Path) -> Seconds | None:
     """What ``_write`` wrote; None where there is nothing, or something else."""
     try:
         stored: Any = json.loads(path.read_text())
@@ -203,7 +234,7 @@ def _read(path: Path) -> dict[str, dict[str, float]] | None:
     return seconds if valid else None
 
 
-def _write(path: Path, seconds: dict[str, dict[str, float]]) -> None:
+def _write(path: Path, seconds: Seconds) -> None:
     """Write to a temporary file first: another process may read meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,22 +18,25 @@ from haste_compiler.passes.layers import ConvLayer
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One convolution.
+    """One convolution. Times are predicted milliseconds of one call; None where nothing was predicted.
 
     Attributes:
         name: qualified name of the layer.
         haste: whether it is a HASTE convolution.
         reason: why, or why not.
-        dense_ms, haste_ms: predicted milliseconds of one call either way; None where nothing was predicted.
-        kept: share of the channels that is expected to be left; None where nothing was probed.
+        dense_ms: as a dense convolution.
+        haste_ms: as a HASTE convolution, on natural images where they were looked at, otherwise in the best case.
+        kept: share of the channels that is expected to be left on natural images.
+        noise_ms: as a HASTE convolution, on noise.
     """
 
     name: str
     haste: bool
     reason: str
-    dense_ms: float | None
-    haste_ms: float | None
-    kept: float | None
+    dense_ms: float | None = None
+    haste_ms: float | None = None
+    kept: float | None = None
+    noise_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,10 @@ class Explanation:
         """A table as plain text. No colours, no line is wrapped."""
         chosen = sum(layer.haste for layer in self.layers)
         table = Table(box=box.SIMPLE, title=f"{chosen} of {len(self.layers)} convolutions HASTE", title_justify="left")
-        for name in ("layer", "chosen", "dense ms", "HASTE ms", "kept", "why"):
-            table.add_column(name, justify="right" if name in ("dense ms", "HASTE ms", "kept") else "left")
+        for name in ("layer", "chosen", "why"):
+            table.add_column(name)
         for layer in self.layers:
-            numbers = (
-                _number(layer.dense_ms),
-                _number(layer.haste_ms),
-                "" if layer.kept is None else f"{layer.kept:.0%}",
-            )
-            table.add_row(Text(layer.name), "HASTE" if layer.haste else "dense", *numbers, Text(layer.reason))
+            table.add_row(Text(layer.name), "HASTE" if layer.haste else "dense", Text(layer.reason))
         console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False, legacy_windows=False)
         console.print(table)
         assert isinstance(console.file, io.StringIO)
@@ -77,11 +75,14 @@ class Explanation:
 def _choice(layer: ConvLayer) -> LayerChoice:
     found = layer.prediction
     if found is None:
-        return LayerChoice(layer.name, layer.eligible, layer.reason, None, None, None)
-    kept = found.kept if found.probed else None
-    times = found.dense_seconds * 1e3, found.haste_seconds * 1e3
-    return LayerChoice(layer.name, layer.eligible, layer.reason, *times, kept)
-
-
-def _number(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"{milliseconds:.3f}"
+        return LayerChoice(layer.name, layer.eligible, layer.reason)
+    natural, noise = found.natural, found.noise
+    return LayerChoice(
+        layer.name,
+        layer.eligible,
+        layer.reason,
+        found.dense_seconds * 1e3,
+        (natural or found.best).seconds * 1e3,
+        natural.kept if natural else None,
+        noise.seconds * 1e3 if noise else None,
+    )

@@ -22,8 +22,24 @@ Features = dict[str, float]
 """Units of work by phase."""
 
 DENSE = ("call", "cycles", "tiles", "copies", "tasks", "reloads", "traffic")
-GROUP = ("call", "tasks", "window", "far_window", "hash", "far_hash", "channels", "kept", "merge", "singles", "traffic")
+GROUP = (
+    "call",
+    "tasks",
+    "window",
+    "far_window",
+    "hash",
+    "far_hash",
+    "channels",
+    "kept",
+    "flats",
+    "merge",
+    "singles",
+    "traffic",
+)
 CONVOLVE = ("call", "steps", "cycles", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
+
+SHARED = ("cycles", "tiles", "reloads", "traffic")
+"""Phases that the dense and the convolving kernel go through alike."""
 
 _L1_BYTES = 32 << 10
 
@@ -79,6 +95,7 @@ def group_features(
         "far_hash": hashed * far,
         "channels": float(count * channels),
         "kept": count * float(np.mean(channels - zeros - flats)),
+        "flats": count * float(np.mean(flats)),
         "merge": count * float(np.mean(merges)) * row / lanes,
         "singles": count * float(np.mean(singles)) * row / lanes,
         "traffic": 4.0 * count * written * row,

@@ -35,6 +35,7 @@ class KernelTimer:
 
     def __init__(self, geometry: ConvGeometry, batch: int, target: Target, threads: int, *, haste: bool) -> None:
         unit = vector_unit(target)
+        self.unit, self.threads = unit, threads
         kernels = {
             "dense": conv2d_kernel("dense", geometry, batch, choose_tiling(conv_work(geometry, batch), unit, threads))
         }
@@ -50,7 +51,6 @@ class KernelTimer:
         # Tensors of one name are shared: the second half reads what the first wrote.
         self._tensors: dict[str, Tensor] = {"planes": torch.from_numpy(planes).clone()}
         self._calls = {}
-        self._threads = threads
         # The caller does a single thread's work itself: its own clock doesn't count what other processes take from it.
         self._clock = time.thread_time if threads == 1 else time.perf_counter
         self._evicted = torch.zeros(_EVICTED_BYTES // 4)
@@ -63,19 +63,19 @@ class KernelTimer:
             arguments = [tvm.runtime.from_dlpack(self._tensors[keys[label]]) for label in keys]
             self._calls[name] = (code[name], arguments)
 
-    def set_input(self, x: Tensor) -> None:
-        """Take another input, NHWC."""
+    def set(self, x: Tensor, settings: Settings) -> None:
+        """Take another input, NHWC, and other settings."""
         self._tensors["x"].copy_(x)
-
-    def group(self, settings: Settings) -> Tensor:
-        """Group the input; the counts of every patch and conv group, (entries, 5)."""
         self._tensors["settings"].copy_(settings.pack())
+
+    def counts(self) -> Tensor:
+        """Group the input; the counts of every patch and conv group, float64 (entries, 5 or more)."""
         self._run("group")
         return self._tensors["counts"].flatten(0, -2).double()
 
     def time(self, names: tuple[str, ...]) -> list[float]:
         """Seconds of one call of each kernel, in order, after the caches were filled with other data."""
-        use_threads(self._threads)
+        use_threads(self.threads)
         self._evicted.add_(1)
         self._tensors["x"].add_(0)
         return [self._run(name) for name in names]

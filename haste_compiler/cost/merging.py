@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,11 @@ class Merging:
     def kept(self) -> float:
         """Share of the channels that is convolved: singles and one for each group."""
         return float(self.counts[:, :2].sum() / self.counts[:, [0, 2, 3, 4]].sum())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Merging]) -> Merging:
+        """All the patches of several."""
+        return cls(np.concatenate([part.counts for part in parts]), np.concatenate([part.on_border for part in parts]))
 
 
 def borders(geometry: ConvGeometry) -> NDArray[np.bool_]:

@@ -1,74 +1,109 @@
-"""Predicting every layer that could be a HASTE convolution: the cost model, and a probe where it could pay."""
+"""Predicting every layer that could be a HASTE convolution: the cost model, and probes where it could pay."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from torch import fx
+from torch import Tensor, fx
 from tvm.target import Target
 
 from haste_compiler.cost.calibration import cost_model
+from haste_compiler.cost.images import dead_leaves, smooth_noise, white_noise
 from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
-from haste_compiler.cost.probe import probe, probe_inputs, values_of
-from haste_compiler.passes.choose_layers import Sharing
+from haste_compiler.cost.probe import Draw, probe, probe_inputs, values_of
+from haste_compiler.passes.choose_layers import Sharing, pays
 from haste_compiler.passes.graph import shape_of
-from haste_compiler.passes.layers import Prediction, configured_geometry, layer_name
+from haste_compiler.passes.layers import Estimate, Prediction, configured_geometry, layer_name
 from haste_compiler.passes.rewrite_haste import joint_norm
-
-MARGIN = 0.1
-"""Part of the dense time by which HASTE must be predicted to be faster."""
 
 _LEAST_KEPT = 0.1
 """Nothing is probed where HASTE wouldn't pay even if no more than this share of the channels were left."""
 
+_NATURAL = 3
+"""Natural images that are averaged over: one may be smoother than most."""
+
 
 class Predictor:
-    """Predicts for ``choose_layers``.
+    """Predicts for ``choose_layers``, and runs the network only as long as some layer may still turn out worth it.
 
     Args:
         target: what the code is for.
         threads: threads that work on it.
-        examples: the network's flat inputs; float images among them are replaced by a made-up one.
+        examples: the network's flat inputs; float images among them are replaced by made-up ones.
     """
 
     def __init__(self, target: Target, threads: int, examples: Sequence[Any]) -> None:
         self._target, self._threads, self._examples = target, threads, examples
 
-    def __call__(self, gm: fx.GraphModule, groups: Sequence[Sharing]) -> list[list[Prediction]]:
+    def __call__(self, gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
         """The predictions for some convolutions of a graph."""
         model = cost_model(self._target, self._threads)
-        predicted = [self._predict(model, group, None) for group in groups]
-        worth = [i for i, predictions in enumerate(predicted) if _could_pay(groups[i], predictions)]
-        if worth:
-            inputs = [groups[i].nodes[0].all_input_nodes[0] for i in worth]
-            with torch.no_grad():
-                for i, x in zip(worth, values_of(gm, inputs, probe_inputs(self._examples)), strict=True):
-                    first = groups[i].nodes[0]
-                    geometry = configured_geometry(first, groups[i].config)
-                    norm = joint_norm(gm, groups[i].nodes, geometry.groups)
-                    merging = probe(x, geometry, norm, groups[i].config, layer_name(first))
-                    predicted[i] = self._predict(model, groups[i], merging)
-        return predicted
+        layers = [_Layers(gm, sharing, model) for sharing in sharings]
+        natural = [
+            self._probe(gm, [each for each in layers if each.may_pay], dead_leaves, seed) for seed in range(_NATURAL)
+        ]
+        for each in natural[0]:
+            each.expect("natural", [Merging.joined([found[each] for found in natural])])
+        noise = [
+            self._probe(gm, [each for each in layers if each.may_pay], draw, 0) for draw in (smooth_noise, white_noise)
+        ]
+        for each in noise[0]:
+            each.expect("noise", [found[each] for found in noise])
+        return [each.predictions for each in layers]
 
-    def _predict(self, model: CostModel, group: Sharing, merging: Merging | None) -> list[Prediction]:
-        """Predictions for what was found, or for the best that could be."""
-        predictions: list[Prediction] = []
-        config = group.config
-        for node in group.nodes:
-            geometry, batch = configured_geometry(node, config), shape_of(node)[0]
-            found = merging or mostly_zero(geometry, _LEAST_KEPT)
-            grouping = 0.0 if predictions else model.group(geometry, batch, config.num_hyperplanes, found)
-            dense = model.dense(geometry, batch)
-            haste = grouping + model.convolve(geometry, batch, config.skip, found)
-            limit = (1 - MARGIN) * dense
-            predictions.append(Prediction(dense, haste, grouping, found.kept, limit, merging is not None))
-        return predictions
+    def _probe(self, gm: fx.GraphModule, layers: Sequence[_Layers], draw: Draw, seed: int) -> dict[_Layers, Merging]:
+        """What grouping finds in each of some layers' inputs."""
+        if not layers:
+            return {}
+        inputs = values_of(
+            gm, [each.first.all_input_nodes[0] for each in layers], probe_inputs(self._examples, draw, seed)
+        )
+        return {each: each.probe(x) for each, x in zip(layers, inputs, strict=True)}
 
 
-def _could_pay(group: Sharing, predictions: Sequence[Prediction]) -> bool:
-    """Whether the best case is worth a closer look; where the grouping is forced, its time is spent anyway."""
-    spent = sum(p.group_seconds for p in predictions) if group.forced else 0.0
-    return sum(p.haste_seconds for p in predictions) - spent <= sum(p.limit_seconds for p in predictions)
+class _Layers:
+    """Convolutions that would share a grouping, and what is predicted for each."""
+
+    def __init__(self, gm: fx.GraphModule, sharing: Sharing, model: CostModel) -> None:
+        self.first, self._config, self._model, self._forced = (
+            sharing.nodes[0],
+            sharing.config,
+            model,
+            bool(sharing.forced),
+        )
+        self._geometries = [configured_geometry(node, sharing.config) for node in sharing.nodes]
+        self._batch = shape_of(self.first)[0]
+        self._norm = joint_norm(gm, sharing.nodes, self._geometries[0].groups)
+        best = self._estimates([mostly_zero(self._geometries[0], _LEAST_KEPT)])
+        dense = [model.dense(geometry, self._batch) for geometry in self._geometries]
+        self.predictions = [Prediction(*each) for each in zip(dense, best, strict=True)]
+
+    @property
+    def may_pay(self) -> bool:
+        """Whether nothing that is known speaks against them, or at least against one of them."""
+        if self._forced:
+            return any(pays([prediction], grouped=True) for prediction in self.predictions)
+        return pays(self.predictions)
+
+    def probe(self, x: Tensor) -> Merging:
+        """What grouping finds in some patches of ``x``, their input."""
+        return probe(x, self._geometries[0], self._norm, self._config, layer_name(self.first))
+
+    def expect(self, kind: Literal["natural", "noise"], found: Sequence[Merging]) -> None:
+        """Estimate the times on inputs of a kind, the worst of what was found."""
+        changes = [{kind: estimate} for estimate in self._estimates(found)]
+        pairs = zip(self.predictions, changes, strict=True)
+        self.predictions = [dataclasses.replace(prediction, **change) for prediction, change in pairs]  # type: ignore[arg-type]
+
+    def _estimates(self, found: Sequence[Merging]) -> list[Estimate]:
+        def estimates(merging: Merging) -> list[Estimate]:
+            planes, skip = self._config.num_hyperplanes, self._config.skip
+            grouping = self._model.group(self._geometries[0], self._batch, planes, merging)
+            shares = [grouping, *(0.0 for _ in self._geometries[1:])]
+            convolve = [self._model.convolve(geometry, self._batch, skip, merging) for geometry in self._geometries]
+            return [Estimate(g + c, g, merging.kept) for g, c in zip(shares, convolve, strict=True)]
+
+        return max(map(estimates, found), key=lambda some: sum(estimate.seconds for estimate in some))

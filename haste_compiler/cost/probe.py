@@ -1,9 +1,9 @@
-"""What merging to expect, without data: the dense network run once on a made-up image, a few patches of it grouped."""
+"""What merging to expect, without data: the dense network run on a made-up images, a few patches of it grouped."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,35 +24,17 @@ _PATCHES = 64
 _MOST_ELEMENTS = 1 << 23
 _SMALLEST_IMAGE = 8
 
-
-def natural_image(shape: Sequence[int], seed: int = 0) -> Tensor:
-    """Images (N, C, H, W) with the statistics of photographs, normalised as networks expect theirs.
-
-    Amplitude falls as 1 / frequency (Field 1987, "Relations between the statistics of natural images and the response
-    properties of cortical cells"), channels are alike but for a third of their amplitude, mean 0 and variance 1.
-    """
-    images, channels, height, width = shape
-    generator = torch.Generator().manual_seed(seed)
-    vertical, horizontal = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
-    frequency = torch.sqrt(vertical[:, None].square() + horizontal.square()).clamp(min=1 / max(height, width))
-
-    def field(count: int) -> Tensor:
-        noise = torch.fft.rfft2(torch.randn(images, count, height, width, generator=generator))
-        made = torch.fft.irfft2(noise / frequency, s=(height, width))
-        made = made - made.mean(dim=(2, 3), keepdim=True)
-        return made / made.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
-
-    image = field(1) + field(channels) / 3
-    return image / math.sqrt(1 + 1 / 9)
+Draw = Callable[[Sequence[int], int], Tensor]
+"""Draws images of a shape (N, C, H, W) from a seed."""
 
 
-def probe_inputs(examples: Sequence[Any]) -> list[Any]:
+def probe_inputs(examples: Sequence[Any], draw: Draw, seed: int) -> list[Any]:
     """The inputs to probe with: images in place of float images, all else as it is."""
     inputs = []
     for position, example in enumerate(examples):
         image = isinstance(example, Tensor) and example.dim() == 4 and example.is_floating_point()
         if image and min(example.shape[2:]) >= _SMALLEST_IMAGE:
-            example = natural_image(example.shape, position).to(example.dtype)
+            example = draw(example.shape, seed + 10 * position).to(example.dtype)
         inputs.append(example)
     return inputs
 

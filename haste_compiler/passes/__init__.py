@@ -7,7 +7,7 @@ from haste_compiler.passes.choose_layers import Predict, Sharing, choose_layers
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
-from haste_compiler.passes.layers import Choice, ConvLayer, Prediction, conv_geometry, conv_layers
+from haste_compiler.passes.layers import Choice, ConvLayer, Estimate, Prediction, conv_geometry, conv_layers
 from haste_compiler.passes.linear import extract_linears
 from haste_compiler.passes.pipeline import PASSES, Observer, Pass, run_passes
 from haste_compiler.passes.rewrite_haste import rewrite_haste
@@ -17,6 +17,7 @@ __all__ = [
     "Captured",
     "Choice",
     "ConvLayer",
+    "Estimate",
     "Observer",
     "Pass",
     "Predict",

@@ -36,6 +36,10 @@ Predict = Callable[[fx.GraphModule, Sequence[Sharing]], Sequence[Sequence[Predic
 """Predicts, for convolutions that would share a grouping, the times of each."""
 
 
+_LIMITS = (0.9, 0.9, 0.98)
+"""Share of the dense time that HASTE may take in the best case, on natural images and on noise."""
+
+
 def sharings(gm: fx.GraphModule, config: HasteConfig) -> list[Sharing]:
     """The convolutions that are to be HASTE convolutions, by the grouping that they share."""
     eligible = {layer.node for layer in conv_layers(gm, config) if layer.eligible}
@@ -68,12 +72,27 @@ def choose_layers(gm: fx.GraphModule, config: HasteConfig, predict: Predict | No
     if predict is None or not asked:
         return gm
     for sharing, predictions in zip(asked, predict(gm, asked), strict=True):
-        pays = sum(p.haste_seconds for p in predictions) <= sum(p.limit_seconds for p in predictions)
+        together = pays(predictions)
         for node, prediction in zip(sharing.nodes, predictions, strict=True):
-            if sharing.forced:
-                pays = prediction.haste_seconds - prediction.group_seconds <= prediction.limit_seconds
-            node.meta[CHOICE] = Choice(pays or node in sharing.forced, prediction)
+            alone = pays([prediction], grouped=True) if sharing.forced else together
+            node.meta[CHOICE] = Choice(alone or node in sharing.forced, prediction)
     return gm
+
+
+def pays(predictions: Sequence[Prediction], grouped: bool = False) -> bool:
+    """Whether convolutions that share a grouping are worth it: faster in the best case and on natural images by more
+    than the predictions are wrong, and no slower on noise. What wasn't predicted doesn't speak against it.
+
+    Args:
+        predictions: of each of them.
+        grouped: the grouping is there anyway, and costs nothing.
+    """
+    dense = sum(prediction.dense_seconds for prediction in predictions)
+    for limit, estimates in zip(_LIMITS, zip(*(p.estimates for p in predictions), strict=True), strict=True):
+        known = [estimate for estimate in estimates if estimate is not None]
+        if sum(e.seconds - (e.grouping if grouped else 0) for e in known) > limit * dense:
+            return False
+    return True
 
 
 def _sharing_key(node: fx.Node, config: HasteConfig) -> tuple[Any, ...]:

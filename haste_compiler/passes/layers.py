@@ -34,29 +34,47 @@ CHOICE = "haste_choice"
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a HASTE convolution is expected to take on some kind of input.
+
+    Attributes:
+        seconds: time of one call. Of layers that share a grouping the first bears the grouping's.
+        grouping: the part of it that hashing and grouping take.
+        kept: share of the channels that is left.
+    """
+
+    seconds: float
+    grouping: float
+    kept: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the cost model says of one convolution.
 
     Attributes:
         dense_seconds: time of one call as a dense convolution.
-        haste_seconds: time of one call as a HASTE convolution. Of layers that share a grouping the first bears it.
-        group_seconds: the part of it that grouping takes.
-        kept: share of the channels that is expected to be left, or at least to be left where that is already too much.
-        limit_seconds: most that the HASTE convolution may take to be worth it.
-        probed: whether ``kept`` was found on an image; if not, HASTE wouldn't pay even if no more than that were left.
+        best: as a HASTE convolution of which next to nothing is left.
+        natural: on images like photographs; None where the best case isn't worth it.
+        noise: on the worse of two kinds of noise; None where natural images aren't worth it.
     """
 
     dense_seconds: float
-    haste_seconds: float
-    group_seconds: float
-    kept: float
-    limit_seconds: float
-    probed: bool
+    best: Estimate
+    natural: Estimate | None = None
+    noise: Estimate | None = None
+
+    @property
+    def estimates(self) -> tuple[Estimate | None, ...]:
+        """The three, in the order in which they are asked for."""
+        return self.best, self.natural, self.noise
 
     def __str__(self) -> str:
         """In words, for a layer's reason."""
-        share = f"{self.kept:.0%} kept" if self.probed else f"only {self.kept:.0%} kept"
-        return f"predicted {_time(self.dense_seconds)} dense, {_time(self.haste_seconds)} HASTE at {share}"
+        found = self.natural or self.best
+        share = f"{found.kept:.0%} kept" if self.natural else f"only {found.kept:.0%} kept"
+        text = f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} HASTE at {share}"
+        return text + (f" ({_time(self.noise.seconds)} at {self.noise.kept:.0%} on noise)" if self.noise else "")
 
 
 @dataclass(frozen=True)
