@@ -131,7 +131,7 @@ def markdown(results: list[Result]) -> str:
     columns = _columns(results)
     if columns == len(_HEADINGS):
         lines[-1:] = [
-            "- memory: MiB over a process that has imported PyTorch, each runner in a process of its own; peak: the most"
+            "- memory: MiB over a process that has imported PyTorch, each runner in one of its own; peak: the most"
             " while it runs (weights, tensors, the runner's libraries), preparing: the most while it was made;"
             " planned: weights and tables packed by this compiler, tensors between kernels, scratch memory.",
             "",
