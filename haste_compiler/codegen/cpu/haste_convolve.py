@@ -24,6 +24,7 @@ from haste_compiler.codegen.tiling import RegisterTile, register_tiles
 from haste_compiler.haste.geometry import ConvGeometry
 
 _MOST_UNROLLED_TAPS = 9
+_CYCLES_PER_LOAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,19 @@ def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, th
     """The register tile with the fewest modelled cycles for a whole patch, and tasks that share evenly."""
     rows, columns = geometry.effective_patch
     channels = geometry.out_channels // geometry.groups
+    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
+    # LLVM keeps input values that several taps read, so half of the registers at most can hold sums.
+    sums = unit.registers // 2 if kw > 1 else unit.registers
 
     def cost(tile: RegisterTile) -> float:
-        tiles = math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns)
-        return tiles * math.ceil(channels / tile.channels) * (tile.cycles() + 0.05 * tile.pixels)
+        tiles = math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns) * math.ceil(channels / tile.channels)
+        values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
+        products, loads = kh * kw * tile.pixels * tile.vectors / 2, values + kh * kw * tile.vectors
+        # Four cycles latency: fewer than eight sums leave the units idle.
+        return tiles * (max(products, 4.0 * kh * kw) + _CYCLES_PER_LOAD * loads)
 
-    tile = min(register_tiles(rows, columns, channels, unit), key=cost)
+    candidates = register_tiles(rows, columns, channels, unit)
+    tile = min((tile for tile in candidates if tile.pixels * tile.vectors <= sums), key=cost)
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
     k_tiles = math.ceil(channels / tile.channels)
     filter_bytes = geometry.in_channels * channels * geometry.kernel[0] * geometry.kernel[1] * 4

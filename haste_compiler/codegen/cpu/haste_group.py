@@ -154,7 +154,6 @@ class _Group:
             self.list = emit.bind(task * self.channels)
             self.group_list = emit.bind(task * (self.channels // 2 + 1))
             self._read_window(image, emit.bind(place // grid_w), emit.bind(place % grid_w))
-            self._transpose()
             self._hash()
             self._classify()
             self._sort_by_kind()
@@ -207,8 +206,12 @@ class _Group:
     # The steps
 
     def _read_window(self, image: Expr, patch_row: Expr, patch_column: Expr) -> None:
-        """Copy the window channel-last, zeros where nothing is read; sums and squared norms of every channel."""
-        geometry, size, last = self.geometry, self.channels, self.floats["last"]
+        """Copy the window, zeros where nothing is read; sums and squared norms of every channel.
+
+        A vector of channels at a time: its pixels lie together, channel-last, and are in the first-level cache when
+        they are transposed.
+        """
+        geometry, last = self.geometry, self.floats["last"]
         (height, width), (_, qw) = geometry.input_size, geometry.window
         top, _, left, _ = geometry.padding
         (sh, sw), (out_h, out_w) = geometry.stride, geometry.output_size
@@ -231,44 +234,40 @@ class _Group:
         def zero(start: Expr, floats: int) -> None:
             emit.sweep(floats, self.lanes, lambda i, n: emit.store(last, start + i, emit.splat(0.0, n), n))
 
-        with T.If(self.on_image < self.pixels), T.Then():
-            zero(0, self.pixels * size)
-        zero(self.pixels * size, (self.row - self.pixels) * size)
-
         def read(channel: Expr, n: int) -> None:
             total, square = emit.Register(n, 0.0), emit.Register(n, 0.0)
+            block = emit.bind(channel * self.row)
+            with T.If(self.on_image < self.pixels), T.Then():
+                zero(block, self.pixels * n)
+            zero(block + self.pixels * n, (self.row - self.pixels) * n)
             with T.serial(0, self.rows) as r:
                 row = emit.bind(r + self.row0)
                 start = ((image * height + origin_y + row) * width + origin_x + self.column0) * geometry.in_channels
                 source = emit.bind(start + self.first_channel + channel)
-                target = emit.bind((row * qw + self.column0) * size + channel)
+                target = emit.bind(block + (row * qw + self.column0) * n)
                 with T.serial(0, self.columns) as column:
                     value = T.bind(emit.load(self.x, source + column * geometry.in_channels, n))
-                    emit.store(last, target + column * size, value, n)
+                    emit.store(last, target + column * n, value, n)
                     total.add(value)
                     square.add(value * value)
             emit.store(self.floats["sums"], channel, total.get(), n)
             emit.store(self.floats["squares"], channel, square.get(), n)
+            self._transpose(channel, block, n)
 
-        emit.sweep(size, self.lanes, read)
+        emit.sweep(self.channels, self.lanes, read)
 
-    def _transpose(self) -> None:
-        """The window channel-first, a square of vectors at a time."""
-        size, lanes, last = self.channels, self.lanes, self.floats["last"]
-
-        def columns(channel: Expr, n: int) -> None:
-            with T.serial(0, self.row // lanes) as block:
-                pixel = emit.bind(block * lanes)
-                if n == lanes:
-                    rows = [T.bind(emit.load(last, (pixel + p) * size + channel, n)) for p in range(lanes)]
-                    for c, values in enumerate(emit.transposed(rows)):
-                        emit.store(self.windows, self._own(channel + c) + pixel, values, lanes)
-                else:
-                    for p in range(lanes):
-                        values = emit.load(last, (pixel + p) * size + channel, n)
-                        emit.store(self.windows, self._own(channel) + pixel + p, values, n, stride=self.row)
-
-        emit.sweep(size, lanes, columns)
+    def _transpose(self, channel: Expr, block: Expr, n: int) -> None:
+        """The windows of ``n`` channels channel-first, a square of vectors at a time."""
+        lanes, last = self.lanes, self.floats["last"]
+        with T.serial(0, self.row // lanes) as step:
+            pixel = emit.bind(step * lanes)
+            rows = [T.bind(emit.load(last, block + (pixel + p) * n, n)) for p in range(lanes)]
+            if n == lanes:
+                for c, values in enumerate(emit.transposed(rows)):
+                    emit.store(self.windows, self._own(channel + c) + pixel, values, lanes)
+            else:
+                for p, values in enumerate(rows):
+                    emit.store(self.windows, self._own(channel) + pixel + p, values, n, stride=self.row)
 
     def _own(self, channel: Expr) -> Expr:
         """Where a channel's window starts."""
@@ -304,9 +303,9 @@ class _Group:
             register.set(emit.splat(0.0, register.lanes))
         for first, count, sign in ((base + 2, plus, 1), (base + 2 + plus, minus, -1)):
             with T.serial(0, count) as i:
-                pixel = emit.bind(self.planes[first + i] * self.channels)
+                pixel = emit.bind(self.planes[first + i])
                 for register, (channel, n) in zip(sums, pieces, strict=True):
-                    value = emit.load(self.floats["last"], pixel + channel, n)
+                    value = emit.load(self.floats["last"], channel * self.row + pixel * n, n)
                     register.set(register.get() + value if sign > 0 else register.get() - value)
         for register, (channel, n) in zip(sums, pieces, strict=True):
             emit.store(self.floats["dots"], channel, register.get(), n)
