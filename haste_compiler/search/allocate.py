@@ -2,63 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from haste_compiler.search.sensitivity import Point, Unit
 
 Allocation = Mapping[Unit, Point | None]
-"""A point for every unit; None: it stays dense."""
+"""A point for every unit; None, or no entry: it stays dense."""
+
+_PRICES = 200
+_SWEEPS = 20
 
 
-@dataclass(frozen=True)
-class _Step:
-    """From one corner of a unit's hull to the next."""
+def frontier(units: Sequence[Unit], points: Sequence[Point], products: Tensor) -> list[Allocation]:
+    """Allocations that minimise ``damage + price * cost``, for prices from 0 to where all that can save does.
 
-    price: float
-    unit: Unit
-    point: Point
-
-
-def frontier(units: Sequence[Unit], points: Sequence[Point], damage: Callable[[Point], float]) -> list[Allocation]:
-    """Every allocation that minimises ``damage + price * cost`` for some price, from all dense to the cheapest.
-
-    Damages of layers add up where they are squared errors of independent directions. Choosing one point a unit under a
-    limit on the sum is then a multiple-choice knapsack problem, whose Lagrangian relaxation is solved exactly by taking
-    the steps of the units' lower convex hulls in the order of damage for each multiply-add saved (Sinha and Zoltners,
-    The multiple-choice knapsack problem, 1979).
+    To first order, what points do to the outputs adds up, sign and all: layers that shrink what they pass on all push
+    one way. The damage of an allocation is the square of that sum's norm, thus the sum of the inner products of all
+    pairs of its points. For one price after the other, each unit in turn takes the point that is best given those of
+    the others, until none changes (coordinate descent from the last price's allocation). Where points are orthogonal
+    this is the Lagrangian relaxation of the multiple-choice knapsack problem, solved exactly.
 
     Args:
         units: all of them.
         points: measured ones, of any unit.
-        damage: of one point.
+        products: (P, P) float64, inner product of each pair of points.
+
+    Returns:
+        The allocations by strictly falling cost; the first is all dense.
     """
-    steps: list[_Step] = []
-    for unit in units:
-        corners = _hull(unit.cost, [(point.cost, damage(point), point) for point in points if point.unit == unit])
-        cost, harm = unit.cost, 0.0
-        for corner_cost, corner_harm, point in corners:
-            steps.append(_Step((corner_harm - harm) / (cost - corner_cost), unit, point))
-            cost, harm = corner_cost, corner_harm
-    # Python sorts stably: steps of one unit, whose prices rise, stay in order.
-    steps.sort(key=lambda step: step.price)
-    allocations: list[Allocation] = [dict.fromkeys(units)]
-    for step in steps:
-        allocations.append({**allocations[-1], step.unit: step.point})
+    own = {unit: [i for i, point in enumerate(points) if point.unit == unit] for unit in units}
+    own = {unit: indices for unit, indices in own.items() if indices}
+    saved = torch.tensor([point.unit.cost - point.cost for point in points], dtype=torch.float64)
+    dense = sum(unit.cost for unit in units)
+    allocations: list[Allocation] = [{}]
+    lowest = dense
+    chosen: dict[Unit, int] = {}
+    for price in _prices(products, saved):
+        chosen = _descend(own, products, price * saved, chosen)
+        cost = dense - sum(float(saved[index]) for index in chosen.values())
+        if cost < lowest - 1e-9 * dense:
+            allocations.append({unit: points[index] for unit, index in chosen.items()})
+            lowest = cost
     return allocations
 
 
-def _hull(dense: float, points: Sequence[tuple[float, float, Point]]) -> list[tuple[float, float, Point]]:
-    """Corners of the lower left convex hull that begins at (dense, 0), by falling cost."""
-    corners: list[tuple[float, float, Point]] = []
-    for cost, harm, point in sorted(points, key=lambda item: (item[1], item[0])):
-        if cost >= (corners[-1][0] if corners else dense):
-            continue
-        while corners:
-            before_cost, before_harm = corners[-2][:2] if len(corners) > 1 else (dense, 0.0)
-            last_cost, last_harm, _ = corners[-1]
-            if (last_harm - before_harm) * (last_cost - cost) < (harm - last_harm) * (before_cost - last_cost):
-                break
-            corners.pop()
-        corners.append((cost, harm, point))
-    return corners
+def _prices(products: Tensor, saved: Tensor) -> list[float]:
+    """Prices, rising by equal factors, between which every useful point pays."""
+    if not bool((saved > 0).any()):
+        return []
+    damage, gain = products.diag()[saved > 0], saved[saved > 0]
+    ratios = (damage / gain).clamp(min=1e-12 * float((damage / gain).max()) + 1e-300)
+    # All units together can do their number times the damage that each does alone, and a unit's last gain be small.
+    highest = float(damage.max() / gain.min() + ratios.max()) * 2 * len(gain) + 1e-299
+    low, high = torch.tensor([float(ratios.min()), highest], dtype=torch.float64).log10().tolist()
+    prices: list[float] = torch.logspace(low, high, _PRICES, dtype=torch.float64).tolist()
+    return prices
+
+
+def _descend(
+    own: Mapping[Unit, list[int]], products: Tensor, reward: Tensor, start: Mapping[Unit, int]
+) -> dict[Unit, int]:
+    chosen = dict(start)
+    for _ in range(_SWEEPS):
+        before = dict(chosen)
+        for unit, mine in own.items():
+            others = [index for other, index in chosen.items() if other != unit]
+            loss = products.diag()[mine] - reward[mine] + 2 * products[mine][:, others].sum(dim=1)
+            best = int(loss.argmin())
+            if loss[best] < 0:
+                chosen[unit] = mine[best]
+            else:
+                chosen.pop(unit, None)
+        if chosen == before:
+            break
+    return chosen

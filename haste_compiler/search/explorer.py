@@ -24,6 +24,7 @@ from haste_compiler.validation.macs import dense_macs
 MEASURED_ON = 128
 """Images that sensitivities are measured on, at most; a quarter of those given, if that is fewer."""
 
+_ROUNDS = 3
 _SPREAD = 8
 _WORST_ERROR = 0.5
 _LATENCY_TRIES = 5
@@ -115,7 +116,7 @@ class Explorer:
     def _goes_too_far(self, point: Point) -> bool:
         """Whether a unit need not be driven further: alone it does what the whole network may not."""
         alone = {point.unit: point}
-        return point.error > _WORST_ERROR**2 or (self._budget.on_quality and self._past(alone))
+        return point.error > _WORST_ERROR or (self._budget.on_quality and self._past(alone))
 
     def candidates(self) -> list[Measured]:
         """Combine the points, and run the combinations that may keep the budget; the first is the dense network."""
@@ -133,7 +134,7 @@ class Explorer:
                 if point is not None:
                     patches.setdefault(unit, point.patch)
         points = [point for point in self._points if patches.get(point.unit) == point.patch]
-        steps = frontier(self._units, points, self._predictor.damage_near(allocations[index]))
+        steps = frontier(self._units, points, self._predictor.products(points, allocations[index]))
         self._tick("compiling candidates", 1.0)
         any_point = {point.unit: point for point in points}
         compiled = self._compile(self._config({unit: any_point.get(unit) for unit in self._units}))
@@ -149,13 +150,15 @@ class Explorer:
 
     def _promising(self) -> tuple[list[Allocation], int]:
         """The frontier, and where on it the budget is predicted to be met."""
-        damage, allocations, index = self._predictor.damage_near({}), [], 0
-        for _ in range(4):
-            allocations = frontier(self._units, self._points, damage)
+        allocations: list[Allocation] = [{}]
+        index = 0
+        for _ in range(_ROUNDS if self._points else 0):
+            allocations = frontier(
+                self._units, self._points, self._predictor.products(self._points, allocations[index])
+            )
             index = next(
                 (i for i, allocation in enumerate(allocations) if self._past(allocation)), len(allocations) - 1
             )
-            damage = self._predictor.damage_near(allocations[index])
         return allocations, index
 
     def _past(self, allocation: Allocation) -> bool:

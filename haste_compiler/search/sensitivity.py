@@ -36,6 +36,9 @@ LADDER = (
 
 RUNNERS_UP = 5
 
+SAMPLE = 8192
+"""Values of an output whose changes are kept."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -61,17 +64,23 @@ class Point:
         patch: patch size.
         settings: what is steered.
         cost: of the unit, in what ``unit.cost`` is in.
-        error: square of the outputs' relative error.
-        shifts: square of what the setting does to the distance between the original's class and each of its first
-            runners-up, (images, runners-up); empty where no output holds class scores.
+        change: of the outputs, over the original's norm, (D,) float32; of large outputs a sample.
+        shift: what is added to the distance between the original's class and each of its first runners-up, (images,
+            runners-up) float64; empty where no output holds class scores.
     """
 
     unit: Unit
     patch: Patch
     settings: Settings
     cost: float
-    error: float
-    shifts: Tensor = field(repr=False, compare=False)
+    change: Tensor = field(repr=False, compare=False)
+    shift: Tensor = field(repr=False, compare=False)
+
+    @property
+    def error(self) -> float:
+        """The outputs' relative error; infinite where they are not finite."""
+        error = float(self.change.norm())
+        return error if math.isfinite(error) else math.inf
 
     def override(self) -> dict[str, object]:
         """The fields of ``HasteConfig`` that it stands for."""
@@ -147,15 +156,13 @@ def measure(
     for settings in LADDER:
         steer(compiled, dict.fromkeys(unit.layers, settings))
         outputs, spent = run(compiled, images)
-        errors = [
-            float((found - original).square().sum()) / max(float(original.square().sum()), 1e-300)
-            for original, found in zip(images.outputs, outputs, strict=True)
-        ]
-        error = max(errors) if all(map(math.isfinite, errors)) else math.inf
         costs = clock.profile(compiled) if clock else spent
         cost = sum(costs[layer] for layer in unit.layers)
-        points.append(Point(unit, patch, settings, cost, error, _shifts(images, outputs)))
-        if enough(points[-1]):
+        point = Point(unit, patch, settings, cost, _change(images, outputs), _shift(images, outputs))
+        if not math.isfinite(point.error):
+            break
+        points.append(point)
+        if enough(point):
             break
     steer(compiled, dict.fromkeys(unit.layers, EXACT))
     return points
@@ -169,9 +176,20 @@ def distances(images: Images) -> tuple[Tensor, Tensor]:
     return best.indices, best.values[:, :1] - best.values[:, 1:]
 
 
-def _shifts(images: Images, outputs: Sequence[Tensor]) -> Tensor:
+def _change(images: Images, outputs: Sequence[Tensor]) -> Tensor:
+    parts = []
+    for original, found in zip(images.outputs, outputs, strict=True):
+        change = ((found - original) / original.norm().clamp(min=1e-300)).flatten()
+        if len(change) > SAMPLE:
+            picked = torch.randint(len(change), (SAMPLE,), generator=torch.Generator().manual_seed(0))
+            change = change[picked] * math.sqrt(len(change) / SAMPLE)
+        parts.append(change.float())
+    return torch.cat(parts)
+
+
+def _shift(images: Images, outputs: Sequence[Tensor]) -> Tensor:
     if images.scores is None:
         return torch.empty(images.count, 0)
     classes, before = distances(images)
     found = log_scores(outputs[images.scores]).gather(1, classes)
-    return (found[:, :1] - found[:, 1:] - before).square()
+    return found[:, :1] - found[:, 1:] - before

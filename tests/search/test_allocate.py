@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
 
 from haste_compiler.haste.settings import Settings
 from haste_compiler.search.allocate import Allocation, frontier
@@ -12,39 +13,52 @@ from haste_compiler.search.sensitivity import Point, Unit
 UNITS = [Unit((name,), cost, cost) for name, cost in (("a", 10.0), ("b", 20.0), ("c", 5.0))]
 
 
-def random_points(seed: int) -> list[Point]:
-    numbers = torch.rand(len(UNITS), 5, 2, generator=torch.Generator().manual_seed(seed))
-    return [
-        # Costs reach above the dense one: such points must never be taken.
-        Point(unit, 4, Settings(i + 1, 0.1, 0.1), float(cost) * 1.2 * unit.cost, float(harm), torch.empty(0))
-        for unit, row in zip(UNITS, numbers, strict=True)
-        for i, (cost, harm) in enumerate(row)
-    ]
+def point(unit: Unit, cost: float, change: Tensor) -> Point:
+    return Point(unit, 4, Settings(1, 0.1, 0.1), cost, change, torch.empty(0))
+
+
+def products(points: list[Point]) -> Tensor:
+    changes = torch.stack([point.change for point in points]).double()
+    return changes @ changes.T
 
 
 def total(allocation: Allocation) -> tuple[float, float]:
-    cost = sum(unit.cost if point is None else point.cost for unit, point in allocation.items())
-    return cost, sum(point.error for point in allocation.values() if point is not None)
+    chosen = [point for point in allocation.values() if point is not None]
+    cost = 35.0 - sum(point.unit.cost - point.cost for point in chosen)
+    return cost, float(sum((point.change for point in chosen), torch.zeros(())).square().sum())
+
+
+def combinations(points: list[Point]) -> list[Allocation]:
+    choices = [[None, *(point for point in points if point.unit == unit)] for unit in UNITS]
+    return [dict(zip(UNITS, chosen, strict=True)) for chosen in itertools.product(*choices)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_combination_lies_below_the_frontier(seed: int) -> None:
-    points = random_points(seed)
-    corners = [total(allocation) for allocation in frontier(UNITS, points, lambda point: point.error)]
-    choices = [[None, *(point for point in points if point.unit == unit)] for unit in UNITS]
-    combinations = [total(dict(zip(UNITS, chosen, strict=True))) for chosen in itertools.product(*choices)]
+def test_orthogonal_changes_no_combination_beats_the_frontier(seed: int) -> None:
+    numbers = torch.rand(len(UNITS), 5, 2, generator=torch.Generator().manual_seed(seed))
+    points = [
+        # Costs reach above the dense one: such points must never be taken.
+        point(unit, float(cost) * 1.2 * unit.cost, harm * torch.eye(3)[number])
+        for number, (unit, row) in enumerate(zip(UNITS, numbers, strict=True))
+        for cost, harm in row
+    ]
+    corners = [total(allocation) for allocation in frontier(UNITS, points, products(points))]
+    everything = [total(allocation) for allocation in combinations(points)]
     assert corners[0] == (35.0, 0.0)
     assert len(corners) > 3
-    for (cost, harm), (next_cost, next_harm) in itertools.pairwise(corners):
-        assert next_cost < cost
-        assert next_harm >= harm
-        for other_cost, other_harm in combinations:
-            # Above the line through two neighbouring corners, anywhere: it is a lower convex hull.
-            slope = (next_harm - harm) / (next_cost - cost)
-            assert other_harm >= harm + slope * (other_cost - cost) - 1e-9
-    assert corners[-1][0] == pytest.approx(min(cost for cost, _ in combinations))
+    for corner_cost, corner_harm in corners:
+        assert not any(cost < corner_cost - 1e-6 and harm < corner_harm - 1e-6 for cost, harm in everything)
+    assert corners[-1][0] == pytest.approx(min(cost for cost, _ in everything))
+
+
+def test_changes_that_cancel_are_taken_together() -> None:
+    """Alone, each does harm; the two together do none."""
+    push = torch.tensor([1.0, 0.0, 0.0])
+    points = [point(UNITS[0], 5.0, push), point(UNITS[1], 10.0, -push), point(UNITS[2], 1.0, 0.9 * torch.eye(3)[1])]
+    found = [total(allocation) for allocation in frontier(UNITS, points, products(points))]
+    assert (20.0, 0.0) in found
 
 
 def test_a_unit_that_never_saves_stays_dense() -> None:
-    dear = [Point(UNITS[0], 4, Settings(1, 0.0, 0.0), 11.0, 0.0, torch.empty(0))]
-    assert frontier(UNITS, dear, lambda point: point.error) == [dict.fromkeys(UNITS)]
+    dear = [point(UNITS[0], 11.0, torch.zeros(3))]
+    assert frontier(UNITS, dear, products(dear)) == [{}]
