@@ -54,6 +54,7 @@ class HasteGroup:
         geometries: the geometry of each.
         images: batch size.
         merge, skip: the rules that are compiled in.
+        nonzeros: of each hyperplane, see ``HasteConfig``.
         settings: float32 (3,), the values to start with.
     """
 
@@ -62,6 +63,7 @@ class HasteGroup:
     images: int
     merge: str
     skip: str
+    nonzeros: int | None
     settings: tuple[float, float, float]
 
 
@@ -387,7 +389,9 @@ class _Lowering:
         ]
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
-        self.groups.append(HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, initial))
+        self.groups.append(
+            HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, node.meta["nonzeros"], initial)
+        )
         *handed_on, counts, bound = tensors
         self.statistics += [counts, bound]
         return _Grouping([*handed_on, counts], len(self.groups) - 1)

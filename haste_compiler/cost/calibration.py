@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -183,7 +182,8 @@ def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTime
         return
     inputs = [make_input(geometry, state.flats, state.copies, state.size) for state in states]
     settings = [Settings(state.planes, state.tolerance, 0.1) for state in states]
-    merging = [Merging(_counts(timer, x, each), borders(geometry)) for x, each in zip(inputs, settings, strict=True)]
+    border = borders(geometry)
+    merging = [Merging(timer.counts(x, each), border) for x, each in zip(inputs, settings, strict=True)]
     times = np.empty((_ROUNDS, len(states), 3))
     for i in range(_ROUNDS):
         for j, (x, each) in enumerate(zip(inputs, settings, strict=True)):
@@ -192,19 +192,8 @@ def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTime
     best = times.min(axis=0)
     yield Sample("dense", dense_features(geometry, 1, unit, threads), float(np.median(best[:, 0])))
     for state, found, (_, group, convolve) in zip(states, merging, best.tolist(), strict=True):
-        yield Sample("group", group_features(geometry, 1, unit, threads, state.planes, found), group)
+        yield Sample("group", group_features(geometry, 1, unit, threads, state.planes, None, found), group)
         yield Sample("convolve", convolve_features(geometry, 1, unit, threads, "flat", found), convolve)
-
-
-def _counts(timer: KernelTimer, x: Tensor, settings: Settings) -> NDArray[np.float64]:
-    """What the kernel counts, and how many channels it merged: all candidates, and those left of a group once more."""
-    timer.set(x, settings._replace(tolerance=math.inf))
-    candidates = timer.counts().numpy()[:, 2]
-    timer.set(x, settings)
-    counts = timer.counts().numpy()
-    members = counts[:, 2]
-    again = np.where(candidates > members, members, 0)
-    return np.column_stack([counts[:, :5], candidates + again])
 
 
 def make_input(geometry: ConvGeometry, flats: float, copies: float, size: int) -> Tensor:

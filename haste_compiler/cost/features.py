@@ -36,12 +36,14 @@ GROUP = (
     "singles",
     "traffic",
 )
-CONVOLVE = ("call", "steps", "cycles", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
+CONVOLVE = ("call", "steps", "cycles", "loads", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
 
 SHARED = ("cycles", "tiles", "reloads", "traffic")
 """Phases that the dense and the convolving kernel go through alike."""
 
 _L1_BYTES = 32 << 10
+_PLANE_ENTRIES = 4
+"""Non-zeros that take as long as a plane's mean and bits."""
 
 
 def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> Features:
@@ -74,18 +76,24 @@ def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads
 
 
 def group_features(
-    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, planes: int, merging: Merging
+    geometry: ConvGeometry,
+    batch: int,
+    unit: VectorUnit,
+    threads: int,
+    planes: int,
+    nonzeros: int | None,
+    merging: Merging,
 ) -> Features:
     """Work of the grouping kernel: windows read and turned, hashing, sorting, merging, writing singles."""
     tasks = batch * math.prod(geometry.patch_grid) * geometry.groups
     count = math.ceil(tasks / threads)
     channels, row = geometry.in_channels // geometry.groups, row_floats(geometry, unit.lanes)
     vectors, lanes = math.ceil(channels / unit.lanes), unit.lanes
-    singles, _, _, zeros, flats, merges = merging.counts.T
+    _, groups, _, zeros, flats, merges = merging.counts.T
     # A window that the first-level cache can't hold is read from the second for every hyperplane.
     far = 4 * channels * row > _L1_BYTES
-    window, hashed = float(count * vectors * row), count * planes * vectors * geometry.window_pixels / 3
-    written = float(np.mean(merging.counts[:, :2].sum(axis=1)))
+    entries = geometry.window_pixels / 3 if nonzeros is None else min(nonzeros, geometry.window_pixels)
+    window, hashed = float(count * vectors * row), count * planes * vectors * (entries + _PLANE_ENTRIES)
     return {
         "call": 1.0,
         "tasks": float(count),
@@ -97,8 +105,7 @@ def group_features(
         "kept": count * float(np.mean(channels - zeros - flats)),
         "flats": count * float(np.mean(flats)),
         "merge": count * float(np.mean(merges)) * row / lanes,
-        "singles": count * float(np.mean(singles)) * row / lanes,
-        "traffic": 4.0 * count * written * row,
+        "traffic": 4.0 * count * (channels + float(np.mean(groups))) * row,
     }
 
 
@@ -125,6 +132,9 @@ def convolve_features(
     convolved = float(np.mean(singles + groups + masked))
     summed = float(np.mean(members + np.where(masked, flats, 0)))
     inside = float(np.mean(np.where(masked, 0, flats))) if skip == "flat" else 0.0
+    # One input value is read for all the taps that it meets, one vector of filters for all the pixels.
+    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
+    values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
     used = (float(np.mean(singles)) + summed) / channels
     filters = 4.0 * geometry.groups * k_tiles * tile.channels * channels * taps
     windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
@@ -132,7 +142,8 @@ def convolve_features(
     return {
         "call": 1.0,
         "steps": steps,
-        "cycles": steps * tiles * convolved * taps * tile.cycles(),
+        "cycles": steps * tiles * convolved * taps * max(tile.pixels * tile.vectors / 2, 4.0),
+        "loads": steps * tiles * convolved * (values + taps * tile.vectors),
         "channels": steps * tiles * convolved,
         "tiles": steps * tiles * tile.pixels * tile.vectors,
         "merged_filters": steps * summed * taps * tile.vectors,

@@ -43,9 +43,9 @@ class CostModel:
         """Seconds of the dense convolution."""
         return self._sum("dense", dense_features(geometry, batch, self.unit, self.threads))
 
-    def group(self, geometry: ConvGeometry, batch: int, planes: int, merging: Merging) -> float:
+    def group(self, geometry: ConvGeometry, batch: int, planes: int, nonzeros: int | None, merging: Merging) -> float:
         """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
-        return self._sum("group", group_features(geometry, batch, self.unit, self.threads, planes, merging))
+        return self._sum("group", group_features(geometry, batch, self.unit, self.threads, planes, nonzeros, merging))
 
     def convolve(self, geometry: ConvGeometry, batch: int, skip: str, merging: Merging) -> float:
         """Seconds of merging filters and convolving what is left."""

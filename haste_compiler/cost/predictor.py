@@ -13,7 +13,7 @@ from haste_compiler.cost.calibration import cost_model
 from haste_compiler.cost.images import dead_leaves, smooth_noise, white_noise
 from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
-from haste_compiler.cost.probe import Draw, probe, probe_inputs, values_of
+from haste_compiler.cost.probe import Draw, probe, probe_values
 from haste_compiler.passes.choose_layers import Sharing, pays
 from haste_compiler.passes.graph import shape_of
 from haste_compiler.passes.layers import Estimate, Prediction, configured_geometry, layer_name
@@ -58,9 +58,8 @@ class Predictor:
         """What grouping finds in each of some layers' inputs."""
         if not layers:
             return {}
-        inputs = values_of(
-            gm, [each.first.all_input_nodes[0] for each in layers], probe_inputs(self._examples, draw, seed)
-        )
+        nodes = [each.first.all_input_nodes[0] for each in layers]
+        inputs = probe_values(gm, nodes, self._examples, draw, seed)
         return {each: each.probe(x) for each, x in zip(layers, inputs, strict=True)}
 
 
@@ -101,7 +100,7 @@ class _Layers:
     def _estimates(self, found: Sequence[Merging]) -> list[Estimate]:
         def estimates(merging: Merging) -> list[Estimate]:
             planes, skip = self._config.num_hyperplanes, self._config.skip
-            grouping = self._model.group(self._geometries[0], self._batch, planes, merging)
+            grouping = self._model.group(self._geometries[0], self._batch, planes, self._config.nonzeros, merging)
             shares = [grouping, *(0.0 for _ in self._geometries[1:])]
             convolve = [self._model.convolve(geometry, self._batch, skip, merging) for geometry in self._geometries]
             return [Estimate(g + c, g, merging.kept) for g, c in zip(shares, convolve, strict=True)]

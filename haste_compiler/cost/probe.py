@@ -19,6 +19,7 @@ from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.macs import count_channels
 from haste_compiler.haste.settings import Settings
 from haste_compiler.haste.windows import view_windows, window_mask
+from haste_compiler.passes.graph import shape_of
 
 _PATCHES = 64
 _MOST_ELEMENTS = 1 << 23
@@ -37,6 +38,27 @@ def probe_inputs(examples: Sequence[Any], draw: Draw, seed: int) -> list[Any]:
             example = draw(example.shape, seed + 10 * position).to(example.dtype)
         inputs.append(example)
     return inputs
+
+
+def first_of_batch(examples: Sequence[Any]) -> list[Any]:
+    """The first item of a batch, where all tensors have the same first dimension; otherwise all."""
+    sizes = {example.shape[:1] for example in examples if isinstance(example, Tensor)}
+    if len(sizes) != 1 or not next(iter(sizes)):
+        return list(examples)
+    return [example[:1] if isinstance(example, Tensor) else example for example in examples]
+
+
+def probe_values(
+    gm: fx.GraphModule, nodes: Sequence[fx.Node], examples: Sequence[Any], draw: Draw, seed: int
+) -> list[Tensor]:
+    """The values of some nodes on made-up inputs: one image of the batch, unless its size is written into the graph."""
+    try:
+        values = values_of(gm, nodes, probe_inputs(first_of_batch(examples), draw, seed))
+    except RuntimeError:
+        values = []
+    if [tuple(value.shape[1:]) for value in values] == [shape_of(node)[1:] for node in nodes]:
+        return values
+    return values_of(gm, nodes, probe_inputs(examples, draw, seed))
 
 
 def values_of(gm: fx.GraphModule, nodes: Sequence[fx.Node], inputs: Sequence[Any]) -> list[Tensor]:
@@ -70,7 +92,7 @@ def probe(x: Tensor, geometry: ConvGeometry, filter_norm: Tensor, config: HasteC
     images, place = picked // math.prod(geometry.patch_grid), picked % math.prod(geometry.patch_grid)
     rows, columns = place // geometry.patch_grid[1], place % geometry.patch_grid[1]
     some = windows[images, rows, columns].flatten(2)
-    planes = draw_hyperplanes(geometry.window_pixels, config.seed, layer)[: settings.num_hyperplanes]
+    planes = draw_hyperplanes(geometry.window_pixels, config.seed, layer, config.nonzeros)[: settings.num_hyperplanes]
 
     groups, merges = group_windows(
         some,

@@ -83,15 +83,16 @@ def count_macs(
     merge: str,
     tolerance_on: bool,
     skip: str,
+    nonzeros: int | None = None,
 ) -> MacCount:
     """Count the multiply-adds of one layer.
 
     With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
-    hashing C q L / 3, centring C q, norms C q; each time that a channel is merged q for adding it up, 2 q for its
-    coefficient and q for its residual (where a channel leaves its group, the others are merged a second time); merging
-    filters K kh kw for each channel merged into another, convolution K kh kw o a channel left, and K for each carried
-    mean. Where a patch reads padding, means depend on the output pixel: flat channels are then merged
-    like any others, K kh kw each, and convolved as one channel.
+    hashing C L for each non-zero of a plane (q / 3 of them in the published draw), centring C q, norms C q; each time
+    that a channel is merged q for adding it up, 2 q for its coefficient and q for its residual (where a channel leaves
+    its group, the others are merged a second time); merging filters K kh kw for each channel merged into another,
+    convolution K kh kw o a channel left, and K for each carried mean. Where a patch reads padding, means depend on the
+    output pixel: flat channels are then merged like any others, K kh kw each, and convolved as one channel.
 
     Args:
         geometry: of the convolution, with its output channels.
@@ -100,6 +101,7 @@ def count_macs(
         merge: "mean" or "projection".
         tolerance_on: whether channels can leave their group.
         skip: "none", "zeros" or "flat".
+        nonzeros: see ``HasteConfig``.
     """
     counts = torch.as_tensor(counts).long().cpu()
     images, rows, columns = counts.shape[:3]
@@ -113,7 +115,7 @@ def count_macs(
     per_merge = (2 if merge == "projection" else 0) + (1 if tolerance_on else 0)
     return MacCount(
         dense=images * geometry.dense_macs,
-        hashing=windows * num_hyperplanes // 3,
+        hashing=_hashing(windows, pixels, num_hyperplanes, nonzeros),
         centring=windows,
         norms=windows if tolerance_on or skip != "none" else 0,
         coefficients=pixels * per_merge * int(merges.sum()),
@@ -122,6 +124,13 @@ def count_macs(
         convolution=filters * int(((alone + merged) * outputs).sum()),
         means=int(torch.where(reads_padding, across_edge, inside).sum()),
     )
+
+
+def _hashing(windows: int, pixels: int, num_hyperplanes: int, nonzeros: int | None) -> int:
+    """Products of windows that hold ``windows`` values in all, ``pixels`` each, and the planes' non-zeros."""
+    if nonzeros is None:
+        return windows * num_hyperplanes // 3
+    return windows // pixels * num_hyperplanes * min(nonzeros, pixels)
 
 
 def _patches(geometry: ConvGeometry) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ class HasteConv2d(nn.Module):
         """
         images, g = self._prepare(x)
         window = (g.kernel, g.stride, g.padding, g.dilation, g.groups, g.patch)
-        planes = ops.hyperplanes(g.window_pixels, self.config.seed, self.name, x.device)
+        planes = ops.hyperplanes(g.window_pixels, self.config.seed, self.name, x.device, self.config.nonzeros)
         codes = ops.hash_(images, planes, self.settings, *window)
         norms = filter_norms(self.weight, self.groups)
         merge, skip = self.config.merge, self.config.skip
@@ -84,12 +84,18 @@ class HasteConv2d(nn.Module):
         """
         images, geometry = self._prepare(x)
         now, config = Settings.unpack(self.settings), self.config
-        planes = ops.hyperplanes(geometry.window_pixels, config.seed, self.name, x.device)
+        planes = ops.hyperplanes(geometry.window_pixels, config.seed, self.name, x.device, config.nonzeros)
         result = haste_conv2d(
             images, self.weight, self.bias, planes, now, geometry, merge=config.merge, skip=config.skip
         )
         macs = count_macs(
-            geometry, result.counts, now.num_hyperplanes, config.merge, config.tolerance is not None, config.skip
+            geometry,
+            result.counts,
+            now.num_hyperplanes,
+            config.merge,
+            config.tolerance is not None,
+            config.skip,
+            config.nonzeros,
         )
         return result, macs
 
@@ -121,7 +127,8 @@ class HasteConv2d(nn.Module):
         return (
             f"{channels * self.groups}, {outputs}, kernel_size=({kh}, {kw}), stride={self.stride}, "
             f"padding={self.padding}, groups={self.groups}, patch_size={config.patch_size}, "
-            f"planes={config.num_hyperplanes}, merge={config.merge}, tolerance={config.tolerance}, skip={config.skip}"
+            f"planes={config.num_hyperplanes}, nonzeros={config.nonzeros}, merge={config.merge}, "
+            f"tolerance={config.tolerance}, skip={config.skip}"
         )
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, ConvGeometry]:

@@ -79,15 +79,15 @@ def _(
 @torch.library.custom_op(
     "haste::hyperplanes",
     mutates_args=(),
-    schema="(int window_pixels, int seed, str layer, Device device) -> Tensor",
+    schema="(int window_pixels, int seed, str layer, Device device, int? nonzeros=None) -> Tensor",
 )
-def hyperplanes(window_pixels: int, seed: int, layer: str, device: torch.device) -> Tensor:
+def hyperplanes(window_pixels: int, seed: int, layer: str, device: torch.device, nonzeros: int | None = None) -> Tensor:
     """Draw a layer's hyperplanes, (30, window_pixels), where their number is known only once the input's size is."""
-    return _cached_hyperplanes(window_pixels, seed, layer).to(device, copy=True)
+    return _cached_hyperplanes(window_pixels, seed, layer, nonzeros).to(device, copy=True)
 
 
 @hyperplanes.register_fake
-def _(window_pixels: int, seed: int, layer: str, device: torch.device) -> Tensor:
+def _(window_pixels: int, seed: int, layer: str, device: torch.device, nonzeros: int | None = None) -> Tensor:
     return torch.empty(MAX_HYPERPLANES, window_pixels, device=device)
 
 

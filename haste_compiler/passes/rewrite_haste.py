@@ -52,10 +52,10 @@ def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig) 
 
         def call(target: Any, *args: Any) -> fx.Node:
             node = insert_call(gm, target, args, first)
-            node.meta["layer"], node.meta["layers"] = names[0], names
+            node.meta["layer"], node.meta["layers"], node.meta["nonzeros"] = names[0], names, config.nonzeros
             return node
 
-        drawn = draw_hyperplanes(geometry.window_pixels, config.seed, names[0])
+        drawn = draw_hyperplanes(geometry.window_pixels, config.seed, names[0], config.nonzeros)
         planes = add_tensor(gm, f"{names[0]}.planes", drawn, first)
         settings = add_tensor(gm, f"{names[0]}.settings", Settings.of(config).pack(), first)
         norm = add_tensor(gm, f"{names[0]}.filter_norm", joint_norm(gm, convs, geometry.groups), first)

@@ -84,9 +84,6 @@ class Executable:
             for position, (name, geometry) in enumerate(zip(group.layers, group.geometries, strict=True)):
                 shape = (group.images, *geometry.patch_grid, geometry.groups)
                 shaped = counts.reshape(*shape, counts.shape[-1]).copy()
-                if shaped.shape[-1] == 5:
-                    # The kernel does not count the second round of merging.
-                    shaped = np.concatenate([shaped, shaped[..., 2:3]], axis=-1)
                 macs = count_macs(
                     geometry,
                     torch.from_numpy(shaped),
@@ -94,6 +91,7 @@ class Executable:
                     group.merge,
                     math.isfinite(settings.tolerance),
                     group.skip,
+                    group.nonzeros,
                 )
                 if position:
                     macs = _without_grouping(macs)

@@ -208,3 +208,16 @@ def test_hyperplanes_are_ternary_seeded_and_never_blank() -> None:
     assert not torch.equal(planes, draw_hyperplanes(400, 0, "layer2.conv"))
     for pixels in (1, 2, 3):
         assert (draw_hyperplanes(pixels, 0, "").abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("nonzeros", [2, 6])
+def test_hyperplanes_of_few_entries_are_balanced_and_differ(nonzeros: int) -> None:
+    planes = draw_hyperplanes(36, 3, "layer", nonzeros)
+    assert (planes > 0).sum(dim=1).tolist() == (planes < 0).sum(dim=1).tolist() == [nonzeros // 2] * len(planes)
+    assert len(set(map(tuple, planes.tolist()))) == len(planes)
+    assert torch.equal(planes, draw_hyperplanes(36, 3, "layer", nonzeros))
+    assert not torch.equal(planes, draw_hyperplanes(36, 3, "other", nonzeros))
+
+
+def test_a_window_smaller_than_a_plane_asks_for_gives_one_entry_a_pixel() -> None:
+    assert draw_hyperplanes(1, 0, "layer", 2).tolist() == [[1.0]] * MAX_HYPERPLANES
