@@ -33,7 +33,6 @@ GROUP = (
     "kept",
     "flats",
     "merge",
-    "singles",
     "traffic",
 )
 CONVOLVE = ("call", "steps", "cycles", "loads", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
@@ -84,7 +83,7 @@ def group_features(
     nonzeros: int | None,
     merging: Merging,
 ) -> Features:
-    """Work of the grouping kernel: windows read and turned, hashing, sorting, merging, writing singles."""
+    """Work of the grouping kernel: windows read and turned, hashing, sorting, merging."""
     tasks = batch * math.prod(geometry.patch_grid) * geometry.groups
     count = math.ceil(tasks / threads)
     channels, row = geometry.in_channels // geometry.groups, row_floats(geometry, unit.lanes)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import tvm
+from numpy.typing import NDArray
 from torch import Tensor
 from tvm import tirx
 from tvm.target import Target
@@ -68,10 +70,11 @@ class KernelTimer:
         self._tensors["x"].copy_(x)
         self._tensors["settings"].copy_(settings.pack())
 
-    def counts(self) -> Tensor:
-        """Group the input; the counts of every patch and conv group, float64 (entries, 5 or more)."""
+    def counts(self, x: Tensor, settings: Settings) -> NDArray[np.float64]:
+        """Group an input; what ``Merging`` holds as counts."""
+        self.set(x, settings)
         self._run("group")
-        return self._tensors["counts"].flatten(0, -2).double()
+        return self._tensors["counts"].flatten(0, -2).double().numpy()
 
     def time(self, names: tuple[str, ...]) -> list[float]:
         """Seconds of one call of each kernel, in order, after the caches were filled with other data."""

@@ -131,8 +131,14 @@ class CompiledModule:
             return self
         if self._dense is None:
             config = HasteConfig(enabled=False)
-            self._dense = CompiledModule(self._model, self._specialize, config, self.target, self._threads)
+            self._dense = CompiledModule(self._model, self._specialize_dense, config, self.target, self._threads)
         return self._dense
+
+    def _specialize_dense(self, inputs: Sequence[Any], config: HasteConfig) -> Specialization:
+        """Compile without HASTE; where nothing became HASTE that is the code that is there already."""
+        leaves, _ = tree_flatten((tuple(inputs), {}))
+        made = self._made.get(signature_of(prepare(leaves, None)))
+        return made if made is not None and not made.executable.groups else self._specialize(inputs, config)
 
     @property
     def threads(self) -> int:
@@ -180,6 +186,7 @@ class CompiledModule:
                 made = self._made.get(signature)
                 if made is None:
                     made = self._specialize(inputs, self.config)
+                    self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made
         return made, tensors
@@ -225,21 +232,22 @@ class CompiledModule:
     def _steer(self, field: str, value: Any) -> None:
         made = steering.changes(field, value)
         with self._lock:
-            for specialization in self._made.values():
-                layers = [name for group in specialization.executable.groups for name in group.layers]
-                for change in made:
-                    if change.pattern != "*":
-                        steering.check(change, layers)
+            self._check(made, list(self._made.values()))
             self._changes += made
             for specialization in self._made.values():
                 self._apply(made, specialization)
 
+    def _check(self, made: Sequence[steering.Change], specializations: Sequence[Specialization]) -> None:
+        """Changes must concern some layer for some input signature: which layers are HASTE depends on it."""
+        layers = [name for each in specializations for group in each.executable.groups for name in group.layers]
+        dense = {layer.name: layer.reason for each in specializations for layer in each.layers if not layer.eligible}
+        for change in made if specializations else ():
+            if change.pattern != "*":
+                steering.check(change, layers, dense)
+
     def _apply(self, made: Sequence[steering.Change], specialization: Specialization) -> None:
         executable = specialization.executable
-        layers = [name for group in executable.groups for name in group.layers]
         for change in made:
-            if change.pattern != "*":
-                steering.check(change, layers)
             for index, group in enumerate(executable.groups):
                 if change.matches(group.layers):
                     executable.steer(index, change.apply(executable.settings(index)))

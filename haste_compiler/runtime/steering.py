@@ -53,14 +53,25 @@ def changes(field: str, value: Any) -> list[Change]:
     return made
 
 
-def check(change: Change, layers: list[str]) -> None:
+def check(change: Change, layers: list[str], dense: Mapping[str, str]) -> None:
     """Check that a change concerns at least one layer.
+
+    Args:
+        change: the change.
+        layers: names of the HASTE layers.
+        dense: of the other convolutions, why they are dense.
 
     Raises:
         ConfigError: its pattern matches none of ``layers``.
     """
     if change.matches(layers):
         return
+    for name, reason in dense.items():
+        if change.matches([name]):
+            raise ConfigError(
+                f"{change.field}: {name!r} is a dense convolution, which has nothing to steer: {reason}. "
+                'layers={...: {"cost_model": False}} makes an eligible one a HASTE convolution whatever is predicted'
+            )
     close = difflib.get_close_matches(change.pattern, layers, n=3, cutoff=0.4)
     hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
     raise ConfigError(f"{change.field}: {change.pattern!r} matches none of the {len(layers)} HASTE layers{hint}")

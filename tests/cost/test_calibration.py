@@ -1,0 +1,79 @@
+"""Fitting the cost model, and keeping what was measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from haste_compiler.codegen.target import VectorUnit, parse_target
+from haste_compiler.cost import calibration
+from haste_compiler.cost.calibration import Sample, cost_model, default_model, fit, make_input
+from haste_compiler.cost.features import SHARED
+from haste_compiler.cost.merging import mostly_zero
+from haste_compiler.cost.model import PHASES
+from tests.cost.geometries import square
+
+TARGET = "llvm"
+"""This machine."""
+
+
+@pytest.fixture
+def small_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Calibrate on two small convolutions, into an empty cache; returns its folder."""
+    monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "_BOTH", (square(16, 16, 12, 6),))
+    monkeypatch.setattr(calibration, "_DENSE", (square(8, 8, 2, 2),))
+    return tmp_path
+
+
+def test_coefficients_are_found_again_next_to_a_few_slow_calls() -> None:
+    generator = np.random.default_rng(0)
+    seconds = {kernel: {phase: generator.uniform(1, 9) * 1e-9 for phase in phases} for kernel, phases in PHASES.items()}
+    for phase in SHARED:
+        seconds["convolve"][phase] = seconds["dense"][phase]
+    samples = []
+    for i in range(300):
+        kernel = ("dense", "group", "convolve")[i % 3]
+        work = {phase: generator.uniform(10, 1000) for phase in PHASES[kernel]}
+        exact = sum(seconds[kernel][phase] * units for phase, units in work.items())
+        samples.append(Sample(kernel, work, exact * (3 if i % 20 == 0 else 1)))
+    found = fit(samples)
+    for kernel, phases in PHASES.items():
+        for phase in phases:
+            assert found[kernel][phase] == pytest.approx(seconds[kernel][phase], rel=0.1), (kernel, phase)
+
+
+def test_a_machine_is_measured_once_and_again_if_the_file_is_damaged(small_set: Path) -> None:
+    calibration._calibrated.cache_clear()
+    geometry, target = square(64, 64, 28, 7), parse_target(TARGET)
+    first = cost_model(target, 1)
+    (path,) = small_set.iterdir()
+    written = path.read_text()
+    assert first.source == "calibrated on this machine"
+    assert 1e-6 < first.dense(geometry, 1) < 1 and first.dense(geometry, 4) > 2 * first.dense(geometry, 1)
+    calibration._calibrated.cache_clear()
+    assert cost_model(target, 1).seconds == first.seconds and path.read_text() == written
+    for damage in (written[: len(written) // 2], written.replace("cycles", "circles", 1)):
+        path.write_text(damage)
+        calibration._calibrated.cache_clear()
+        assert cost_model(target, 1).seconds == json.loads(path.read_text())
+
+
+def test_defaults_cover_every_vector_unit_and_phase() -> None:
+    geometry = square(128, 128, 28, 7)
+    for lanes in (4, 8, 16):
+        model = default_model(VectorUnit(lanes, 32), 1)
+        assert {kernel: tuple(phases) for kernel, phases in model.seconds.items()} == dict(PHASES)
+        whole, none = mostly_zero(geometry, 1.0), mostly_zero(geometry, 0.05)
+        dense = model.dense(geometry, 1)
+        assert model.group(geometry, 1, 10, None, none) + model.convolve(geometry, 1, "flat", none) < 0.5 * dense
+        assert model.group(geometry, 1, 10, None, whole) + model.convolve(geometry, 1, "flat", whole) > dense
+
+
+def test_inputs_of_calibration_have_the_shares_asked_for() -> None:
+    geometry = square(40, 8, 9, 9)
+    x = make_input(geometry, 0.25, 0.5, 4)[0].flatten(0, 1).T
+    flat = [channel for channel in x if channel.std() < 0.01]
+    kinds = {tuple(channel.tolist()) for channel in x}
+    assert x.shape == (40, 81) and len(flat) == 10 and len(kinds) == 40 - 20 + 5
