@@ -86,9 +86,26 @@ def test_target_macs(model: nn.Module, images: Tensor, found: SearchResult) -> N
 
 
 def test_an_unreachable_target(model: nn.Module, images: Tensor) -> None:
-    with pytest.raises(BudgetError, match=r"target_macs=0\.99 can't be reached") as caught:
+    with pytest.raises(BudgetError, match=r"target_macs=0\.99 can't be reached; the nearest is 0") as caught:
         search(model, images, target_macs=0.99)
     assert caught.value.result.chosen.mac_reduction > 0
+
+
+def test_latency(model: nn.Module, images: Tensor) -> None:
+    """Nothing is given up for a limit that the dense network keeps; a limit that nothing keeps is an error."""
+    assert search(model, images, target_latency=1e6).chosen.mac_reduction == 0
+    with pytest.raises(BudgetError, match=r"target_latency=1e-06 can't be reached; the nearest is .* ms") as caught:
+        search(model, images, target_latency=1e-6)
+    assert all(point.latency is not None for point in caught.value.result.pareto)
+
+
+def test_without_images(model: nn.Module) -> None:
+    result = search(model, None, input_shape=(3, 8, 8), max_output_error=0.1)
+    assert 0 < result.chosen.output_error <= 0.1
+    with pytest.raises(InputError, match="input_shape"):
+        search(model, None, max_output_error=0.1)
+    with pytest.raises(InputError, match="labels are given, but no inputs"):
+        search(model, None, labels=torch.zeros(3, dtype=torch.int64), max_output_error=0.1)
 
 
 def test_layers_that_stay_dense(model: nn.Module, images: Tensor, found: SearchResult) -> None:
@@ -137,6 +154,7 @@ def test_a_network_with_nothing_to_merge(images: Tensor) -> None:
     assert result.chosen.mac_reduction == 0
 
 
+@pytest.mark.slow
 def test_the_carried_network() -> None:
     pytest.importorskip("sklearn")
     from haste_compiler.demo import training_digits
