@@ -28,7 +28,7 @@ _ROUNDS = 3
 _SPREAD = 8
 _WORST_ERROR = 0.5
 _LATENCY_TRIES = 5
-_OWN = ("enabled", "merge", "seed", "min_channels")
+_OWN = ("enabled", "merge", "nonzeros", "seed", "min_channels")
 """Fields of a layer's overrides that a search takes over."""
 
 

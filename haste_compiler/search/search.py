@@ -85,7 +85,7 @@ def search(
         target_latency: see above.
         target: as for ``compile``.
         threads: as for ``compile``.
-        config: merge, seed and ``min_channels`` are taken from it, and the layers that it keeps dense stay dense.
+        config: merge, nonzeros, seed and ``min_channels`` are taken from it, and layers that it keeps dense stay so.
         patches: patch sizes that are tried, each for a compilation and as many runs as there are layers and settings;
             None: 2 and 4, and 8 and 4 for ``target_latency``.
         batch_size: most images a call.
