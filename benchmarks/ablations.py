@@ -45,7 +45,7 @@ Centring = Literal["channels", "own", "none"]
 
 BASES: dict[str, HasteConfig] = {
     "published": HasteConfig.paper().replace(min_reads=4),
-    "ours": HasteConfig(num_hyperplanes=10, patch_size=8, tolerance=0.4, cost_model=False),
+    "ours": HasteConfig(patch_size=4, tolerance=0.5, min_reads=4, cost_model=False),
 }
 """The rules that are varied, in the layers that gain: 3×3 of stride 1."""
 
@@ -108,7 +108,8 @@ class VariantConv2d(HasteConv2d):
         codes = torch.zeros(windows.shape[:2], dtype=torch.int32)
         for number in range(variant.rounds):
             name = self.name if number == 0 else f"{self.name} round {number}"
-            planes = draw_hyperplanes(geometry.window_pixels, config.seed, name)[: settings.num_hyperplanes]
+            planes = draw_hyperplanes(geometry.window_pixels, config.seed, name, config.nonzeros)
+            planes = planes[: settings.num_hyperplanes]
             fresh = centred_codes(windows, mask, planes, geometry.groups, variant.centring)
             if found is not None:
                 slot = found[0].slot
@@ -133,7 +134,13 @@ class VariantConv2d(HasteConv2d):
     def _count(self, geometry: ConvGeometry, counts: Tensor) -> None:
         config = self.config
         macs = count_macs(
-            geometry, counts, config.num_hyperplanes, config.merge, config.tolerance is not None, config.skip
+            geometry,
+            counts,
+            config.num_hyperplanes,
+            config.merge,
+            config.tolerance is not None,
+            config.skip,
+            config.nonzeros,
         )
         self.macs += dataclasses.replace(macs, hashing=macs.hashing * self.variant.rounds)
         seen, kept = self.channels
@@ -173,6 +180,8 @@ def variants(study: str, rule: str, seeds: int) -> list[Variant]:
     match study:
         case "planes":
             return rows("num_hyperplanes", [6, 8, 10, 12, 14, 16, 20])
+        case "nonzeros":
+            return rows("nonzeros", [2, 4, 6, 8, None])
         case "patch":
             return rows("patch_size", [2, 4, 8, 16, (2, 4), (4, 8), (2, 8)])
         case "centring":
@@ -193,6 +202,7 @@ def variants(study: str, rule: str, seeds: int) -> list[Variant]:
 
 STUDIES = {
     "planes": "hyperplanes",
+    "nonzeros": "non-zeros a plane",
     "patch": "patch size",
     "centring": "taken off before hashing",
     "merge": "merge rule",
@@ -206,7 +216,7 @@ STUDIES = {
 def _written(value: Any) -> str:
     if isinstance(value, tuple):
         return "×".join(map(str, value))
-    return "off" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 class Ablation:

@@ -25,17 +25,17 @@ from haste_compiler import HasteConfig
 
 RULES = {"published": "published rule", "uniform": "ours, one setting", "search": "ours, by layer"}
 
-_PLANES = (10, 12, 14, 16, 20)
+_PLANES = (10, 12, 13, 14, 16, 20)
 # From careful to bold: hyperplanes, tolerance, flat tolerance.
 _LADDER = (
-    (12, 0.3, 0.1),
-    (12, 0.4, 0.1),
-    (10, 0.4, 0.1),
-    (10, 0.5, 0.15),
+    (16, 0.4, 0.1),
+    (14, 0.5, 0.1),
+    (14, 0.5, 0.15),
+    (12, 0.5, 0.15),
+    (12, 0.5, 0.2),
     (10, 0.5, 0.2),
-    (8, 0.5, 0.2),
+    (10, 0.6, 0.25),
     (8, 0.6, 0.25),
-    (6, 0.6, 0.25),
 )
 
 
