@@ -17,7 +17,7 @@ import torch
 import tvm
 from numpy.typing import NDArray
 from torch import fx
-from tvm import relax
+from tvm import ir, relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
@@ -56,6 +56,8 @@ class HasteGroup:
         merge, skip: the rules that are compiled in.
         nonzeros: of each hyperplane, see ``HasteConfig``.
         settings: float32 (3,), the values to start with.
+        gated: whether it is given up, for one call, where a few patches find too little to merge; its statistics then
+            hold what was chosen, int32 (1,), after counts and bound.
     """
 
     layers: tuple[str, ...]
@@ -65,6 +67,7 @@ class HasteGroup:
     skip: str
     nonzeros: int | None
     settings: tuple[float, float, float]
+    gated: bool = False
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Lowered:
     """A network as a TVM module.
 
     Attributes:
-        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then (counts, bound) of every grouping.
+        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then counts, bound (and choice) of every grouping.
         constants: packed weights and tables, in the order of ``main``'s last parameters.
         groups: the groupings, in the order of their settings and statistics.
         outputs: how many outputs come first.
@@ -98,10 +101,11 @@ class _Value:
 
 @dataclass
 class _Grouping:
-    """What ``convolve`` needs of the grouping before it."""
+    """What ``convolve`` needs of the grouping before it; with a gate also what was chosen and the input, NHWC."""
 
     tensors: list[Any]
     index: int
+    chosen: list[Any]
 
 
 @dataclass
@@ -356,29 +360,41 @@ class _Lowering:
         value = self.values[source]
         if isinstance(value, _Pending):
             return value
+        if not isinstance(value.expr.ty, ir.TupleType):
+            raise UnsupportedOperatorError(
+                f"operator {source.target} of layer {_layer(source)!r} can't be compiled: TVM gives only its first result"
+            )
         return _Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
     def _merge(self, node: fx.Node) -> Any:
         pending = self.values[_args(node)[1]]
-        x, args = pending.x, pending.args
-        batch, channels, *size = shape_of(x)
+        args = pending.args
+        batch, channels, *size = shape_of(pending.x)
         geometry = window_geometry(channels, size, *args["window"])
         lanes, merge, skip = self.unit.lanes, args["merge"], args["skip"]
         planes = pack_hyperplanes(self._constant(args["planes"]))
         norm2 = np.square(self._constant(args["norm"]).astype(np.float64)).astype(np.float32)
         layout = group_layout(geometry, batch, lanes).tensors()
-        layer = node.meta["layer"]
-        key = ("haste_group", geometry, batch, merge, skip)
+        layer, gate = node.meta["layer"], node.meta.get("gate")
+        gated = gate is not None
+        x = self._nhwc(pending.x)
+        key = ("haste_group", geometry, batch, merge, skip, gated)
         grouped = self._launch(
             key,
             layer,
-            [self._nhwc(x), self._param(planes), self._param(norm2), self.settings[layer]],
-            layout,
+            [
+                x,
+                self._param(planes),
+                self._param(norm2),
+                self.settings[layer],
+                *([self._param(np.array(gate, np.float32))] if gated else []),
+            ],
+            [*layout, *([("chosen", (1,), "int32")] if gated else [])],
             lambda symbol: haste_group_kernel(
-                symbol, geometry, batch, lanes, merge=merge, skip=skip, planes=planes.shape[0]
+                symbol, geometry, batch, lanes, merge=merge, skip=skip, planes=planes.shape[0], gated=gated
             ),
         )
-        tensors = [self.builder.emit(relax.TupleGetItem(grouped, i)) for i in range(len(layout))]
+        tensors = [self.builder.emit(relax.TupleGetItem(grouped, i)) for i in range(len(layout) + gated)]
         convolves = [user for user in node.users if user.target is haste.convolve.default]
         names = [_layer(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
@@ -390,11 +406,12 @@ class _Lowering:
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
         self.groups.append(
-            HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, node.meta["nonzeros"], initial)
+            HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, node.meta["nonzeros"], initial, gated)
         )
-        *handed_on, counts, bound = tensors
-        self.statistics += [counts, bound]
-        return _Grouping([*handed_on, counts], len(self.groups) - 1)
+        *handed_on, counts, bound = tensors[: len(layout)]
+        chosen = tensors[len(layout) :]
+        self.statistics += [counts, bound, *chosen]
+        return _Grouping([*handed_on, counts], len(self.groups) - 1, [*chosen, x] if gated else [])
 
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
         _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = _args(node)
@@ -409,7 +426,16 @@ class _Lowering:
         tiling = choose_haste_tiling(geometry, batch, self.unit, self.threads)
         w = self._constant(weight)
         b = None if bias is None else self._constant(bias)
+        dense, plain = None, []
+        if group.gated:
+            dense = self.choose(geometry, batch, conv_work(geometry, batch))
+            plain = [
+                *grouping.chosen,
+                self._param(pack_filters(w, geometry.groups, dense.tile)),
+                self._param(pack_bias(b, geometry.out_channels, geometry.groups, dense.tile)),
+            ]
         args = [
+            *plain,
             *grouping.tensors,
             self._param(pack_haste_filters(w, geometry.groups, tiling.tile)),
             self._param(pack_tap_sums(w, geometry.groups, tiling.tile)),
@@ -417,7 +443,7 @@ class _Lowering:
         ]
         if residual is not None:
             args.append(self._nhwc(residual))
-        key = ("haste_convolve", geometry, batch, tiling, group.skip, residual is not None, activation)
+        key = ("haste_convolve", geometry, batch, tiling, group.skip, residual is not None, activation, dense)
         y = self._launch(
             key,
             _layer(node),
@@ -432,6 +458,7 @@ class _Lowering:
                 skip=group.skip,
                 residual=residual is not None,
                 activation=activation,
+                dense=dense,
             ),
         )
         return _Value(y, nhwc=True)
@@ -511,15 +538,17 @@ class _Lowering:
             return None
         if argument(node, 2, "alpha", 1) != 1 or not all(self._fits_nhwc(side) for side in (left, right)):
             return None
-        return _Value(self.builder.emit(operator_(self._broadcast(left), self._broadcast(right))), nhwc=True)
+        dtype = _dtype(node.meta["val"].dtype)
+        sides = (self._broadcast(side, dtype) for side in (left, right))
+        return _Value(self.builder.emit(operator_(*sides)), nhwc=True)
 
     def _fits_nhwc(self, side: Any) -> bool:
         return not isinstance(side, fx.Node) or is_constant(side) or len(shape_of(side)) == 4
 
-    def _broadcast(self, side: Any) -> Any:
-        """An operand that broadcasts against an NHWC tensor."""
+    def _broadcast(self, side: Any, dtype: str) -> Any:
+        """An operand that broadcasts against an NHWC tensor of a dtype."""
         if not isinstance(side, fx.Node):
-            return relax.const(np.float32(side))
+            return relax.const(side, dtype)
         if is_constant(side):
             value = self._constant(side)
             value = value.reshape((1,) * (4 - value.ndim) + value.shape)
@@ -577,19 +606,44 @@ class _Lowering:
     def _tvm_operator(self, node: fx.Node) -> _Value:
         name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
         convert = self.importer.convert_map.get(name)
-        if convert is None:
+        reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
+        if convert is None or reason:
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: TVM has no translation of it"
+                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
             )
         for source in node.all_input_nodes:
             self.importer.env[source] = self._nchw(source)
         try:
-            return _Value(convert(node))
+            value = _Value(convert(node))
+            _check_kind(node, value.expr.ty)
+            return value
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise UnsupportedOperatorError(
                 f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
             ) from None
+
+
+def _wrongly_translated(node: fx.Node) -> str:
+    """Why TVM's translation of an operator computes something else than PyTorch; empty where it is trusted."""
+    if node.target is aten.max_pool2d_with_indices.default:
+        return "only the values of a max pooling are translated, not their positions"
+    if node.target is aten.batch_norm.default and (argument(node, 5, "training") or argument(node, 3, "mean") is None):
+        return "it is a batch norm by the batch's own statistics"
+    return ""
+
+
+def _check_kind(node: fx.Node, kind: Any) -> None:
+    """Check that TVM's translation has the shapes and dtypes that PyTorch says: some translations ignore arguments."""
+    expected, found = node.meta["val"], kind
+    pairs = zip(expected, found.fields, strict=True) if isinstance(found, ir.TupleType) else [(expected, found)]
+    for value, tensor in pairs:
+        if not isinstance(value, torch.Tensor) or not isinstance(tensor, relax.TensorType) or tensor.shape is None:
+            continue
+        shape = tuple(int(size) for size in tensor.shape.values)
+        if shape != tuple(value.shape) or str(tensor.dtype) != _dtype(value.dtype):
+            wanted = f"{_dtype(value.dtype)}{tuple(value.shape)}"
+            raise ValueError(f"TVM's translation gives {tensor.dtype}{shape} instead of {wanted}")
 
 
 def _layer(node: fx.Node) -> str:

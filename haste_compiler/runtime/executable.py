@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 from tvm import relax
 
+from haste_compiler.codegen.cpu.haste_group import Sampling, sampling
 from haste_compiler.codegen.lower import HasteGroup, Lowered
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
@@ -39,6 +40,7 @@ class Executable:
         self._kernels = lowered.kernels
         self._threads = threads
         self._constants = [tvm.runtime.tensor(constant) for constant in lowered.constants]
+        self._constant_addresses = {from_dlpack(constant).data_ptr() for constant in self._constants}
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
         self._machine = relax.VirtualMachine(code, tvm.cpu())
         self._main = self._machine["main"]
@@ -67,20 +69,25 @@ class Executable:
         self._arguments = [*(tvm.runtime.tensor(values) for values in self._settings), *self._constants]
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs, and (counts, bound) of each grouping; ``inputs`` are contiguous CPU tensors."""
+        """Outputs, and the statistics of each grouping; ``inputs`` are contiguous CPU tensors."""
         use_threads(self._threads)
         with self._turn:
             results = self._main(*(tvm.runtime.from_dlpack(tensor) for tensor in inputs), *self._arguments)
         tensors = [from_dlpack(result) for result in results]
+        # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
+        known = {tensor.data_ptr() for tensor in inputs} | self._constant_addresses
+        tensors = [tensor.clone() if tensor.data_ptr() in known else tensor for tensor in tensors]
         return tensors[: self._outputs], tensors[self._outputs :]
 
     def run_with_stats(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, LayerStats]]:
         """Run once and return the outputs and what every HASTE layer did."""
         outputs, numbers = self.run(inputs)
         stats = {}
+        found = iter(numbers)
         for index, group in enumerate(self.groups):
             settings = self.settings(index)
-            counts, bound = numbers[2 * index].numpy(), numbers[2 * index + 1].numpy()
+            counts, bound = next(found).numpy(), next(found).numpy()
+            gave_up = group.gated and not int(next(found))
             for position, (name, geometry) in enumerate(zip(group.layers, group.geometries, strict=True)):
                 shape = (group.images, *geometry.patch_grid, geometry.groups)
                 shaped = counts.reshape(*shape, counts.shape[-1]).copy()
@@ -93,10 +100,12 @@ class Executable:
                     group.skip,
                     group.nonzeros,
                 )
+                if gave_up:
+                    macs = _of_samples(macs, sampling(geometry, group.images))
                 if position:
                     macs = _without_grouping(macs)
                 scaled = bound.reshape(shape) * np.float32(math.sqrt(geometry.taps))
-                stats[name] = LayerStats(name, geometry, group.images, shaped, scaled, macs)
+                stats[name] = LayerStats(name, geometry, group.images, shaped, scaled, macs, gave_up)
         return outputs, stats
 
     def profile(self, inputs: Sequence[Tensor]) -> dict[str, float]:
@@ -129,6 +138,16 @@ class Executable:
             finally:
                 self._machine.set_instrument(lambda *args: 0)
         return dict(seconds)
+
+
+def _of_samples(macs: MacCount, sampled: Sampling) -> MacCount:
+    """The count of a layer that was given up after some of its patches were hashed."""
+    return dataclasses.replace(
+        macs,
+        hashing=macs.hashing * sampled.samples // sampled.tasks,
+        centring=macs.centring * sampled.samples // sampled.tasks,
+        norms=macs.norms * sampled.samples // sampled.tasks,
+    )
 
 
 def _without_grouping(macs: MacCount) -> MacCount:

@@ -24,6 +24,8 @@ class LayerStats:
             channels merged over both rounds of grouping.
         bound: float (N, PH, PW, conv groups): bound on the 2-norm of each patch's output error, before the activation.
         macs: multiply-adds, dense and spent, for the batch. Of layers that share a grouping the first bears its cost.
+        gave_up: a few patches showed that merging doesn't pay on this batch, and the plain convolution was computed;
+            all channels then count as alone.
     """
 
     name: str
@@ -32,6 +34,7 @@ class LayerStats:
     counts: NDArray[np.int32]
     bound: NDArray[np.float32]
     macs: MacCount
+    gave_up: bool = False
 
     @property
     def channels(self) -> int:

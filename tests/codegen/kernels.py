@@ -192,18 +192,29 @@ class HasteOutput:
     offset: Tensor
     counts: Tensor
     bound: Tensor
+    chosen: int = 1
 
 
 class HasteKernels:
     """The two kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
 
-    def __init__(self, case: ConvCase, planes: Tensor, merge: str, skip: str, target: str, threads: int = 1) -> None:
+    def __init__(
+        self,
+        case: ConvCase,
+        planes: Tensor,
+        merge: str,
+        skip: str,
+        target: str,
+        threads: int = 1,
+        gated: bool = False,
+    ) -> None:
         geometry, unit = case.geometry, vector_unit(parse_target(target))
+        self.dense = choose_tiling(conv_work(geometry, case.batch), unit, threads) if gated else None
         self.case, self.planes = case, planes
         self.layout = group_layout(geometry, case.batch, unit.lanes)
         self.tile = choose_haste_tiling(geometry, case.batch, unit, threads)
         group = haste_group_kernel(
-            "group", geometry, case.batch, unit.lanes, merge=merge, skip=skip, planes=planes.shape[0]
+            "group", geometry, case.batch, unit.lanes, merge=merge, skip=skip, planes=planes.shape[0], gated=gated
         )
         convolve = haste_convolve_kernel(
             "convolve",
@@ -214,21 +225,28 @@ class HasteKernels:
             skip=skip,
             residual=case.residual is not None,
             activation=case.activation,
+            dense=self.dense,
         )
         self.code = build({"group": group, "convolve": convolve}, target)
 
-    def run(self, settings: Settings, x: Tensor | None = None) -> HasteOutput:
-        """Group and convolve."""
+    def run(self, settings: Settings, x: Tensor | None = None, gate: Tensor | None = None) -> HasteOutput:
+        """Group and convolve; ``gate`` where the kernels have one."""
         case, geometry = self.case, self.case.geometry
         norms = filter_norms(case.weight.double(), geometry.groups)
+        images = nhwc(case.x if x is None else x)
         grouping = Arguments()
-        grouping.read(nhwc(case.x if x is None else x), pack_hyperplanes(self.planes.numpy()))
-        grouping.read(norms.square().float(), settings.pack())
+        grouping.read(images, pack_hyperplanes(self.planes.numpy()))
+        grouping.read(norms.square().float(), settings.pack(), *([] if gate is None else [gate]))
         made = [grouping.write(shape, getattr(torch, dtype)) for _, shape, dtype in self.layout.tensors()]
+        chosen = torch.ones(1, dtype=torch.int32) if gate is None else grouping.write((1,), torch.int32)
         grouping.call(self.code["group"])
 
         weight, bias = case.weight.numpy(), None if case.bias is None else case.bias.numpy()
         convolving, tile = Arguments(), self.tile.tile
+        if self.dense:
+            plain = pack_filters(weight, geometry.groups, self.dense.tile)
+            plain_bias = pack_bias(bias, geometry.out_channels, geometry.groups, self.dense.tile)
+            convolving.read(chosen, images, plain, plain_bias)
         convolving.read(
             *made[:-1],
             pack_haste_filters(weight, geometry.groups, tile),
@@ -236,7 +254,8 @@ class HasteKernels:
             pack_bias(bias, geometry.out_channels, geometry.groups, tile),
         )
         y = _finish(case, convolving, self.code["convolve"])
-        return HasteOutput(y, *self._channels(made[1:-1]), *self._numbers(made[-2], made[-1]))
+        lists = self._channels(made[1:-1]) if chosen.item() else (torch.empty(0),) * 3
+        return HasteOutput(y, *lists, *self._numbers(made[-2], made[-1]), int(chosen))
 
     def _channels(self, lists: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Slot, coefficient and carried mean of every channel, from the kernels' lists."""

@@ -101,9 +101,14 @@ def conv2d_kernel(
     """The kernel (x NHWC, packed filters, packed bias[, residual NHWC], y NHWC)."""
 
     def body(*buffers: Expr) -> None:
-        _Conv2d(geometry, batch, tiling, activation, list(buffers)).write()
+        write_conv2d(geometry, batch, tiling, activation, list(buffers))
 
     return emit.kernel(name, conv2d_arguments(geometry, batch, tiling.tile, residual=residual), body)
+
+
+def write_conv2d(geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]) -> None:
+    """Emit the convolution of ``buffers``, those of ``conv2d_arguments``, into the kernel that is being built."""
+    _Conv2d(geometry, batch, tiling, activation, buffers).write()
 
 
 class _Conv2d:

@@ -16,11 +16,11 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
-from haste_compiler.codegen.cpu.conv2d import activate, tile_pieces
+from haste_compiler.codegen.cpu.conv2d import activate, conv2d_arguments, tile_pieces, write_conv2d
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import RegisterTile, register_tiles
+from haste_compiler.codegen.tiling import ConvTiling, RegisterTile, register_tiles
 from haste_compiler.haste.geometry import ConvGeometry
 
 _MOST_UNROLLED_TAPS = 9
@@ -87,10 +87,13 @@ def haste_convolve_kernel(
     skip: str,
     residual: bool = False,
     activation: str = "none",
+    dense: ConvTiling | None = None,
 ) -> tirx.PrimFunc:
     """The kernel (windows, order, coeff, starts, rows, counts, filters, tap sums, bias[, residual NHWC], y NHWC).
 
-    ``lanes`` is the target's vector width, which pads the windows; the register tile's may be narrower.
+    ``lanes`` is the target's vector width, which pads the windows; the register tile's may be narrower. ``dense``: the
+    tiling of the plain convolution that is computed instead where the gate said so; the kernel then begins with
+    (chosen, x NHWC, and that tiling's filters and bias).
     """
     out_h, out_w = geometry.output_size
     tile = tiling.tile
@@ -105,11 +108,23 @@ def haste_convolve_kernel(
     if residual:
         arguments.append(("residual", (batch, out_h, out_w, geometry.out_channels), "float32"))
     arguments.append(("y", (batch, out_h, out_w, geometry.out_channels), "float32"))
+    if dense is None:
+        return emit.kernel(
+            name, arguments, lambda *b: _Convolve(geometry, batch, lanes, tiling, skip, activation, list(b)).write()
+        )
+    x, filters, bias, *_ = conv2d_arguments(geometry, batch, dense.tile)
+    plain = [x, *((f"dense_{label}", shape, dtype) for label, shape, dtype in (filters, bias))]
 
-    def body(*buffers: Expr) -> None:
-        _Convolve(geometry, batch, lanes, tiling, skip, activation, list(buffers)).write()
+    def body(chosen: Expr, *buffers: Expr) -> None:
+        inputs, merged = buffers[:3], list(buffers[3:])
+        shared = merged[-2:] if residual else merged[-1:]
+        with T.If(chosen[0] == 1):
+            with T.Then():
+                _Convolve(geometry, batch, lanes, tiling, skip, activation, merged).write()
+            with T.Else():
+                write_conv2d(geometry, batch, dense, activation, [*inputs, *shared])
 
-    return emit.kernel(name, arguments, body)
+    return emit.kernel(name, [("chosen", (1,), "int32"), *plain, *arguments], body)
 
 
 class _Convolve:

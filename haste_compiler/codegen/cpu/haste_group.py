@@ -5,6 +5,9 @@ the lanes and cost little, then written out transposed, because merging and the 
 pixels together. Behind the channels' windows lie the groups' sums; a list names the channels in the order members of
 groups, singles, flat ones, zeros. Channels are sorted into lists without branches: what becomes of a channel can't be
 predicted, and a mispredicted branch costs more than the work it saves.
+
+With a gate, a few patches all over the images go first. Where what they found doesn't pay, the others are left alone
+and the second half computes the plain convolution: on such images the layer costs little more than if it were dense.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ COUNTS = ("singles", "groups", "members", "zeros", "flats", "merges")
 """What the counts of a patch hold, in order; see ``haste.count_channels``."""
 
 _VECTORS_AT_ONCE = 8
+_LEAST_SAMPLES = 2
+_SAMPLED_SHARE = 8
 
 _KEPT, _ZERO, _FLAT, _ALONE = 0, 1, 2, 3
 
@@ -109,21 +114,67 @@ def pack_hyperplanes(planes: NDArray[np.float32]) -> NDArray[np.int32]:
     return table
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """The tasks (one patch of one conv group each) that a gate looks at before the others.
+
+    Attributes:
+        tasks: of all patches.
+        samples: how many go first: every eighth, two at least.
+        step: from one to the next.
+    """
+
+    tasks: int
+    samples: int
+    step: int
+
+    def is_sample(self, task: Expr) -> Expr:
+        """Whether a task goes first."""
+        return tirx.all(task % self.step == self.step // 2, task // self.step < self.samples)
+
+
+def sampling(geometry: ConvGeometry, batch: int) -> Sampling:
+    """The sampled tasks of one layer."""
+    tasks = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
+    samples = min(tasks, max(_LEAST_SAMPLES, tasks // _SAMPLED_SHARE))
+    return Sampling(tasks, samples, tasks // samples)
+
+
 def haste_group_kernel(
-    name: str, geometry: ConvGeometry, batch: int, lanes: int, *, merge: str, skip: str, planes: int
+    name: str,
+    geometry: ConvGeometry,
+    batch: int,
+    lanes: int,
+    *,
+    merge: str,
+    skip: str,
+    planes: int,
+    gated: bool = False,
 ) -> tirx.PrimFunc:
-    """The kernel (x NHWC, hyperplane table, |F_c|² (C,), settings (3,), then the tensors of ``GroupLayout``)."""
+    """The kernel (x NHWC, hyperplane table, |F_c|² (C,), settings (3,), then the tensors of ``GroupLayout``).
+
+    ``gated``: also takes ``gate`` (1 + counts,) after the settings, what a patch may cost at most and what each unit of
+    its counts costs, and writes ``chosen`` (1,) last: 1, or 0 where the samples cost more and the plain convolution is
+    to be computed. The counts then say that every channel is alone, and the merges done are those of the samples.
+    """
     height, width = geometry.input_size
     arguments = [
         ("x", (batch, height, width, geometry.in_channels), "float32"),
         ("planes", (planes, 2 + geometry.window_pixels), "int32"),
         ("filter_norm2", (geometry.in_channels,), "float32"),
         ("settings", (3,), "float32"),
+        *([("gate", (1 + len(COUNTS),), "float32")] if gated else []),
         *group_layout(geometry, batch, lanes).tensors(),
+        *([("chosen", (1,), "int32")] if gated else []),
     ]
 
     def body(*buffers: Expr) -> None:
-        _Group(geometry, batch, lanes, merge, skip, buffers).write()
+        if gated:
+            *inputs, gate = buffers[:5]
+            *outputs, chosen = buffers[5:]
+            _Group(geometry, batch, lanes, merge, skip, (*inputs, *outputs)).write_gated(gate, chosen)
+        else:
+            _Group(geometry, batch, lanes, merge, skip, buffers).write()
 
     return emit.kernel(name, arguments, body)
 
@@ -143,25 +194,58 @@ class _Group:
 
     def write(self) -> None:
         """All patches, in parallel."""
+        with T.parallel(0, sampling(self.geometry, self.batch).tasks) as task:
+            self._patch(task)
+
+    def write_gated(self, gate: Expr, chosen: Expr) -> None:
+        """First the samples, then the other patches if it pays."""
+        sampled = sampling(self.geometry, self.batch)
+        # One body for both sweeps: it is most of the kernel's code.
+        with T.serial(0, 2) as sweep:
+            with T.If(sweep == 1), T.Then():
+                self._choose(sampled, gate, chosen)
+            with T.parallel(0, sampled.tasks) as task:
+                first = sampled.is_sample(task)
+                later = tirx.all(sweep == 1, tirx.Not(first), chosen[0] == 1)
+                with T.If(tirx.any(tirx.all(sweep == 0, first), later)), T.Then():
+                    self._patch(task)
+        with T.If(chosen[0] == 0), T.Then(), T.serial(0, sampled.tasks) as task:
+            merges = COUNTS.index("merges")
+            kept = tirx.if_then_else(sampled.is_sample(task), self.counts[task * len(COUNTS) + merges], 0)
+            values = {"singles": T.int32(self.channels), "merges": kept}
+            for i, name in reversed(list(enumerate(COUNTS))):
+                T.buffer_store(self.counts, values.get(name, T.int32(0)), [task * len(COUNTS) + i])
+            T.buffer_store(self.bound, T.float32(0), [task])
+
+    def _choose(self, sampled: Sampling, gate: Expr, chosen: Expr) -> None:
+        """Whether the samples cost no more than the plain convolution of as many patches."""
+        cost = emit.Register(1, 0.0)
+        with T.serial(0, sampled.samples) as i:
+            entry = emit.bind((i * sampled.step + sampled.step // 2) * len(COUNTS))
+            for k in range(len(COUNTS)):
+                cost.add(gate[1 + k] * tirx.Cast("float32", self.counts[entry + k]))
+        T.buffer_store(chosen, tirx.Cast("int32", cost.get() <= gate[0] * sampled.samples), [0])
+
+    def _patch(self, task: Expr) -> None:
+        """One patch of one conv group."""
         grid_h, grid_w = self.geometry.patch_grid
         groups = self.geometry.groups
-        with T.parallel(0, self.batch * grid_h * grid_w * groups) as task:
-            patch, group = emit.bind(task // groups), emit.bind(task % groups)
-            image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
-            self._allocate()
-            self.task, self.first_channel = task, emit.bind(group * self.channels)
-            self.window = emit.bind(task * window_rows(self.channels) * self.row)
-            self.list = emit.bind(task * self.channels)
-            self.group_list = emit.bind(task * (self.channels // 2 + 1))
-            self._read_window(image, emit.bind(place // grid_w), emit.bind(place % grid_w))
-            self._hash()
-            self._classify()
-            self._sort_by_kind()
-            self._form_groups()
-            self._sort_members()
-            self._merge_groups()
-            self._write_singles()
-            self._write_dropped()
+        patch, group = emit.bind(task // groups), emit.bind(task % groups)
+        image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
+        self._allocate()
+        self.task, self.first_channel = task, emit.bind(group * self.channels)
+        self.window = emit.bind(task * window_rows(self.channels) * self.row)
+        self.list = emit.bind(task * self.channels)
+        self.group_list = emit.bind(task * (self.channels // 2 + 1))
+        self._read_window(image, emit.bind(place // grid_w), emit.bind(place % grid_w))
+        self._hash()
+        self._classify()
+        self._sort_by_kind()
+        self._form_groups()
+        self._sort_members()
+        self._merge_groups()
+        self._write_singles()
+        self._write_dropped()
 
     def _allocate(self) -> None:
         """Scratch memory of one patch."""
