@@ -27,7 +27,6 @@ class LayerChoice:
         dense_ms: as a dense convolution.
         haste_ms: as a HASTE convolution, on natural images where they were looked at, otherwise in the best case.
         kept: share of the channels that is expected to be left on natural images.
-        noise_ms: as a HASTE convolution, on noise.
     """
 
     name: str
@@ -36,7 +35,6 @@ class LayerChoice:
     dense_ms: float | None = None
     haste_ms: float | None = None
     kept: float | None = None
-    noise_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _choice(layer: ConvLayer) -> LayerChoice:
     found = layer.prediction
     if found is None:
         return LayerChoice(layer.name, layer.eligible, layer.reason)
-    natural, noise = found.natural, found.noise
+    natural = found.natural
     return LayerChoice(
         layer.name,
         layer.eligible,
@@ -84,5 +82,4 @@ def _choice(layer: ConvLayer) -> LayerChoice:
         found.dense_seconds * 1e3,
         (natural or found.best).seconds * 1e3,
         natural.kept if natural else None,
-        noise.seconds * 1e3 if noise else None,
     )

@@ -21,7 +21,7 @@ from haste_compiler.haste.geometry import ConvGeometry
 Features = dict[str, float]
 """Units of work by phase."""
 
-DENSE = ("call", "cycles", "tiles", "copies", "tasks", "reloads", "traffic")
+DENSE = ("call", "cycles", "tiles", "copies", "reloads", "traffic")
 GROUP = (
     "call",
     "tasks",
@@ -37,7 +37,7 @@ GROUP = (
 )
 CONVOLVE = ("call", "steps", "cycles", "loads", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
 
-SHARED = ("cycles", "tiles", "reloads", "traffic")
+SHARED = ("call", "cycles", "tiles", "reloads", "traffic")
 """Phases that the dense and the convolving kernel go through alike."""
 
 _L1_BYTES = 32 << 10
@@ -46,7 +46,7 @@ _PLANE_ENTRIES = 4
 
 
 def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> Features:
-    """Work of the dense kernel: register-tile cycles, tiles written, floats copied to pad, tasks, bytes past the L2."""
+    """Work of the dense kernel: register-tile cycles, tiles written, floats copied to pad, bytes past the L2."""
     work = conv_work(geometry, batch)
     tiling = choose_tiling(work, unit, threads)
     tile = tiling.tile
@@ -59,7 +59,9 @@ def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads
     imbalance = math.ceil(tasks / threads) / tasks
     tiles = rows * per_row * work.images * k_tiles * imbalance
     floats = tiling.block * tile.columns * work.window_row_floats if work.flat else work.window(tiling.block)
-    filters = 4.0 * work.depth * tile.channels * k_tiles
+    # Filters of one register tile that crowd the second-level cache come from beyond it for the next one again.
+    slice_bytes = 4.0 * work.depth * tile.channels
+    filters = slice_bytes * k_tiles
     fits = filters + 4 * floats < unit.l2_bytes * 3 / 4
     again = 1 if fits or tiling.channels_first else blocks
     windows = 4.0 * floats * blocks * (chunks if tiling.channels_first and blocks > 1 else 1)
@@ -68,8 +70,7 @@ def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads
         "cycles": tiles * tile.cycles() * work.depth,
         "tiles": tiles * tile.pixels * tile.vectors,
         "copies": float(tasks * floats) / unit.lanes * imbalance if work.copies else 0.0,
-        "tasks": tasks * imbalance,
-        "reloads": _reloads(tiles, 4.0 * work.depth * tile.channels, unit),
+        "reloads": tiles * slice_bytes if slice_bytes > unit.l2_bytes / 2 else 0.0,
         "traffic": (filters * again + windows) / threads,
     }
 
@@ -135,7 +136,8 @@ def convolve_features(
     (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
     values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
     used = (float(np.mean(singles)) + summed) / channels
-    filters = 4.0 * geometry.groups * k_tiles * tile.channels * channels * taps
+    slice_bytes = 4.0 * channels * taps * tile.channels
+    filters = slice_bytes * geometry.groups * k_tiles
     windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
     streamed = windows * chunks if windows > unit.l2_bytes / 2 else 0.0
     return {
@@ -147,11 +149,6 @@ def convolve_features(
         "tiles": steps * tiles * tile.pixels * tile.vectors,
         "merged_filters": steps * summed * taps * tile.vectors,
         "flats": steps * inside * tile.vectors,
-        "reloads": _reloads(steps * tiles, 4.0 * convolved * taps * tile.channels, unit),
+        "reloads": steps * tiles * slice_bytes * convolved / channels if slice_bytes > unit.l2_bytes / 2 else 0.0,
         "traffic": (filters * used + streamed) / threads,
     }
-
-
-def _reloads(tiles: float, filter_bytes: float, unit: VectorUnit) -> float:
-    """Bytes of filters that register tiles read again, where those of one tile crowd the second-level cache."""
-    return tiles * filter_bytes if filter_bytes > unit.l2_bytes / 2 else 0.0

@@ -1,4 +1,4 @@
-"""Made-up inputs to probe a network with: like photographs, and like nothing of the kind."""
+"""Made-up images, like photographs, to probe a network with."""
 
 from __future__ import annotations
 
@@ -31,20 +31,6 @@ def dead_leaves(shape: Sequence[int], seed: int) -> Tensor:
         drawn = F.interpolate(drawn, size=(height, width), mode="bilinear")
     noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(seed))
     return _normalised(_normalised(_blur(drawn, _BLUR * max(height, width))) + _NOISE * noise)
-
-
-def smooth_noise(shape: Sequence[int], seed: int) -> Tensor:
-    """Draw images (N, C, H, W) of coloured blobs, eight pixels wide, and a fifth as much noise in every pixel."""
-    images, channels, height, width = shape
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(images, channels, max(1, height // 8), max(1, width // 8), generator=generator)
-    blobs = F.interpolate(coarse, size=(height, width), mode="bilinear")
-    return blobs + 0.2 * torch.randn(images, channels, height, width, generator=generator)
-
-
-def white_noise(shape: Sequence[int], seed: int) -> Tensor:
-    """Draw images (N, C, H, W) of independent pixels, as from ``torch.randn``."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
 def _draw(channels: int, height: int, width: int, seed: int) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, fx
 from tvm.target import Target
 
 from haste_compiler.cost.calibration import cost_model
-from haste_compiler.cost.images import dead_leaves, smooth_noise, white_noise
+from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
 from haste_compiler.cost.probe import Draw, probe, probe_values
@@ -46,12 +46,7 @@ class Predictor:
             self._probe(gm, [each for each in layers if each.may_pay], dead_leaves, seed) for seed in range(_NATURAL)
         ]
         for each in natural[0]:
-            each.expect("natural", [Merging.joined([found[each] for found in natural])])
-        noise = [
-            self._probe(gm, [each for each in layers if each.may_pay], draw, 0) for draw in (smooth_noise, white_noise)
-        ]
-        for each in noise[0]:
-            each.expect("noise", [found[each] for found in noise])
+            each.expect(Merging.joined([found[each] for found in natural]))
         return [each.predictions for each in layers]
 
     def _probe(self, gm: fx.GraphModule, layers: Sequence[_Layers], draw: Draw, seed: int) -> dict[_Layers, Merging]:
@@ -76,9 +71,12 @@ class _Layers:
         self._geometries = [configured_geometry(node, sharing.config) for node in sharing.nodes]
         self._batch = shape_of(self.first)[0]
         self._norm = joint_norm(gm, sharing.nodes, self._geometries[0].groups)
-        best = self._estimates([mostly_zero(self._geometries[0], _LEAST_KEPT)])
+        best = self._estimates(mostly_zero(self._geometries[0], _LEAST_KEPT))
         dense = [model.dense(geometry, self._batch) for geometry in self._geometries]
-        self.predictions = [Prediction(*each) for each in zip(dense, best, strict=True)]
+        gates = self._gates(dense)
+        self.predictions = [
+            Prediction(seconds, estimate, gate=gate) for seconds, estimate, gate in zip(dense, best, gates, strict=True)
+        ]
 
     @property
     def may_pay(self) -> bool:
@@ -91,18 +89,33 @@ class _Layers:
         """What grouping finds in some patches of ``x``, their input."""
         return probe(x, self._geometries[0], self._norm, self._config, layer_name(self.first))
 
-    def expect(self, kind: Literal["natural", "noise"], found: Sequence[Merging]) -> None:
-        """Estimate the times on inputs of a kind, the worst of what was found."""
-        changes = [{kind: estimate} for estimate in self._estimates(found)]
-        pairs = zip(self.predictions, changes, strict=True)
-        self.predictions = [dataclasses.replace(prediction, **change) for prediction, change in pairs]  # type: ignore[arg-type]
+    def expect(self, found: Merging) -> None:
+        """Estimate the times on images in which this was found."""
+        pairs = zip(self.predictions, self._estimates(found), strict=True)
+        self.predictions = [dataclasses.replace(prediction, natural=natural) for prediction, natural in pairs]
 
-    def _estimates(self, found: Sequence[Merging]) -> list[Estimate]:
-        def estimates(merging: Merging) -> list[Estimate]:
-            planes, skip = self._config.num_hyperplanes, self._config.skip
-            grouping = self._model.group(self._geometries[0], self._batch, planes, self._config.nonzeros, merging)
-            shares = [grouping, *(0.0 for _ in self._geometries[1:])]
-            convolve = [self._model.convolve(geometry, self._batch, skip, merging) for geometry in self._geometries]
-            return [Estimate(g + c, g, merging.kept) for g, c in zip(shares, convolve, strict=True)]
+    def _estimates(self, found: Merging) -> list[Estimate]:
+        planes, skip = self._config.num_hyperplanes, self._config.skip
+        grouping = self._model.group(self._geometries[0], self._batch, planes, self._config.nonzeros, found)
+        shares = [grouping, *(0.0 for _ in self._geometries[1:])]
+        convolve = [self._model.convolve(geometry, self._batch, skip, found) for geometry in self._geometries]
+        return [Estimate(g + c, g, found.kept) for g, c in zip(shares, convolve, strict=True)]
 
-        return max(map(estimates, found), key=lambda some: sum(estimate.seconds for estimate in some))
+    def _gates(self, dense: Sequence[float]) -> list[tuple[float, ...]]:
+        """The gate of each: predicted times are near linear in what is found, so that small changes of it give the slopes.
+
+        From a patch of zeros, which costs the fixed part, an eighth of the channels becomes of another kind.
+        """
+        nothing = mostly_zero(self._geometries[0], 0.0)
+        step = self._geometries[0].in_channels / self._geometries[0].groups / 8
+        fixed = [estimate.seconds for estimate in self._estimates(nothing)]
+        slopes = []
+        for count in range(nothing.counts.shape[1]):
+            counts = nothing.counts.copy()
+            counts[:, count] += step
+            changed = self._estimates(Merging(counts, nothing.on_border))
+            slopes.append([max(0.0, e.seconds - f) / step for e, f in zip(changed, fixed, strict=True)])
+        return [
+            (1e6 * (seconds - f), *(1e6 * slope for slope in each))
+            for seconds, f, *each in zip(dense, fixed, *slopes, strict=True)
+        ]

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
+from haste_compiler.codegen.target import vector_unit
 from haste_compiler.cost import predictor
 from haste_compiler.cost.calibration import default_model
 from haste_compiler.cost.explanation import Explanation
@@ -84,7 +85,7 @@ def fixed_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's own coefficients, so that choices don't depend on the machine, and nothing is measured."""
 
     def model(target: Any, threads: int) -> CostModel:
-        return default_model(haste_compiler.codegen.target.vector_unit(target), threads)
+        return default_model(vector_unit(target), threads)
 
     monkeypatch.setattr(predictor, "cost_model", model)
 

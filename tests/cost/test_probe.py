@@ -25,7 +25,7 @@ def test_all_patches_of_a_small_layer_are_counted_as_the_operator_counts(config:
     x[:, 3], x[:, 5], x[:, 9] = x[:, 2], 1.0, 0.0
     shape = geometry(14, 5, groups)
     found = probe(x, shape, filter_norms(weight, groups), config, "layer")
-    planes = draw_hyperplanes(shape.window_pixels, config.seed, "layer")
+    planes = draw_hyperplanes(shape.window_pixels, config.seed, "layer", config.nonzeros)
     settings = Settings.of(config)
     result = haste_conv2d(x, weight, None, planes, settings, shape, merge=config.merge, skip=config.skip)
     expected = result.counts
