@@ -10,6 +10,7 @@ from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.layers import Choice, ConvLayer, Estimate, Prediction, conv_geometry, conv_layers
 from haste_compiler.passes.linear import extract_linears
 from haste_compiler.passes.pipeline import PASSES, Observer, Pass, run_passes
+from haste_compiler.passes.resize import write_resizing
 from haste_compiler.passes.rewrite_haste import rewrite_haste
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "fuse_epilogue",
     "rewrite_haste",
     "run_passes",
+    "write_resizing",
 ]

@@ -32,6 +32,8 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
     - Dropped: dropout, identity, clones, detaching, assertions, conversions to the same dtype, reshapes and pooling to
       the same size.
     - Computed: whatever depends on constants only.
+    - Made plain: negative positions, mixed dtypes, ``alpha`` of additions and ``scale`` of attention, norms without
+      weights.
     - Several spellings of one operator become one: ``view`` -> ``reshape``, ``transpose`` and ``t`` -> ``permute``,
       ``chunk`` and ``split`` -> ``slice``, ``unbind`` -> ``select``, ``hardtanh`` -> ``relu6`` or ``clamp``,
       ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
@@ -270,6 +272,102 @@ def _clamped(gm: fx.GraphModule, node: fx.Node, low: float | None, high: float |
         _call(gm, node, aten.clamp.default, source, low, high)
 
 
+def _select(gm: fx.GraphModule, node: fx.Node) -> None:
+    source, dim, index = node.args
+    assert isinstance(source, fx.Node) and isinstance(dim, int) and isinstance(index, int)
+    shape = shape_of(source)
+    dim %= len(shape)
+    if (dim, index) != (node.args[1], index % shape[dim]):
+        _call(gm, node, aten.select.int, source, dim, index % shape[dim])
+
+
+def _index(gm: fx.GraphModule, node: fx.Node) -> None:
+    source, indices = node.args
+    assert isinstance(source, fx.Node) and isinstance(indices, (list, tuple))
+    plain: list[Any] = []
+    for size, index in zip(shape_of(source), indices, strict=False):
+        if is_constant(index) and bool((get_tensor(gm, index) < 0).any()):
+            index = add_tensor(gm, f"{node.name}_index", get_tensor(gm, index) % size, node)
+        elif is_tensor(index) and not is_constant(index) and index.meta["val"].dtype in (torch.int32, torch.int64):
+            index = insert_call(gm, aten.remainder.Scalar, (index, size), node)
+        plain.append(index)
+    if plain != list(indices):
+        _call(gm, node, aten.index.Tensor, source, plain)
+
+
+def _arithmetic(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Operands take the result's dtype; ``a + alpha * b`` becomes an addition of a product."""
+    dtype, alpha = node.meta["val"].dtype, node.kwargs.get("alpha", 1)
+    operands = list(node.args[:2])
+    if alpha != 1 and isinstance(alpha, (int, float)):
+        operands[1] = _times(gm, node, operands[1], alpha)
+    for position, operand in enumerate(operands):
+        if is_tensor(operand) and operand.meta["val"].dtype != dtype:
+            operands[position] = insert_call(gm, aten.to.dtype, (operand, dtype), node)
+    if operands != list(node.args[:2]):
+        node.args = (*operands, *node.args[2:])
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "alpha"}
+    if node.target is aten.mul.Tensor:
+        _mul(gm, node)
+
+
+def _times(gm: fx.GraphModule, node: fx.Node, operand: Any, factor: float) -> Any:
+    if not isinstance(operand, fx.Node):
+        return operand * factor
+    if is_constant(operand):
+        return add_tensor(gm, f"{node.name}_scaled", get_tensor(gm, operand) * factor, node)
+    return insert_call(gm, aten.mul.Tensor, (operand, factor), node)
+
+
+def _attention(gm: fx.GraphModule, node: fx.Node) -> None:
+    scale, query = node.kwargs.get("scale"), node.args[0]
+    if scale is None or not is_tensor(query):
+        return
+    assert isinstance(scale, (int, float))
+    scaled = insert_call(gm, aten.mul.Tensor, (query, scale * math.sqrt(shape_of(query)[-1])), node)
+    node.args = (scaled, *node.args[1:])
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name != "scale"}
+
+
+def _instance_norm(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Over each channel by itself: a group norm of groups of one; with given statistics a batch norm."""
+    x, weight, bias, mean, var, by_input, momentum, eps, _ = node.args
+    if not is_tensor(x):
+        return
+    if not by_input:
+        _call(gm, node, aten.batch_norm.default, x, weight, bias, mean, var, False, momentum, eps, False)
+        return
+    channels = shape_of(x)[1]
+    affine = _affine(gm, node, weight, bias, (channels,))
+    _call(gm, node, aten.group_norm.default, x, channels, *affine, eps, False)
+
+
+def _group_norm(gm: fx.GraphModule, node: fx.Node) -> None:
+    x, groups = node.args[:2]
+    weight, bias, eps = argument(node, 2, "weight"), argument(node, 3, "bias"), argument(node, 4, "eps", 1e-5)
+    if is_tensor(x) and (weight is None or bias is None):
+        affine = _affine(gm, node, weight, bias, (shape_of(x)[1],))
+        _call(gm, node, aten.group_norm.default, x, groups, *affine, eps, False)
+
+
+def _layer_norm(gm: fx.GraphModule, node: fx.Node) -> None:
+    x, shape = node.args[:2]
+    weight, bias, eps = argument(node, 2, "weight"), argument(node, 3, "bias"), argument(node, 4, "eps", 1e-5)
+    if is_tensor(x) and (weight is None or bias is None):
+        affine = _affine(gm, node, weight, bias, tuple(shape))  # type: ignore[arg-type]
+        _call(gm, node, aten.layer_norm.default, x, shape, *affine, eps, False)
+
+
+def _affine(gm: fx.GraphModule, node: fx.Node, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Weight and bias of a norm, ones and zeros where it has none."""
+    dtype = node.meta["val"].dtype
+    if weight is None:
+        weight = add_tensor(gm, f"{node.name}_ones", torch.ones(shape, dtype=dtype), node)
+    if bias is None:
+        bias = add_tensor(gm, f"{node.name}_zeros", torch.zeros(shape, dtype=dtype), node)
+    return weight, bias
+
+
 def _mul(gm: fx.GraphModule, node: fx.Node) -> None:
     for x, gate in (node.args, node.args[::-1]):
         if is_call(gate, aten.sigmoid.default) and gate.args[0] is x:
@@ -279,13 +377,11 @@ def _mul(gm: fx.GraphModule, node: fx.Node) -> None:
 
 def _rsub(gm: fx.GraphModule, node: fx.Node) -> None:
     x, other = node.args[:2]
-    if len(node.args) > 2 or node.kwargs:
-        return
+    alpha = argument(node, 2, "alpha", 1)
     if isinstance(other, fx.Node):
-        _call(gm, node, aten.sub.Tensor, other, x)
+        _call(gm, node, aten.sub.Tensor, other, x if alpha == 1 else _times(gm, node, x, alpha))
     else:
-        negative = insert_call(gm, aten.mul.Tensor, (x, -1), node)
-        _call(gm, node, aten.add.Tensor, negative, other)
+        _call(gm, node, aten.add.Tensor, _times(gm, node, x, -alpha), other)
 
 
 def _native_batch_norm(gm: fx.GraphModule, node: fx.Node) -> None:
@@ -305,6 +401,36 @@ def _max_pool(gm: fx.GraphModule, node: fx.Node) -> None:
     for user in users:
         _call(gm, user, aten.max_pool2d.default, *node.args)
     gm.graph.erase_node(node)
+
+
+def _adaptive_max_pool(gm: fx.GraphModule, node: fx.Node) -> None:
+    """A max pooling, where the input's size is a multiple of the output's and nobody asks for positions."""
+    source, users = node.args[0], list(node.users)
+    assert isinstance(source, fx.Node)
+    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users) or not users:
+        return
+    before, after = shape_of(source)[-2:], shape_of(users[0])[-2:]
+    if any(size % new for size, new in zip(before, after, strict=True)):
+        return
+    kernel = [size // new for size, new in zip(before, after, strict=True)]
+    for user in users:
+        _call(gm, user, aten.max_pool2d.default, source, kernel)
+    gm.graph.erase_node(node)
+
+
+def _amax(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Over height and width of (N, C, H, W): a max pooling."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    rank = len(shape_of(source))
+    if rank == 4 and sorted(dim % rank for dim in argument(node, 1, "dim", ())) == [2, 3]:
+        pooled = insert_call(gm, aten.max_pool2d.default, (source, list(shape_of(source)[2:])), node)
+        _call(gm, node, aten.reshape.default, pooled, list(shape_of(node)))
+
+
+def _true_divide(gm: fx.GraphModule, node: fx.Node) -> None:
+    node.target = aten.div.Tensor
+    _arithmetic(gm, node)
 
 
 _RULES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
@@ -333,7 +459,19 @@ _RULES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
     aten.clamp_min.default: _clamp_min,
     aten.clamp_max.default: _clamp_max,
     aten.hardtanh.default: _hardtanh,
-    aten.mul.Tensor: _mul,
+    aten.select.int: _select,
+    aten.index.Tensor: _index,
+    aten.add.Tensor: _arithmetic,
+    aten.sub.Tensor: _arithmetic,
+    aten.mul.Tensor: _arithmetic,
+    aten.div.Tensor: _arithmetic,
+    aten.true_divide.Tensor: _true_divide,
+    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.amax.default: _amax,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.instance_norm.default: _instance_norm,
+    aten.group_norm.default: _group_norm,
+    aten.layer_norm.default: _layer_norm,
     aten.rsub.Scalar: _rsub,
     aten.rsub.Tensor: _rsub,
     aten._native_batch_norm_legit_no_training.default: _native_batch_norm,

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
 from haste_compiler.errors import CaptureError
+from haste_compiler.passes.decompose import decompositions, needs_decomposing
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
 from haste_compiler.passes.graph import finish, set_tensor
 
@@ -104,9 +105,9 @@ def _export(
                 program = torch.export.export(model, inputs, strict=strict)
             drop_dropouts(program.graph_module.graph)
             gm = program.module(check_guards=False)
-            if not is_simply_functional(gm):
+            if needs_decomposing(gm.graph) or not is_simply_functional(gm):
                 # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
-                gm = program.run_decompositions({}).module(check_guards=False)
+                gm = program.run_decompositions(decompositions()).module(check_guards=False)
     except Exception as error:
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
     assert isinstance(gm, fx.GraphModule)

@@ -39,7 +39,7 @@ def extract_linears(gm: fx.GraphModule) -> fx.GraphModule:
         if not is_call(node, torch.ops.aten.linear.default) or node.meta["val"].dtype != torch.float32:
             continue
         x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))
-        if is_constant(weight) and (bias is None or is_constant(bias)):
+        if is_constant(weight) and weight.meta["val"].dim() == 2 and (bias is None or is_constant(bias)):
             with gm.graph.inserting_before(node):
                 args = (x, weight, bias, None, "none")
                 replace(node, insert_call(gm, torch.ops.haste.linear.default, args, node))

@@ -91,7 +91,6 @@ def test_earlier_layer_is_used_where_the_later_has_its_epilogue() -> None:
         (lambda self, x: self.a(x) + x[:1], {"aten.add": 1}),
         (lambda self, x: self.a(x) + x[:, :1], {"aten.add": 1}),
         (lambda self, x: self.a(x[:1]) + x, {"aten.add": 1}),
-        (lambda self, x: torch.add(self.a(x), x, alpha=2), {"aten.add": 1}),
         (lambda self, x: F.relu(self.a(x)) + x, {"aten.add": 1}),
         (lambda self, x: self.a(x) + x.double(), {"aten.add": 1}),
         (lambda self, x: F.relu(F.relu6(self.a(x))), {"aten.relu": 1}),

@@ -112,7 +112,7 @@ def test_layers_that_read_the_same_windows_share() -> None:
     expected = torch.stack(norms).square().sum(0).sqrt()
     assert torch.allclose(get_tensor(gm, shared.args[2]), expected)  # type: ignore[arg-type]
     planes = get_tensor(gm, nodes(gm, "haste.hash")[0].args[1])  # type: ignore[arg-type]
-    assert torch.equal(planes, draw_hyperplanes(planes.shape[1], 0, "a"))
+    assert torch.equal(planes, draw_hyperplanes(planes.shape[1], 0, "a", EXACT.nonzeros))
 
 
 @pytest.mark.parametrize(
