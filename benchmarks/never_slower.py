@@ -72,9 +72,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help="names from the table; none: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count one thread's own time only"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="count one thread's own time only")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clock = time.thread_time if arguments.cpu_time and arguments.threads == 1 else time.perf_counter
