@@ -75,7 +75,7 @@ class Lowered:
     """A network as a TVM module.
 
     Attributes:
-        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then counts, bound (and choice) of every grouping.
+        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then every grouping's statistics.
         constants: packed weights and tables, in the order of ``main``'s last parameters.
         groups: the groupings, in the order of their settings and statistics.
         outputs: how many outputs come first.

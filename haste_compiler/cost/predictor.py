@@ -102,9 +102,9 @@ class _Layers:
         return [Estimate(g + c, g, found.kept) for g, c in zip(shares, convolve, strict=True)]
 
     def _gates(self, dense: Sequence[float]) -> list[tuple[float, ...]]:
-        """The gate of each: predicted times are near linear in what is found, so that small changes of it give the slopes.
+        """The gate of each. Predicted times are near linear in what is found: small changes of it give the slopes.
 
-        From a patch of zeros, which costs the fixed part, an eighth of the channels becomes of another kind.
+        Patches of zeros cost the fixed part; then an eighth of the channels becomes of another kind.
         """
         nothing = mostly_zero(self._geometries[0], 0.0)
         step = self._geometries[0].in_channels / self._geometries[0].groups / 8

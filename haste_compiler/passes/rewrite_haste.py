@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +14,9 @@ from haste_compiler.config import HasteConfig
 from haste_compiler.haste.grouping import filter_norms
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
-from haste_compiler.passes.choose_layers import sharings
+from haste_compiler.passes.choose_layers import Sharing, sharings
 from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, replace
-from haste_compiler.passes.layers import CHOICE, configured_geometry, layer_name, may_merge
+from haste_compiler.passes.layers import CHOICE, Choice, configured_geometry, layer_name, may_merge
 
 haste = torch.ops.haste
 
@@ -26,7 +27,8 @@ def rewrite_haste(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
     Convolutions that read the same tensor through the same windows, with the same settings, share one hash, grouping
     and merge: the norm of a channel's filters is then taken over all of them, the hyperplanes are those of the first.
     The module gets buffers ``<layer>.planes``, ``<layer>.settings`` and ``<layer>.filter_norm``, named after the first
-    layer that shares them. All new nodes have ``meta["layer"]``, and those that are shared ``meta["layers"]``.
+    layer that shares them. All new nodes have ``meta["layer"]``, and those that are shared ``meta["layers"]`` and
+    ``meta["gate"]``: None where the layers are forced, otherwise the sum of their predictions' gates.
 
     Args:
         gm: a graph that ``extract_convs`` went over.
@@ -38,11 +40,19 @@ def rewrite_haste(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
     convs = [node for node in gm.graph.nodes if is_call(node, haste.conv2d.default)]
     config.check_layers(layer_name(node) for node in convs if may_merge(node))
     for sharing in sharings(gm, config):
-        _rewrite(gm, sharing.nodes, sharing.config)
+        _rewrite(gm, sharing.nodes, sharing.config, _gate(sharing))
     return finish(gm)
 
 
-def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig) -> None:
+def _gate(sharing: Sharing) -> tuple[float, ...] | None:
+    choices: list[Choice | None] = [node.meta.get(CHOICE) for node in sharing.nodes]
+    gates = [choice.prediction.gate for choice in choices if choice is not None]
+    if sharing.forced or len(gates) < len(choices) or not all(gates):
+        return None
+    return tuple(map(math.fsum, zip(*gates, strict=True)))
+
+
+def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig, gate: tuple[float, ...] | None) -> None:
     first, names = convs[0], [layer_name(conv) for conv in convs]
     geometry = configured_geometry(first, config)
     x = first.args[0]
@@ -52,7 +62,7 @@ def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig) 
 
         def call(target: Any, *args: Any) -> fx.Node:
             node = insert_call(gm, target, args, first)
-            node.meta["layer"], node.meta["layers"], node.meta["nonzeros"] = names[0], names, config.nonzeros
+            node.meta |= {"layer": names[0], "layers": names, "nonzeros": config.nonzeros, "gate": gate}
             return node
 
         drawn = draw_hyperplanes(geometry.window_pixels, config.seed, names[0], config.nonzeros)

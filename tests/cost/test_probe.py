@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from haste_compiler.config import HasteConfig
-from haste_compiler.cost.images import white_noise
+from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.merging import borders
 from haste_compiler.cost.probe import probe, probe_inputs, probe_values, values_of
 from haste_compiler.haste import ConvGeometry, Settings, draw_hyperplanes, filter_norms, haste_conv2d
@@ -45,7 +45,7 @@ def test_large_layers_are_sampled_all_over() -> None:
 
 def test_images_take_the_place_of_images_only() -> None:
     small, tokens, image = torch.randn(1, 3, 4, 4), torch.arange(4), torch.randn(2, 3, 9, 9)
-    inputs = probe_inputs([small, tokens, image, 7], white_noise, 0)
+    inputs = probe_inputs([small, tokens, image, 7], dead_leaves, 0)
     assert inputs[0] is small and inputs[1] is tokens and inputs[3] == 7
     assert inputs[2].shape == image.shape and not torch.equal(inputs[2], image)
 
@@ -67,8 +67,8 @@ def test_one_image_of_a_batch_is_enough_where_the_graph_takes_it(baked: bool) ->
     net, examples = Net(baked), [torch.randn(4, 3, 12, 12)]
     gm = capture(net, examples).gm
     source = [n for n in gm.graph.nodes if is_call(n, torch.ops.aten.conv2d.default)][1].all_input_nodes[0]
-    (value,) = probe_values(gm, [source], examples, white_noise, 0)
-    drawn = white_noise((4 if baked else 1, 3, 12, 12), 0)
+    (value,) = probe_values(gm, [source], examples, dead_leaves, 0)
+    drawn = dead_leaves((4 if baked else 1, 3, 12, 12), 0)
     torch.testing.assert_close(value, net.first(drawn))
     (whole,) = values_of(gm, [source], examples)
     torch.testing.assert_close(whole, net.first(examples[0]))
