@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,18 +123,8 @@ def hash_(
 
 
 @hash_.register_fake
-def _(
-    x: Tensor,
-    planes: Tensor,
-    settings: Tensor,
-    kernel: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    groups: int,
-    patch: Ints,
-) -> Tensor:
-    geometry = window_geometry(x.shape[1], x.shape[2:], kernel, stride, padding, dilation, groups, patch)
+def _(x: Tensor, planes: Tensor, settings: Tensor, *window: Any) -> Tensor:
+    geometry = window_geometry(x.shape[1], x.shape[2:], *window)
     return x.new_empty(x.shape[0], *geometry.patch_grid, x.shape[1], dtype=torch.int32)
 
 
@@ -183,20 +174,7 @@ def group(
 
 
 @group.register_fake
-def _(
-    x: Tensor,
-    codes: Tensor,
-    filter_norm: Tensor,
-    settings: Tensor,
-    kernel: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    groups: int,
-    patch: Ints,
-    merge: str,
-    skip: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, codes: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(codes), torch.empty_like(codes, dtype=x.dtype), torch.empty_like(codes, dtype=x.dtype)
 
 
@@ -228,18 +206,8 @@ def merge_(
 
 
 @merge_.register_fake
-def _(
-    x: Tensor,
-    slot: Tensor,
-    kernel: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    groups: int,
-    patch: Ints,
-    merge: str,
-) -> Tensor:
-    geometry = window_geometry(x.shape[1], x.shape[2:], kernel, stride, padding, dilation, groups, patch)
+def _(x: Tensor, slot: Tensor, *window_and_merge: Any) -> Tensor:
+    geometry = window_geometry(x.shape[1], x.shape[2:], *window_and_merge[:-1])
     return x.new_empty(x.shape[0], *geometry.patch_grid, x.shape[1], *geometry.window)
 
 
