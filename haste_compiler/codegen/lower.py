@@ -37,6 +37,7 @@ from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import argument, get_tensor, is_constant, shape_of
 
 aten, haste = torch.ops.aten, torch.ops.haste
@@ -362,7 +363,8 @@ class _Lowering:
             return value
         if not isinstance(value.expr.ty, ir.TupleType):
             raise UnsupportedOperatorError(
-                f"operator {source.target} of layer {_layer(source)!r} can't be compiled: TVM gives only its first result"
+                f"operator {source.target} of layer {_layer(source)!r} can't be compiled: "
+                "TVM gives only its first result"
             )
         return _Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
@@ -516,7 +518,7 @@ class _Lowering:
     # Layout-neutral operators
 
     def _activation(self, node: fx.Node) -> _Value | None:
-        activation = _activation_name(node)
+        activation = activation_name(node)
         x, shape = _args(node)[0], shape_of(node)
         if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
             return None
@@ -669,28 +671,19 @@ def _pair(value: Any) -> tuple[int, int]:
     return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
 
 
-_ACTIVATIONS = {
-    aten.relu.default: "relu",
-    aten.relu6.default: "relu6",
-    aten.sigmoid.default: "sigmoid",
-    aten.silu.default: "silu",
-    aten.hardswish.default: "hardswish",
-    aten.hardsigmoid.default: "hardsigmoid",
-    aten.tanh.default: "tanh",
-}
-
-
-def _activation_name(node: fx.Node) -> str | None:
-    if node.target in _ACTIVATIONS:
-        return _ACTIVATIONS[node.target]
-    if node.target is aten.gelu.default:
-        return "gelu" if argument(node, 1, "approximate", "none") == "none" else None
-    if node.target is aten.leaky_relu.default:
-        return f"leaky_relu:{float(argument(node, 1, 'negative_slope', 0.01))!r}"
-    if node.target is aten.elu.default and argument(node, 2, "scale", 1) == argument(node, 3, "input_scale", 1) == 1:
-        return f"elu:{float(argument(node, 1, 'alpha', 1.0))!r}"
-    return None
-
+_ACTIVATIONS = (
+    aten.relu.default,
+    aten.relu6.default,
+    aten.sigmoid.default,
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.tanh.default,
+    aten.gelu.default,
+    aten.leaky_relu.default,
+    aten.elu.default,
+    aten.clamp.default,
+)
 
 _BINARY = {
     aten.add.Tensor: relax.op.add,
@@ -717,7 +710,5 @@ _RULES: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
     aten.permute.default: _Lowering._permute,
     aten.reshape.default: _Lowering._reshape,
     **dict.fromkeys(_BINARY, _Lowering._binary),
-    **dict.fromkeys(
-        [*_ACTIVATIONS, aten.gelu.default, aten.leaky_relu.default, aten.elu.default], _Lowering._activation
-    ),
+    **dict.fromkeys(_ACTIVATIONS, _Lowering._activation),
 }

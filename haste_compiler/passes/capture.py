@@ -21,18 +21,8 @@ from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_un
 from haste_compiler.errors import CaptureError
 from haste_compiler.passes.decompose import decompositions, needs_decomposing
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
-from haste_compiler.passes.graph import finish, set_tensor
+from haste_compiler.passes.graph import CONVOLUTIONS, finish, set_tensor
 
-_CONVOLUTIONS = {
-    torch.ops.aten.conv1d.default,
-    torch.ops.aten.conv1d.padding,
-    torch.ops.aten.conv2d.default,
-    torch.ops.aten.conv2d.padding,
-    torch.ops.aten.conv3d.default,
-    torch.ops.aten.conv3d.padding,
-    torch.ops.aten.conv_transpose2d.input,
-    torch.ops.aten.convolution.default,
-}
 _LINEAR = torch.ops.aten.linear.default
 
 
@@ -255,7 +245,7 @@ def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:
         path = _module_path(node)
         if path in modules:
             path = first_names[modules[path]]
-        if node.target in _CONVOLUTIONS or node.target is _LINEAR:
+        if node.target in CONVOLUTIONS or node.target is _LINEAR:
             module = modules.get(path)
             known = isinstance(module, nn.modules.conv._ConvNd if node.target is not _LINEAR else nn.Linear)
             path = _unique(path if known else node.name, taken)

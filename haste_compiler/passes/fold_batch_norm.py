@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from haste_compiler.passes.graph import (
+    CONVOLUTIONS,
     add_tensor,
     argument,
     finish,
@@ -21,15 +22,8 @@ from haste_compiler.passes.graph import (
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = (
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.convolution.default,
-)
+# Filters of a transposed convolution are stored the other way round.
+_FOLDED = (*(kind for kind in CONVOLUTIONS if kind is not aten.conv_transpose2d.input), aten.linear.default)
 
 Affine = tuple[Tensor, Tensor]
 """Scale and shift of each channel, float64, (C,)."""
@@ -44,7 +38,7 @@ def fold_batch_norm(gm: fx.GraphModule) -> fx.GraphModule:
     left as it is. Batch norms that remain become a multiplication and an addition (constants of shape (C, 1, 1)).
     """
     for node in list(gm.graph.nodes):
-        if not node._erased and is_call(node, *_CONVOLUTIONS, aten.linear.default):
+        if not node._erased and is_call(node, *_FOLDED):
             _fold_into(gm, node)
     for node in list(gm.graph.nodes):
         if is_call(node, aten.batch_norm.default):

@@ -12,6 +12,18 @@ from torch.fx.node import Argument, map_arg
 
 Target = Callable[..., Any]
 
+CONVOLUTIONS = (
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv1d.padding,
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv3d.padding,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.convolution.default,
+)
+"""Convolutions as PyTorch captures them."""
+
 
 def is_call(node: object, *targets: Target) -> TypeGuard[fx.Node]:
     """Whether ``node`` is a node that calls one of ``targets``."""

@@ -11,22 +11,12 @@ from torch import fx
 import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
 from haste_compiler.config import HasteConfig
 from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.passes.graph import argument, is_call, is_constant, shape_of
+from haste_compiler.passes.graph import CONVOLUTIONS, argument, is_call, is_constant, shape_of
 
 aten = torch.ops.aten
 
 _DENSE = torch.ops.haste.conv2d.default
 _MERGED = torch.ops.haste.convolve.default
-_LEFT_ALONE = (
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.conv_transpose2d.input,
-    aten.convolution.default,
-)
 
 
 CHOICE = "haste_choice"
@@ -118,7 +108,7 @@ def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[C
     for node in gm.graph.nodes:
         if is_call(node, _DENSE, _MERGED):
             layers.append(_judge(node, config.for_layer(layer_name(node))))
-        elif is_call(node, *_LEFT_ALONE):
+        elif is_call(node, *CONVOLUTIONS):
             reason = "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, False, reason))
     return layers
