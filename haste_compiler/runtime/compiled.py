@@ -14,12 +14,12 @@ from tvm.target import Target
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation
-from haste_compiler.errors import InputError
+from haste_compiler.errors import HasteError, InputError
 from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
-from haste_compiler.runtime.inputs import Signature, prepare, signature_of
+from haste_compiler.runtime.inputs import Signature, known_like, prepare, signature_of
 from haste_compiler.runtime.stats import LayerStats
 
 
@@ -136,8 +136,8 @@ class CompiledModule:
 
     def _specialize_dense(self, inputs: Sequence[Any], config: HasteConfig) -> Specialization:
         """Compile without HASTE; where nothing became HASTE that is the code that is there already."""
-        leaves, _ = tree_flatten((tuple(inputs), {}))
-        made = self._made.get(signature_of(prepare(leaves, None)))
+        leaves, structure = tree_flatten((tuple(inputs), {}))
+        made = self._made.get(signature_of(prepare(leaves, None), structure))
         return made if made is not None and not made.executable.groups else self._specialize(inputs, config)
 
     @property
@@ -175,9 +175,9 @@ class CompiledModule:
 
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
-        leaves, _ = tree_flatten((tuple(inputs), {}))
-        tensors = prepare(leaves, next(iter(self._made), None))
-        signature = signature_of(tensors)
+        leaves, structure = tree_flatten((tuple(inputs), {}))
+        tensors = prepare(leaves, known_like(list(self._made), structure))
+        signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
             return None, tensors
         made = self._made.get(signature)
@@ -239,7 +239,8 @@ class CompiledModule:
 
     def _check(self, made: Sequence[steering.Change], specializations: Sequence[Specialization]) -> None:
         """Changes must concern some layer for some input signature: which layers are HASTE depends on it."""
-        layers = [name for each in specializations for group in each.executable.groups for name in group.layers]
+        names = (name for each in specializations for group in each.executable.groups for name in group.layers)
+        layers = list(dict.fromkeys(names))
         dense = {layer.name: layer.reason for each in specializations for layer in each.layers if not layer.eligible}
         for change in made if specializations else ():
             if change.pattern != "*":
@@ -265,6 +266,12 @@ class CompiledModule:
         if not values:
             return getattr(self.config, field)
         return next(iter(values.values())) if len(set(values.values())) == 1 else values
+
+    def __reduce__(self) -> Any:
+        raise HasteError(
+            f"a compiled {self._name} can't be pickled or copied: its machine code belongs to this process; compile "
+            "the model again, which takes the code from the cache"
+        )
 
     def __repr__(self) -> str:
         haste = sum(layer.eligible for layer in self.layers)

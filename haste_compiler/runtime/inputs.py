@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import TreeSpec
 
 from haste_compiler.errors import InputError
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Shapes and dtypes of a network's inputs: one compilation each."""
+    """Shapes and dtypes of a network's inputs, and the containers that they come in: one compilation each."""
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[torch.dtype, ...]
+    structure: str
 
 
 def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
@@ -37,7 +39,7 @@ def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
         raise InputError(f"the network takes {len(known.shapes)} inputs, {len(leaves)} were given")
     tensors = []
     for index, leaf in enumerate(leaves):
-        tensor = torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+        tensor = _from_numpy(index, leaf) if isinstance(leaf, np.ndarray) else leaf
         if not isinstance(tensor, Tensor):
             raise InputError(f"input {index} is {type(leaf).__name__}: allowed are tensors")
         if tensor.device.type != "cpu":
@@ -51,6 +53,16 @@ def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
         tensor = tensor.detach().resolve_neg().contiguous()
         tensors.append(tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor)
     return tensors
+
+
+def _from_numpy(index: int, array: np.ndarray[Any, Any]) -> Tensor:
+    try:
+        # PyTorch takes no negative strides.
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError:
+        raise InputError(
+            f"input {index} is a NumPy array of {array.dtype}: allowed are numbers PyTorch knows"
+        ) from None
 
 
 _ALIGNMENT = 64
@@ -68,6 +80,16 @@ def _compare(index: int, tensor: Tensor, known: Signature) -> None:
         )
 
 
-def signature_of(tensors: Sequence[Tensor]) -> Signature:
-    """The signature of prepared inputs."""
-    return Signature(tuple(tuple(tensor.shape) for tensor in tensors), tuple(tensor.dtype for tensor in tensors))
+def signature_of(tensors: Sequence[Tensor], structure: TreeSpec) -> Signature:
+    """The signature of prepared inputs and their containers; a dictionary's order counts, as it may for the model."""
+    shapes, dtypes = tuple(tuple(tensor.shape) for tensor in tensors), tuple(tensor.dtype for tensor in tensors)
+    return Signature(shapes, dtypes, str(structure))
+
+
+def known_like(made: Iterable[Signature], structure: TreeSpec) -> Signature | None:
+    """The signature, of those compiled before, that inputs of this structure must agree with in ranks and dtypes."""
+    known = list(made)
+    for signature in known:
+        if signature.structure == str(structure):
+            return signature
+    return known[0] if known and len(known[0].shapes) != structure.num_leaves else None
