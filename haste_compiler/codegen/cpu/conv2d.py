@@ -3,6 +3,9 @@
 One task computes a block of output rows for a few tiles of output channels. Where the image is padded, the task first
 copies the rows it reads into a padded buffer (under 1 % of its time), so the inner loop has no border. Tiles at the
 right end are moved back to fit, which computes a few pixels twice but needs no second kernel.
+
+A large layer's filters are in no cache when a network comes to it. While the register tiles of some output channels
+are computed, the filters of the next ones are asked for, a line at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, RegisterTile
 from haste_compiler.haste.geometry import ConvGeometry
+
+STREAMED_BYTES = 1 << 20
+"""Filters of at least so many bytes are prefetched."""
 
 
 def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
@@ -130,6 +136,8 @@ class _Conv2d:
         self.out_h, self.out_w = (1, batch * out_h * out_w) if self.flat else (out_h, out_w)
         self.group_tiles = math.ceil(self.group_out / self.tile.channels)
         self.k_tiles = geometry.groups * self.group_tiles
+        self.slice = self.group_channels * geometry.taps * self.tile.channels
+        self.streamed = self.k_tiles * self.slice * 4 >= STREAMED_BYTES
 
     def write(self) -> None:
         """All tasks, in parallel."""
@@ -153,7 +161,7 @@ class _Conv2d:
                         column = emit.bind(
                             emit.minimum((first + step) * self.tile.columns, self.out_w - self.tile.columns)
                         )
-                        self._register_tile(source, base, row_floats, k_tile, image, 0, 0, column)
+                        self._register_tile(source, base, row_floats, k_tile, image, 0, 0, column, step)
                 else:
                     with T.serial(0, count // self.tile.rows) as row_step:
                         row = emit.bind(row_step * self.tile.rows)
@@ -161,7 +169,8 @@ class _Conv2d:
                             column = emit.bind(
                                 emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns)
                             )
-                            self._register_tile(source, base, row_floats, k_tile, image, first, row, column)
+                            index = emit.bind(row_step * math.ceil(self.out_w / self.tile.columns) + column_step)
+                            self._register_tile(source, base, row_floats, k_tile, image, first, row, column, index)
 
     def _window(self, image: Expr, first: Expr) -> tuple[Expr, Expr, int]:
         """The buffer that the task reads, where its first output row starts, and the floats between rows."""
@@ -174,9 +183,21 @@ class _Conv2d:
         return window, start, (self.width + left + right) * self.channels
 
     def _register_tile(
-        self, source: Expr, base: Expr, row_floats: int, k_tile: Expr, image: Expr, first: Expr, row: Expr, column: Expr
+        self,
+        source: Expr,
+        base: Expr,
+        row_floats: int,
+        k_tile: Expr,
+        image: Expr,
+        first: Expr,
+        row: Expr,
+        column: Expr,
+        index: Expr,
     ) -> None:
-        """Sum one register tile and write it; ``row`` counts from ``first``, the task's first output row."""
+        """Sum one register tile and write it.
+
+        ``row`` counts from ``first``, the task's first output row; ``index`` counts the task's register tiles.
+        """
         (kh, kw), (dh, dw), (sh, sw) = self.geometry.kernel, self.geometry.dilation, self.geometry.stride
         tile, lanes = self.tile, self.tile.lanes
         sums = [[emit.Register(lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
@@ -191,11 +212,18 @@ class _Conv2d:
         ]
         fused = dw == 1 and self.geometry.groups == 1
         taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
+        unroll = next(u for u in (2, 3, 1) if length % u == 0)
+        steps = kh * taps * length // unroll
+        if self.streamed:
+            # The task's register tiles share the next filters among them.
+            stride = -(-self.slice // (self._tiles() * steps))
+            following = emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride))
         with T.serial(0, kh) as i, T.serial(0, taps) as j:
             read = emit.bind(corner + i * dh * row_floats + j * dw * self.channels)
             filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
-            unroll = next(u for u in (2, 3, 1) if length % u == 0)
             with T.serial(0, length // unroll) as step:
+                if self.streamed:
+                    emit.prefetch(self.filters, following + ((i * taps + j) * (length // unroll) + step) * stride)
                 for u in range(unroll):
                     c = step * unroll + u
                     w = [
@@ -207,6 +235,12 @@ class _Conv2d:
                         for v in range(tile.vectors):
                             pixel[v].add(value * w[v])
         self._store(sums, k_tile, image, first + row, column)
+
+    def _tiles(self) -> int:
+        """Register tiles that a task computes for the same output channels."""
+        if self.flat:
+            return self.tiling.block
+        return self.tiling.block // self.tile.rows * math.ceil(self.out_w / self.tile.columns)
 
     def _store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
         """Residual, activation, store; the last tile of a conv group may be narrower."""

@@ -61,6 +61,13 @@ def store(buffer: Any, index: Expr, value: Expr, lanes: int = 1, stride: int = 1
     T.buffer_store(buffer, value, [index if lanes == 1 else T.ramp(index, stride, lanes)])
 
 
+def prefetch(buffer: Any, index: Expr) -> None:
+    """Ask for the cache line that holds an element; one past the end does no harm."""
+    read, keep_in_all_caches, data = T.int32(0), T.int32(3), T.int32(1)
+    address = tirx.address_of(buffer[index])
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, keep_in_all_caches, data))
+
+
 def splat(value: Expr, lanes: int) -> Expr:
     """``value`` in every lane."""
     if isinstance(value, float):
