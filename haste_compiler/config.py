@@ -59,13 +59,13 @@ class HasteConfig:
     """
 
     enabled: bool = True
-    num_hyperplanes: int = 12
+    num_hyperplanes: int = 16
     nonzeros: int | None = 2
     patch_size: int | tuple[int, int] | None = None
     merge: Literal["mean", "projection"] = "projection"
-    tolerance: float | None = 0.3
+    tolerance: float | None = 0.4
     skip: Literal["none", "zeros", "flat"] = "flat"
-    flat_tolerance: float = 0.1
+    flat_tolerance: float = 0.15
     seed: int = 0
     min_channels: int = 8
     min_reads: int = 4
