@@ -2,6 +2,7 @@
 
 One task is one patch and a few tiles of output channels. Channels alone in their group use their filters where they
 are; dropped channels' filters are never read; a group's filters are summed once for each tile of output channels.
+While some output channels are computed, the same channels' filters for the next ones are prefetched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
-from haste_compiler.codegen.cpu.conv2d import activate, conv2d_arguments, tile_pieces, write_conv2d
+from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, conv2d_arguments, tile_pieces, write_conv2d
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
 from haste_compiler.codegen.target import VectorUnit
@@ -25,6 +26,7 @@ from haste_compiler.haste.geometry import ConvGeometry
 
 _MOST_UNROLLED_TAPS = 9
 _CYCLES_PER_LOAD = 0.25
+_LINE_FLOATS = 16
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,12 @@ class _Convolve:
         self.pixels = geometry.window_pixels
         self.k_tiles = math.ceil(self.group_out / self.tile.channels)
         self.filter_floats = self.taps * self.tile.channels
+        rows, columns = geometry.effective_patch
+        self.tiles_down, self.tiles_across = -(-rows // self.tile.rows), -(-columns // self.tile.columns)
+        self.streamed = geometry.groups * self.k_tiles * self.channels * self.filter_floats * 4 >= STREAMED_BYTES
+        # Patches that read the same filters before any reads the next ones.
+        together = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
+        self.sharing = together if tiling.channel_tiles == 1 else 1
 
     def write(self) -> None:
         """All tasks, in parallel; those that read the same filters follow each other."""
@@ -165,6 +173,7 @@ class _Convolve:
             chunk = emit.bind(task // patches % chunks)
             group = emit.bind(task // (patches * chunks))
             image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
+            self.turn = patch
             self._patch(
                 group, image, emit.bind(place // grid_w), emit.bind(place % grid_w), emit.bind(patch * groups + group)
             )
@@ -235,6 +244,7 @@ class _Convolve:
             for register in sums:
                 register.set(emit.splat(0.0, lanes))
             with T.serial(0, count) as i:
+                self._prefetch(packed, self.order[first + i], self.turn, self.sharing)
                 factor = T.bind(emit.splat(self.coeff[first + i], lanes))
                 source = emit.bind(self._filter(packed, self.order[first + i]) + part * at_once * lanes)
                 for v, register in enumerate(sums):
@@ -246,9 +256,9 @@ class _Convolve:
     def _convolve(self, group: Expr, k_tile: Expr, packed: Expr, image: Expr) -> None:
         """All register tiles of the patch."""
         tile = self.tile
-        tile_rows, tile_columns = -(-self.patch_h // tile.rows), -(-self.patch_w // tile.columns)
-        filled_rows = emit.bind(T.min(tile_rows, (self.rows + tile.rows - 1) // tile.rows))
-        filled_columns = emit.bind(T.min(tile_columns, (self.columns + tile.columns - 1) // tile.columns))
+        filled_rows = emit.bind(T.min(self.tiles_down, (self.rows + tile.rows - 1) // tile.rows))
+        filled_columns = emit.bind(T.min(self.tiles_across, (self.columns + tile.columns - 1) // tile.columns))
+        tiles = self.tiles_down * self.tiles_across
         with T.serial(0, filled_rows) as i, T.serial(0, filled_columns) as j:
             row = emit.bind(emit.minimum(i * tile.rows, self.patch_h - tile.rows))
             column = emit.bind(emit.minimum(j * tile.columns, self.patch_w - tile.columns))
@@ -258,13 +268,28 @@ class _Convolve:
                     register.set(self.start[v].get())
             (sh, sw), qw = self.geometry.stride, self.geometry.window[1]
             corner = emit.bind(self.window + row * sh * qw + column * sw)
+            turn = emit.bind(self.turn * tiles + i * self.tiles_across + j)
             with T.serial(0, self.singles) as s:
                 channel = emit.bind(self.order[self.list + self.members + s])
+                self._prefetch(packed, channel, turn, self.sharing * tiles)
                 self._channel(sums, corner + channel * self.row, self.filters, self._filter(packed, channel))
             with T.serial(0, self.convolved.get()) as g:
                 merged_row = emit.bind(self.rows_of[self.group_list + g])
                 self._channel(sums, corner + merged_row * self.row, self.merged, g * self.filter_floats)
             self._store(sums, group, k_tile, image, row, column)
+
+    def _prefetch(self, packed: Expr, channel: Expr, turn: Expr, turns: int) -> None:
+        """A part of a channel's filters for the next output channels; ``turns`` calls ask for all of them."""
+        if not self.streamed:
+            return
+        lines = -(-self.filter_floats // _LINE_FLOATS)
+        each = -(-lines // turns)
+        last = self.geometry.groups * self.k_tiles - 1
+        start = emit.bind(
+            self._filter(T.min(packed + 1, last), channel) + turn % -(-lines // each) * (each * _LINE_FLOATS)
+        )
+        for line in range(each):
+            emit.prefetch(self.filters, start + line * _LINE_FLOATS)
 
     def _channel(self, sums: list[list[emit.Register]], window: Expr, filters: Expr, start: Expr) -> None:
         """Add one channel's products to the register tile."""
