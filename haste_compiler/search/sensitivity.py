@@ -23,12 +23,16 @@ EXACT = Settings(1, 0.0, 0.0)
 
 LADDER = (
     Settings(1, 0.0, 0.1),
-    Settings(10, 0.2, 0.1),
+    Settings(12, 0.2, 0.1),
+    Settings(16, 0.3, 0.1),
     Settings(1, 0.0, 0.3),
-    Settings(14, 0.4, 0.1),
-    Settings(8, 0.4, 0.2),
-    Settings(10, 0.7, 0.3),
-    Settings(6, 0.7, 0.4),
+    Settings(14, 0.4, 0.15),
+    Settings(10, 0.4, 0.2),
+    Settings(14, 0.5, 0.2),
+    Settings(10, 0.5, 0.2),
+    Settings(12, 0.7, 0.3),
+    Settings(8, 0.7, 0.3),
+    Settings(8, 1.0, 0.4),
     Settings(6, 1.0, 0.5),
     Settings(5, math.inf, 0.5),
 )
