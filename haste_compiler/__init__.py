@@ -1,31 +1,56 @@
 """Compile pretrained CNNs so that they do less arithmetic on every input, without retraining."""
 
-from haste_compiler.compiler import compile
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from haste_compiler.config import HasteConfig
 from haste_compiler.errors import (
+    ArtifactError,
+    ArtifactTargetError,
+    ArtifactVersionError,
     CaptureError,
     ConfigError,
+    DamagedArtifactError,
     HasteError,
     InputError,
     TargetError,
     UnsupportedOperatorError,
     ValidationError,
 )
-from haste_compiler.runtime import CompiledModule, LayerStats
-from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
-from haste_compiler.validation import ThresholdError, ValidationReport, validate
+from haste_compiler.lazy import on_demand
+
+if TYPE_CHECKING:
+    from haste_compiler.api import (
+        BudgetError,
+        CompiledModule,
+        ParetoPoint,
+        SearchResult,
+        ThresholdError,
+        ValidationReport,
+        compile,
+        search,
+        validate,
+    )
+    from haste_compiler.runtime.artifact_load import LoadedModule, load
+    from haste_compiler.runtime.stats import LayerStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArtifactError",
+    "ArtifactTargetError",
+    "ArtifactVersionError",
     "BudgetError",
     "CaptureError",
     "CompiledModule",
     "ConfigError",
+    "DamagedArtifactError",
     "HasteConfig",
     "HasteError",
     "InputError",
     "LayerStats",
+    "LoadedModule",
     "ParetoPoint",
     "SearchResult",
     "TargetError",
@@ -34,6 +59,28 @@ __all__ = [
     "ValidationError",
     "ValidationReport",
     "compile",
+    "load",
     "search",
     "validate",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps ``search`` the function: Python binds a package's modules to its names, and one is called search too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "search" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+if not TYPE_CHECKING:
+    # A saved network is loaded and called without PyTorch, and `haste --help` doesn't wait for it.
+    __getattr__ = on_demand(
+        __name__,
+        {
+            "haste_compiler.api": set(__all__) - set(globals()) - {"LayerStats", "LoadedModule", "load"},
+            "haste_compiler.runtime.artifact_load": ["LoadedModule", "load"],
+            "haste_compiler.runtime.stats": ["LayerStats"],
+        },
+    )
+    sys.modules[__name__].__class__ = _Package

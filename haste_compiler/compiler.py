@@ -12,7 +12,7 @@ from tvm.target import Target
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
-from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
+from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target, vector_unit
 from haste_compiler.codegen.tune import Tuner
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.predictor import Predictor
@@ -48,7 +48,8 @@ def compile(
         cache: keep the machine code in the cache on disk, and take it from there.
 
     Raises:
-        TargetError: the target is unknown, or (with example inputs) this machine can't run code for it.
+        TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
+            inputs, and saved; calls are refused.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     if not isinstance(model, nn.Module):
@@ -83,8 +84,8 @@ def _specialize(
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
     missing = missing_features(target)
-    if missing:
-        raise TargetError(f"code for target {target} can't run here: this machine has no {', '.join(missing)}")
+    if tune and missing:
+        raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
     captured = capture(model, tuple(inputs))
     graphs = {"capture": _text(captured.gm)}
     predict = Predictor(target, threads, captured.flatten_inputs(inputs))
@@ -95,9 +96,9 @@ def _specialize(
     if tuner:
         tuner.tune(gm)
     lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
-    key = cache_key(_signature(gm), target, threads, lowered.plan) if cache else None
-    executable = Executable(build(lowered, target, key), lowered, threads)
-    return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others)
+    key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
+    executable = Executable(build(lowered, target, key), lowered, threads, missing)
+    return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)
 
 
 def _drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:

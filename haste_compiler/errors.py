@@ -29,3 +29,19 @@ class TargetError(HasteError, ValueError):
 
 class ValidationError(HasteError, AssertionError):
     """The compiled model differs from the reference by more than was allowed."""
+
+
+class ArtifactError(HasteError):
+    """A compiled network could not be saved to, or loaded from, a file."""
+
+
+class DamagedArtifactError(ArtifactError):
+    """The file is cut short, altered, or no artifact at all."""
+
+
+class ArtifactVersionError(ArtifactError):
+    """The file was written by a version of this package, or of TVM, that the installed one can't read."""
+
+
+class ArtifactTargetError(ArtifactError, TargetError):
+    """The file's machine code can't run on this machine."""

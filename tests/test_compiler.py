@@ -555,7 +555,6 @@ def test_operators_that_cannot_be_lowered(function: Any) -> None:
     [
         ("cuba", "unknown target 'cuba'"),
         ("llvm -mcpu=hasswell", "unknown CPU 'hasswell'"),
-        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72", "can't run here"),
     ],
 )
 def test_targets_that_are_refused(net: nn.Module, images: Tensor, target: str, message: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,8 @@ from tvm import relax
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.target import Target
 
-from haste_compiler.codegen.lower import Lowered
+from haste_compiler.codegen.library import DIGEST_BYTES, Code
+from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.schedule import schedule_rest
 from haste_compiler.codegen.target import vector_unit
 from haste_compiler.errors import HasteError
@@ -31,22 +31,20 @@ def pass_context() -> Any:
     return tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True})
 
 
-def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any:
+def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Code:
     """Machine code for a lowered network.
 
     Args:
         lowered: the network.
         target: a complete target.
-        cache_key: names the code in the cache on disk (``cache_directory``); None: neither read nor written.
-
-    Returns:
-        What ``relax.VirtualMachine`` takes.
+        cache_key: names the code in the cache on disk (``cache_directory``); None: neither read nor written, as it must
+            be for code that can't run here.
 
     Raises:
         HasteError: TVM failed to generate code, which is a defect of this compiler.
     """
     path = None if cache_key is None else cache_directory() / f"{cache_key}.so"
-    stored = None if path is None else _load(path)
+    stored = None if path is None else _load(path, target)
     if stored is not None:
         return stored
     try:
@@ -56,11 +54,12 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Any
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise HasteError(f"TVM could not generate code for {target}: {reason}") from None
-    if path is not None and _has_linker():
-        _store(executable, path)
-        # The library that was linked takes less memory than what LLVM keeps of code made in this process.
-        return _load(path) or executable
-    return executable
+    code = Code(executable, target)
+    if path is None:
+        return code
+    _store(code, path)
+    # The library that was linked takes less memory than what LLVM keeps of code made in this process.
+    return _load(path, target) or code
 
 
 def plan(lowered: Lowered, target: Target) -> tvm.IRModule:
@@ -100,35 +99,28 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-def _has_linker() -> bool:
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-
-
-def _load(path: Path) -> Any | None:
+def _load(path: Path, target: Target) -> Code | None:
     """The stored code; None where there is none or the file is damaged, which the system's loader may not survive."""
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        file = path.open("rb")
+        data = file.read()
+        if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
             return None
-        return tvm.runtime.load_module(str(path))
+        return Code(tvm.runtime.load_module(str(path)), target, file)
     except (OSError, RuntimeError):
         return None
 
 
-_DIGEST_BYTES = 32
-"""Length of the checksum that ``_store`` appends to a library; whoever loads it doesn't read that far."""
-
-
-def _store(executable: Any, path: Path) -> None:
+def _store(code: Code, path: Path) -> None:
     """Write to a temporary file first: another process may read the cache meanwhile. Its checksum comes last."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            executable.export_library(str(made))
+            code.write_library(made)
             with made.open("r+b") as file:
                 file.write(hashlib.sha256(file.read()).digest())
             os.replace(made, path)
-    except (OSError, RuntimeError):
+    except (OSError, HasteError):
         # A cache that can't be written costs time at the next start, nothing else.
         return

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import tvm
 from numpy.typing import NDArray
 from torch import fx
 from tvm import ir, relax
@@ -33,6 +32,7 @@ from haste_compiler.codegen.cpu.haste_convolve import (
 from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
+from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
 from haste_compiler.errors import UnsupportedOperatorError
@@ -44,52 +44,6 @@ aten, haste = torch.ops.aten, torch.ops.haste
 
 TilingChoice = Callable[[ConvGeometry, int, ConvWork], ConvTiling]
 """Picks the tiling of a dense convolution: the model's, or what tuning measured."""
-
-
-@dataclass(frozen=True)
-class HasteGroup:
-    """One grouping in the compiled network, and the layers that share it.
-
-    Attributes:
-        layers: qualified names, the first of them names the settings.
-        geometries: the geometry of each.
-        images: batch size.
-        merge, skip: the rules that are compiled in.
-        nonzeros: of each hyperplane, see ``HasteConfig``.
-        settings: float32 (3,), the values to start with.
-        gated: whether it is given up, for one call, where a few patches find too little to merge; its statistics then
-            hold what was chosen, int32 (1,), after counts and bound.
-    """
-
-    layers: tuple[str, ...]
-    geometries: tuple[ConvGeometry, ...]
-    images: int
-    merge: str
-    skip: str
-    nonzeros: int | None
-    settings: tuple[float, float, float]
-    gated: bool = False
-
-
-@dataclass
-class Lowered:
-    """A network as a TVM module.
-
-    Attributes:
-        mod: ``main(*inputs, *settings, *constants)`` returns the outputs, then every grouping's statistics.
-        constants: packed weights and tables, in the order of ``main``'s last parameters.
-        groups: the groupings, in the order of their settings and statistics.
-        outputs: how many outputs come first.
-        plan: every distinct kernel with its shapes and tiling: what the code depends on besides the graph.
-        kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
-    """
-
-    mod: tvm.IRModule
-    constants: list[NDArray[Any]]
-    groups: list[HasteGroup]
-    outputs: int
-    plan: str
-    kernels: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -172,7 +126,7 @@ class _Lowering:
                 result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
             self.builder.emit_func_output(result, [*inputs, *params, *self.constant_params])
         plan = repr(list(self.kernels))
-        return Lowered(self.builder.finalize(), self.constants, self.groups, len(outputs), plan, self.launched)
+        return Lowered(self.constants, self.groups, len(outputs), self.launched, self.builder.finalize(), plan)
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:

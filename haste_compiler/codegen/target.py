@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -112,15 +112,36 @@ def _architecture(triple: str) -> str:
 
 def missing_features(target: Target) -> list[str]:
     """What of a target's instruction set this machine doesn't have; empty where code for it can run here."""
-    own = _architecture(codegen.llvm_get_system_triple())
-    wanted = _architecture(str(target.attrs.get("mtriple", own)))
-    if wanted != own:
+    return missing_here(architecture(target), required_features(target))
+
+
+def architecture(target: Target) -> str:
+    """The architecture's name, "x86_64" or "aarch64"."""
+    return _architecture(str(target.attrs.get("mtriple", codegen.llvm_get_system_triple())))
+
+
+def cpu_name(target: Target) -> str:
+    """The CPU that code for a target is made for, by LLVM's name; without one, the architecture."""
+    return str(target.attrs.get("mcpu", architecture(target)))
+
+
+def own_architecture() -> str:
+    """The architecture of this machine."""
+    return _architecture(codegen.llvm_get_system_triple())
+
+
+def required_features(target: Target) -> list[str]:
+    """Extensions of the instruction set, of those that not every x86-64 machine has, that code for a target uses."""
+    features = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
+    return [name for name in _X86_FEATURES if name in features]
+
+
+def missing_here(wanted: str, features: Sequence[str]) -> list[str]:
+    """What code for an architecture, with some of its extensions, needs that this machine doesn't have."""
+    if wanted != own_architecture():
         return [wanted]
     flags = _own_flags()
-    if not flags:
-        return []
-    features = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
-    return [name for name in _X86_FEATURES if name in features and name.replace("sse4.", "sse4_") not in flags]
+    return [name for name in features if flags and name.replace("sse4.", "sse4_") not in flags]
 
 
 _X86_FEATURES = (
@@ -160,7 +181,7 @@ def _own_cpu() -> str:
 @lru_cache(maxsize=64)
 def vector_unit(target: Target) -> VectorUnit:
     """The vector unit of a CPU target: AVX-512, AVX2, NEON, or SSE."""
-    if _architecture(str(target.attrs.get("mtriple", codegen.llvm_get_system_triple()))) == "aarch64":
+    if architecture(target) == "aarch64":
         return VectorUnit(lanes=4, registers=32, l2_bytes=1 << 19)
     if codegen.target_has_features("avx512f", target):
         return VectorUnit(lanes=16, registers=32)

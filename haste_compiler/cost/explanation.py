@@ -6,14 +6,15 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from haste_compiler.passes.layers import ConvLayer
+if TYPE_CHECKING:
+    from haste_compiler.passes.layers import ConvLayer
 
 
 @dataclass(frozen=True)

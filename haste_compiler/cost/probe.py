@@ -16,7 +16,7 @@ from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.grouping import group_windows
 from haste_compiler.haste.hashing import hash_windows
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
-from haste_compiler.haste.macs import count_channels
+from haste_compiler.haste.merging import count_channels
 from haste_compiler.haste.settings import Settings
 from haste_compiler.haste.windows import view_windows, window_mask
 from haste_compiler.passes.graph import shape_of

@@ -1,19 +1,33 @@
 """The HASTE operator in plain PyTorch: what every compiled kernel is checked against."""
 
-from haste_compiler.haste import ops
-from haste_compiler.haste.activation import apply_activation
-from haste_compiler.haste.bound import error_bound
-from haste_compiler.haste.convolution import HasteResult, haste_conv2d
-from haste_compiler.haste.geometry import ConvGeometry, window_geometry
-from haste_compiler.haste.grouping import filter_norms, group_windows
-from haste_compiler.haste.hashing import hash_windows
-from haste_compiler.haste.hyperplanes import draw_hyperplanes
-from haste_compiler.haste.macs import MacCount, count_channels, count_macs
-from haste_compiler.haste.merging import Groups, merge_windows, rebuild_windows
-from haste_compiler.haste.module import HasteConv2d
-from haste_compiler.haste.settings import Settings
-from haste_compiler.haste.swap import swap_convs
-from haste_compiler.haste.windows import extract_windows, window_mask
+from typing import TYPE_CHECKING
+
+from haste_compiler.lazy import on_demand
+
+if TYPE_CHECKING:
+    from haste_compiler.haste.api import (
+        ConvGeometry,
+        Groups,
+        HasteConv2d,
+        HasteResult,
+        MacCount,
+        Settings,
+        apply_activation,
+        count_channels,
+        count_macs,
+        draw_hyperplanes,
+        error_bound,
+        extract_windows,
+        filter_norms,
+        group_windows,
+        hash_windows,
+        haste_conv2d,
+        merge_windows,
+        rebuild_windows,
+        swap_convs,
+        window_geometry,
+        window_mask,
+    )
 
 __all__ = [
     "ConvGeometry",
@@ -33,9 +47,12 @@ __all__ = [
     "hash_windows",
     "haste_conv2d",
     "merge_windows",
-    "ops",
     "rebuild_windows",
     "swap_convs",
     "window_geometry",
     "window_mask",
 ]
+
+if not TYPE_CHECKING:
+    # A saved artifact reads geometries and counts multiply-adds where there may be no PyTorch.
+    __getattr__ = on_demand(__name__, {"haste_compiler.haste.api": __all__})

@@ -13,8 +13,7 @@ from haste_compiler.haste.bound import error_bound
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.grouping import filter_norms, group_windows
 from haste_compiler.haste.hashing import hash_windows
-from haste_compiler.haste.macs import count_channels
-from haste_compiler.haste.merging import Groups, merge_windows, rebuild_windows
+from haste_compiler.haste.merging import Groups, count_channels, merge_windows, rebuild_windows
 from haste_compiler.haste.settings import Settings
 from haste_compiler.haste.windows import chunks, view_windows, window_mask
 

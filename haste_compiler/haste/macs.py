@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.merging import group_sizes
 
 
 @dataclass(frozen=True)
@@ -52,33 +52,9 @@ class MacCount:
         return MacCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-def count_channels(slot: Tensor, offset: Tensor, groups: int, merges: Tensor | None = None) -> Tensor:
-    """Count what became of the channels of each patch and convolution group.
-
-    A dropped channel that carries a mean of exactly 0 is counted as zero.
-
-    Args:
-        slot: integer (N, PH, PW, C), see ``Groups``.
-        offset: float (N, PH, PW, C), see ``Groups``.
-        groups: convolution groups G.
-        merges: integer (N, PH, PW, C), how often each channel was merged, see ``group_windows``; None: members once.
-
-    Returns:
-        int64 (N, PH, PW, G, 6): channels alone, groups of at least two, channels in those groups, zero channels, flat
-        channels, channels merged over both rounds.
-    """
-    sizes = group_sizes(slot.flatten(0, 2)).view(slot.shape)
-    merged = sizes >= 2
-    dropped, carried = slot < 0, offset != 0
-    kinds = (sizes == 1, merged, sizes * merged, dropped & ~carried, dropped & carried)
-    counts = [kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds]
-    merged_over_both = counts[2] if merges is None else merges.unflatten(3, (groups, -1)).sum(dim=-1)
-    return torch.stack([*counts, merged_over_both], dim=-1)
-
-
 def count_macs(
     geometry: ConvGeometry,
-    counts: Tensor,
+    counts: ArrayLike,
     num_hyperplanes: int,
     merge: str,
     tolerance_on: bool,
@@ -103,12 +79,12 @@ def count_macs(
         skip: "none", "zeros" or "flat".
         nonzeros: see ``HasteConfig``.
     """
-    counts = torch.as_tensor(counts).long().cpu()
-    images, rows, columns = counts.shape[:3]
+    counted = np.asarray(counts, np.int64)
+    images, rows, columns = counted.shape[:3]
     pixels = geometry.window_pixels
     filters = geometry.out_channels // geometry.groups * geometry.taps
     outputs, reads_padding = _patches(geometry)
-    alone, merged, members, _, flat, merges = counts.unbind(dim=-1)
+    alone, merged, members, _, flat, merges = np.moveaxis(counted, -1, 0)
     windows = images * rows * columns * geometry.in_channels * pixels
     inside = flat * (filters // geometry.taps)
     across_edge = flat * filters + (flat > 0) * filters * outputs
@@ -122,7 +98,7 @@ def count_macs(
         merge_inputs=pixels * int(merges.sum()),
         merge_filters=filters * int((members - merged).sum()),
         convolution=filters * int(((alone + merged) * outputs).sum()),
-        means=int(torch.where(reads_padding, across_edge, inside).sum()),
+        means=int(np.where(reads_padding, across_edge, inside).sum()),
     )
 
 
@@ -133,10 +109,10 @@ def _hashing(windows: int, pixels: int, num_hyperplanes: int, nonzeros: int | No
     return windows // pixels * num_hyperplanes * min(nonzeros, pixels)
 
 
-def _patches(geometry: ConvGeometry) -> tuple[Tensor, Tensor]:
+def _patches(geometry: ConvGeometry) -> tuple[NDArray[Any], NDArray[Any]]:
     """Output pixels of each patch, and whether it reads padding: (PH, PW, 1) each."""
     rows, columns = geometry.patch_grid
     grid = [(row, column) for row in range(rows) for column in range(columns)]
     sizes = [geometry.patch_outputs(*patch) for patch in grid]
-    outputs = torch.tensor([height * width for height, width in sizes]).view(rows, columns, 1)
-    return outputs, torch.tensor([geometry.reads_padding(*patch) for patch in grid]).view(rows, columns, 1)
+    outputs = np.array([height * width for height, width in sizes]).reshape(rows, columns, 1)
+    return outputs, np.array([geometry.reads_padding(*patch) for patch in grid]).reshape(rows, columns, 1)

@@ -76,3 +76,27 @@ def _flat_slot(slot: Tensor) -> Tensor:
     """Row of each channel's slot among B * C rows; a dropped channel's is its patch's first."""
     first = torch.arange(slot.shape[0], device=slot.device).unsqueeze(1) * slot.shape[1]
     return (first + slot.clamp(min=0)).flatten()
+
+
+def count_channels(slot: Tensor, offset: Tensor, groups: int, merges: Tensor | None = None) -> Tensor:
+    """Count what became of the channels of each patch and convolution group.
+
+    A dropped channel that carries a mean of exactly 0 is counted as zero.
+
+    Args:
+        slot: integer (N, PH, PW, C), see ``Groups``.
+        offset: float (N, PH, PW, C), see ``Groups``.
+        groups: convolution groups G.
+        merges: integer (N, PH, PW, C), how often each channel was merged, see ``group_windows``; None: members once.
+
+    Returns:
+        int64 (N, PH, PW, G, 6): channels alone, groups of at least two, channels in those groups, zero channels, flat
+        channels, channels merged over both rounds.
+    """
+    sizes = group_sizes(slot.flatten(0, 2)).view(slot.shape)
+    merged = sizes >= 2
+    dropped, carried = slot < 0, offset != 0
+    kinds = (sizes == 1, merged, sizes * merged, dropped & ~carried, dropped & carried)
+    counts = [kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds]
+    merged_over_both = counts[2] if merges is None else merges.unflatten(3, (groups, -1)).sum(dim=-1)
+    return torch.stack([*counts, merged_over_both], dim=-1)

@@ -90,7 +90,7 @@ class HasteConv2d(nn.Module):
         )
         macs = count_macs(
             geometry,
-            result.counts,
+            result.counts.cpu(),
             now.num_hyperplanes,
             config.merge,
             config.tolerance is not None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from haste_compiler.config import HasteConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Settings(NamedTuple):
@@ -38,4 +38,6 @@ class Settings(NamedTuple):
 
     def pack(self) -> Tensor:
         """Return float32 (3,): number of hyperplanes, tolerance, flat tolerance."""
+        import torch
+
         return torch.tensor(self, dtype=torch.float32)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -17,10 +16,11 @@ from haste_compiler.cost.explanation import Explanation
 from haste_compiler.errors import HasteError, InputError
 from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
-from haste_compiler.runtime import steering
+from haste_compiler.runtime.artifact_save import save
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import Signature, known_like, prepare, signature_of
 from haste_compiler.runtime.stats import LayerStats
+from haste_compiler.runtime.steerable import Steerable
 
 
 class Specialization:
@@ -32,6 +32,7 @@ class Specialization:
         layers: every convolution of the network, and whether it is a HASTE convolution.
         graphs: the graph as text after each pass, by the pass's name, in order.
         constants: outputs that are no tensors, by their position among the outputs' leaves.
+        in_spec: structure of ``(args, kwargs)`` that it is called with.
     """
 
     def __init__(
@@ -41,9 +42,15 @@ class Specialization:
         layers: list[ConvLayer],
         graphs: dict[str, str],
         constants: dict[int, Any],
+        in_spec: TreeSpec,
     ) -> None:
         self.executable, self.out_spec, self.layers, self.graphs = executable, out_spec, layers, graphs
-        self.constants = constants
+        self.constants, self.in_spec = constants, in_spec
+
+    @property
+    def dense_layers(self) -> dict[str, str]:
+        """Of the convolutions that are dense, why."""
+        return {layer.name: layer.reason for layer in self.layers if not layer.eligible}
 
     def outputs(self, tensors: Sequence[Tensor]) -> Any:
         """What the model returns, from the tensors that the machine code made."""
@@ -57,15 +64,13 @@ Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]
 """Compiles the network for example inputs under a configuration."""
 
 
-class CompiledModule:
+class CompiledModule(Steerable):
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
     It is compiled for each new combination of input shapes at the first call with them. Calls from several threads are
     safe; those with inputs of the same shapes take turns.
 
-    Steering: ``num_hyperplanes``, ``tolerance`` (None: off) and ``flat_tolerance`` can be assigned between two calls,
-    one value for all layers or a mapping from layer names or patterns to values; nothing is compiled again. They read
-    as one value where all layers agree, as a dictionary by layer where not.
+    ``num_hyperplanes``, ``tolerance`` and ``flat_tolerance`` steer it between two calls, see ``Steerable``.
 
     Attributes:
         config: the configuration it was compiled with.
@@ -75,12 +80,11 @@ class CompiledModule:
     def __init__(
         self, model: nn.Module, specialize: Specialize, config: HasteConfig, target: Target, threads: int
     ) -> None:
-        self.config, self.target = config, target
+        super().__init__(config)
+        self.target = target
         self._model, self._specialize, self._threads = model, specialize, threads
         self._name = type(model).__name__
         self._made: dict[Signature, Specialization] = {}
-        self._changes: list[steering.Change] = []
-        self._lock = threading.Lock()
         self._dense: CompiledModule | None = None
 
     def __call__(self, *inputs: Any) -> Any:
@@ -170,6 +174,27 @@ class CompiledModule:
         """The graph as text after capture and after each pass, by name; empty until the network is compiled."""
         return self._last().graphs if self._made else {}
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write machine code, weights and settings to one file that ``haste_compiler.load`` runs without the model.
+
+        The file holds the network for the input shapes it was compiled for so far, with the settings that it is steered
+        to now. It is written under another name first, so that there never is half a file.
+
+        Args:
+            path: of the file, such as "net.haste".
+
+        Raises:
+            ArtifactError: the network is not compiled yet, returns something that can't be described in JSON, or the
+                file can't be written.
+            TargetError: there is no linker for the target.
+        """
+        with self._lock:
+            made = dict(self._made)
+        save(path, self._name, self.config, self.target, self._threads, made)
+
+    def _parts(self) -> list[Specialization]:
+        return list(self._made.values())
+
     def _last(self) -> Specialization:
         return list(self._made.values())[-1]
 
@@ -200,73 +225,6 @@ class CompiledModule:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"{self._name} can't run on empty inputs: {reason}") from error
 
-    # Steering
-
-    @property
-    def tolerance(self) -> Any:
-        """See the class; None where the check is off."""
-        return self._steered("tolerance")
-
-    @tolerance.setter
-    def tolerance(self, value: Any) -> None:
-        self._steer("tolerance", value)
-
-    @property
-    def flat_tolerance(self) -> Any:
-        """See the class."""
-        return self._steered("flat_tolerance")
-
-    @flat_tolerance.setter
-    def flat_tolerance(self, value: Any) -> None:
-        self._steer("flat_tolerance", value)
-
-    @property
-    def num_hyperplanes(self) -> Any:
-        """See the class."""
-        return self._steered("num_hyperplanes")
-
-    @num_hyperplanes.setter
-    def num_hyperplanes(self, value: Any) -> None:
-        self._steer("num_hyperplanes", value)
-
-    def _steer(self, field: str, value: Any) -> None:
-        made = steering.changes(field, value)
-        with self._lock:
-            self._check(made, list(self._made.values()))
-            self._changes += made
-            for specialization in self._made.values():
-                self._apply(made, specialization)
-
-    def _check(self, made: Sequence[steering.Change], specializations: Sequence[Specialization]) -> None:
-        """Changes must concern some layer for some input signature: which layers are HASTE depends on it."""
-        names = (name for each in specializations for group in each.executable.groups for name in group.layers)
-        layers = list(dict.fromkeys(names))
-        dense = {layer.name: layer.reason for each in specializations for layer in each.layers if not layer.eligible}
-        for change in made if specializations else ():
-            if change.pattern != "*":
-                steering.check(change, layers, dense)
-
-    def _apply(self, made: Sequence[steering.Change], specialization: Specialization) -> None:
-        executable = specialization.executable
-        for change in made:
-            for index, group in enumerate(executable.groups):
-                if change.matches(group.layers):
-                    executable.steer(index, change.apply(executable.settings(index)))
-
-    def _steered(self, field: str) -> Any:
-        if not self._made:
-            last = [change.value for change in self._changes if change.field == field and change.pattern == "*"]
-            return _plain(last[-1]) if last else getattr(self.config, field)
-        executable = self._last().executable
-        values = {
-            name: _plain(getattr(executable.settings(index), field))
-            for index, group in enumerate(executable.groups)
-            for name in group.layers
-        }
-        if not values:
-            return getattr(self.config, field)
-        return next(iter(values.values())) if len(set(values.values())) == 1 else values
-
     def __reduce__(self) -> Any:
         raise HasteError(
             f"a compiled {self._name} can't be pickled or copied: its machine code belongs to this process; compile "
@@ -277,10 +235,3 @@ class CompiledModule:
         haste = sum(layer.eligible for layer in self.layers)
         state = f"{haste} of {len(self.layers)} convolutions HASTE" if self._made else "not compiled yet"
         return f"CompiledModule({self._name}, {state}, target={self.target})"
-
-
-def _plain(value: float) -> float | None:
-    """A setting as the user writes it: None for no tolerance, and 0.2 instead of its float32 neighbour."""
-    if math.isinf(value):
-        return None
-    return value if isinstance(value, int) else float(f"{value:.7g}")

@@ -7,43 +7,57 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import tvm
-from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 from tvm import relax
 
-from haste_compiler.codegen.cpu.haste_group import Sampling, sampling
-from haste_compiler.codegen.lower import HasteGroup, Lowered
+from haste_compiler.codegen.cpu.sampling import Sampling, sampling
+from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.program import Program
+from haste_compiler.codegen.target import cpu_name
+from haste_compiler.errors import TargetError
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
 
 
+def to_torch(tensor: Any) -> Any:
+    """A TVM tensor as a PyTorch tensor, on the same memory."""
+    from torch.utils.dlpack import from_dlpack
+
+    return from_dlpack(tensor)
+
+
 class Executable:
-    """Machine code for one input signature.
+    """Machine code for one input signature. It needs no PyTorch.
 
     Args:
         code: what ``codegen.build`` returned.
-        lowered: the network it was made from.
+        program: how to call it.
         threads: threads of TVM's pool that work on it.
+        missing: what this machine lacks to run it; then it can be saved, but not called.
+
+    Attributes:
+        code: the same.
+        constants: packed weights and tables, as TVM tensors.
+        groups, outputs, kernels: see ``Program``.
     """
 
-    def __init__(self, code: Any, lowered: Lowered, threads: int) -> None:
-        self.groups: list[HasteGroup] = lowered.groups
-        self._outputs = lowered.outputs
-        self._kernels = lowered.kernels
-        self._threads = threads
-        self._constants = [tvm.runtime.tensor(constant) for constant in lowered.constants]
-        self._constant_addresses = {from_dlpack(constant).data_ptr() for constant in self._constants}
+    def __init__(self, code: Code, program: Program, threads: int, missing: Sequence[str] = ()) -> None:
+        self.code, self.groups = code, program.groups
+        self.outputs, self.kernels = program.outputs, program.kernels
+        self._threads, self._missing = threads, missing
+        self.constants = [
+            tvm.runtime.tensor(constant) if isinstance(constant, np.ndarray) else constant
+            for constant in program.constants
+        ]
+        self._constant_addresses = {constant.data_ptr() for constant in self.constants}
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
-        self._machine = relax.VirtualMachine(code, tvm.cpu())
-        self._main = self._machine["main"]
+        self._machine = None if missing else relax.VirtualMachine(code.module, tvm.cpu())
         # The machine keeps a call's values in itself: calls take turns.
         self._turn = threading.RLock()
         self._arguments: list[Any] = []
@@ -52,7 +66,7 @@ class Executable:
     @property
     def constant_bytes(self) -> int:
         """Size of the packed weights and tables."""
-        return sum(math.prod(constant.shape) * 4 for constant in self._constants)
+        return sum(math.prod(constant.shape) * 4 for constant in self.constants)
 
     def settings(self, index: int) -> Settings:
         """What grouping ``index`` uses now."""
@@ -66,34 +80,56 @@ class Executable:
 
     def _refresh(self) -> None:
         # A new list: a call that is under way keeps the old one.
-        self._arguments = [*(tvm.runtime.tensor(values) for values in self._settings), *self._constants]
+        self._arguments = [*(tvm.runtime.tensor(values) for values in self._settings), *self.constants]
 
-    def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs, and the statistics of each grouping; ``inputs`` are contiguous CPU tensors."""
+    def run(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> tuple[list[Any], list[Any]]:
+        """Outputs, and the statistics of each grouping.
+
+        Args:
+            inputs: contiguous tensors on the CPU, PyTorch's or NumPy's.
+            convert: makes what the caller wants of a TVM tensor.
+
+        Raises:
+            TargetError: this machine can't run the code.
+        """
+        results = [convert(result) for result in self._call(inputs)]
+        return results[: self.outputs], results[self.outputs :]
+
+    def _call(self, inputs: Sequence[Any]) -> list[Any]:
+        main = self._runnable()["main"]
         use_threads(self._threads)
+        tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         with self._turn:
-            results = self._main(*(tvm.runtime.from_dlpack(tensor) for tensor in inputs), *self._arguments)
-        tensors = [from_dlpack(result) for result in results]
+            results = main(*tensors, *self._arguments)
         # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
-        known = {tensor.data_ptr() for tensor in inputs} | self._constant_addresses
-        tensors = [tensor.clone() if tensor.data_ptr() in known else tensor for tensor in tensors]
-        return tensors[: self._outputs], tensors[self._outputs :]
+        known = {tensor.data_ptr() for tensor in tensors} | self._constant_addresses
+        return [result.copyto(tvm.cpu()) if result.data_ptr() in known else result for result in results]
 
-    def run_with_stats(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[str, LayerStats]]:
-        """Run once and return the outputs and what every HASTE layer did."""
-        outputs, numbers = self.run(inputs)
+    def _runnable(self) -> Any:
+        if self._machine is None:
+            raise TargetError(
+                f"code for {cpu_name(self.code.target)} can't run here: this machine has no {', '.join(self._missing)}"
+            )
+        return self._machine
+
+    def run_with_stats(
+        self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch
+    ) -> tuple[list[Any], dict[str, LayerStats]]:
+        """Run once, as ``run`` does, and return the outputs and what every HASTE layer did."""
+        results = self._call(inputs)
+        outputs = [convert(result) for result in results[: self.outputs]]
+        found = (result.numpy() for result in results[self.outputs :])
         stats = {}
-        found = iter(numbers)
         for index, group in enumerate(self.groups):
             settings = self.settings(index)
-            counts, bound = next(found).numpy(), next(found).numpy()
-            gave_up = group.gated and not int(next(found))
+            counts, bound = next(found), next(found)
+            gave_up = group.gated and not next(found).any()
             for position, (name, geometry) in enumerate(zip(group.layers, group.geometries, strict=True)):
                 shape = (group.images, *geometry.patch_grid, geometry.groups)
                 shaped = counts.reshape(*shape, counts.shape[-1]).copy()
                 macs = count_macs(
                     geometry,
-                    torch.from_numpy(shaped),
+                    shaped,
                     settings.num_hyperplanes,
                     group.merge,
                     math.isfinite(settings.tolerance),
@@ -108,11 +144,10 @@ class Executable:
                 stats[name] = LayerStats(name, geometry, group.images, shaped, scaled, macs, gave_up)
         return outputs, stats
 
-    def profile(self, inputs: Sequence[Tensor]) -> dict[str, float]:
+    def profile(self, inputs: Sequence[Any]) -> dict[str, float]:
         """Seconds spent for each layer in one call; kernels of no layer go under their own name."""
-        use_threads(self._threads)
         layers: dict[str, list[str]] = defaultdict(list)
-        for symbol, layer in self._kernels:
+        for symbol, layer in self.kernels:
             layers[symbol].append(layer)
         seen: dict[str, int] = defaultdict(int)
         seconds: dict[str, float] = defaultdict(float)
@@ -131,12 +166,13 @@ class Executable:
                 seconds[name] += elapsed
             return 0
 
+        machine = self._runnable()
         with self._turn:
-            self._machine.set_instrument(watch)
+            machine.set_instrument(watch)
             try:
-                self.run(inputs)
+                self._call(inputs)
             finally:
-                self._machine.set_instrument(lambda *args: 0)
+                machine.set_instrument(lambda *args: 0)
         return dict(seconds)
 
 

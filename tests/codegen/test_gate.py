@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from haste_compiler.codegen.cpu.haste_group import COUNTS, sampling
+from haste_compiler.codegen.cpu.haste_group import COUNTS
+from haste_compiler.codegen.cpu.sampling import sampling
 from haste_compiler.haste import ConvGeometry, Settings, draw_hyperplanes
 from tests.codegen.kernels import ConvCase, HasteKernels, HasteOutput, conv_case, targets
 from tests.haste.networks import redundant_images

@@ -22,6 +22,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.sampling import Sampling, sampling
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.grouping import LARGEST_ENERGY
 
@@ -29,8 +30,6 @@ COUNTS = ("singles", "groups", "members", "zeros", "flats", "merges")
 """What the counts of a patch hold, in order; see ``haste.count_channels``."""
 
 _VECTORS_AT_ONCE = 8
-_LEAST_SAMPLES = 2
-_SAMPLED_SHARE = 8
 
 _KEPT, _ZERO, _FLAT, _ALONE = 0, 1, 2, 3
 
@@ -112,32 +111,6 @@ def pack_hyperplanes(planes: NDArray[np.float32]) -> NDArray[np.int32]:
         row[0], row[1] = len(plus), len(minus)
         row[2 : 2 + len(plus) + len(minus)] = np.concatenate([plus, minus])
     return table
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The tasks (one patch of one conv group each) that a gate looks at before the others.
-
-    Attributes:
-        tasks: of all patches.
-        samples: how many go first: every eighth, two at least.
-        step: from one to the next.
-    """
-
-    tasks: int
-    samples: int
-    step: int
-
-    def is_sample(self, task: Expr) -> Expr:
-        """Whether a task goes first."""
-        return tirx.all(task % self.step == self.step // 2, task // self.step < self.samples)
-
-
-def sampling(geometry: ConvGeometry, batch: int) -> Sampling:
-    """The sampled tasks of one layer."""
-    tasks = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
-    samples = min(tasks, max(_LEAST_SAMPLES, tasks // _SAMPLED_SHARE))
-    return Sampling(tasks, samples, tasks // samples)
 
 
 def haste_group_kernel(

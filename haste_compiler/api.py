@@ -1,0 +1,18 @@
+"""What ``haste_compiler`` offers that needs PyTorch."""
+
+from haste_compiler.compiler import compile
+from haste_compiler.runtime.compiled import CompiledModule
+from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
+from haste_compiler.validation import ThresholdError, ValidationReport, validate
+
+__all__ = [
+    "BudgetError",
+    "CompiledModule",
+    "ParetoPoint",
+    "SearchResult",
+    "ThresholdError",
+    "ValidationReport",
+    "compile",
+    "search",
+    "validate",
+]

@@ -1,0 +1,39 @@
+"""Which patches a gate looks at before the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.haste.geometry import ConvGeometry
+
+_LEAST_SAMPLES = 2
+_SAMPLED_SHARE = 8
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The tasks (one patch of one conv group each) that a gate looks at before the others.
+
+    Attributes:
+        tasks: of all patches.
+        samples: how many go first: every eighth, two at least.
+        step: from one to the next.
+    """
+
+    tasks: int
+    samples: int
+    step: int
+
+    def is_sample(self, task: Expr) -> Expr:
+        """Whether a task goes first."""
+        return tirx.all(task % self.step == self.step // 2, task // self.step < self.samples)
+
+
+def sampling(geometry: ConvGeometry, batch: int) -> Sampling:
+    """The sampled tasks of one layer."""
+    tasks = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
+    samples = min(tasks, max(_LEAST_SAMPLES, tasks // _SAMPLED_SHARE))
+    return Sampling(tasks, samples, tasks // samples)

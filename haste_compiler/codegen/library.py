@@ -1,0 +1,68 @@
+"""Machine code, in memory and as a shared library in a file."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tvm.support import cc
+from tvm.target import Target
+
+from haste_compiler.codegen.target import architecture, own_architecture
+from haste_compiler.errors import HasteError, TargetError
+
+DIGEST_BYTES = 32
+"""Length of the checksum at the end of a library in the cache; whoever loads it doesn't read that far."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A network's machine code.
+
+    Attributes:
+        module: what ``relax.VirtualMachine`` takes.
+        target: what it is for.
+        file: the library in the cache that it was loaded from. It is kept open, so that it can be read when somebody
+            has emptied the cache. None: the code is in memory only.
+    """
+
+    module: Any
+    target: Target
+    file: BinaryIO | None = None
+
+    def write_library(self, path: Path) -> None:
+        """Write the code as a shared library.
+
+        Raises:
+            TargetError: there is no linker for the target.
+            HasteError: the linker failed.
+            OSError: the file can't be written.
+        """
+        if self.file is not None:
+            self.file.seek(0)
+            path.write_bytes(self.file.read()[:-DIGEST_BYTES])
+            return
+        try:
+            self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(self.target)))
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            raise HasteError(f"code for {self.target} can't be linked: {reason}") from None
+
+
+def find_linker(target: Target) -> str:
+    """The program that links for a target.
+
+    Raises:
+        TargetError: it is not installed; the message names it.
+    """
+    wanted = architecture(target)
+    if wanted == own_architecture():
+        names = ["g++", "clang++", "c++"]
+    else:
+        names = [f"{wanted}-linux-gnu-gcc", f"{wanted}-linux-gnu-g++"]
+    for name in names:
+        if shutil.which(name):
+            return name
+    raise TargetError(f"linking code for {wanted} needs {' or '.join(names)}, and none of them is in the PATH")

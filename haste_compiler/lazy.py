@@ -1,0 +1,24 @@
+"""Names that a package imports when they are first asked for: what needs no PyTorch doesn't wait for it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def on_demand(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+    """A package's ``__getattr__`` (PEP 562).
+
+    Args:
+        package: the package's name.
+        names: what is imported, by the module that it comes from.
+    """
+    modules = {name: module for module, several in names.items() for name in several}
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    return get

@@ -1,0 +1,317 @@
+"""``load``: a saved network, ready to be called. PyTorch is needed only by those who call it with PyTorch's tensors."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tvm
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from tvm.target import Target
+
+from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.program import HasteGroup, Program
+from haste_compiler.codegen.target import missing_here
+from haste_compiler.config import HasteConfig
+from haste_compiler.cost.explanation import Explanation, LayerChoice
+from haste_compiler.errors import (
+    ArtifactError,
+    ArtifactTargetError,
+    ArtifactVersionError,
+    DamagedArtifactError,
+    HasteError,
+    InputError,
+)
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
+from haste_compiler.runtime.artifact_structure import Structure, value_from_json
+from haste_compiler.runtime.executable import Executable, to_torch
+from haste_compiler.runtime.stats import LayerStats
+from haste_compiler.runtime.steerable import Steerable
+
+if TYPE_CHECKING:
+    from haste_compiler.passes.layers import ConvLayer
+
+Shape = tuple[int, ...]
+
+
+def load(path: str | PathLike[str]) -> LoadedModule:
+    """Load a network that ``compiled.save(path)`` wrote.
+
+    The file holds machine code, which runs with your rights: load only files that you would run.
+
+    Raises:
+        ArtifactError: the file can't be read; or, before any of its code is loaded:
+        DamagedArtifactError: it is cut short, altered, or no saved network.
+        ArtifactVersionError: a newer version of this package wrote it, or it needs another version of TVM.
+        ArtifactTargetError: its code is for another processor.
+    """
+    with Artifact(path) as artifact:
+        manifest = artifact.manifest
+        check_runs_here(manifest, str(path))
+        parts = {name: artifact.part(name) for name in manifest["files"]}
+    try:
+        return _load(manifest, parts)
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DamagedArtifactError(f"{path} doesn't describe a network: {type(error).__name__}: {error}") from error
+
+
+def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
+    """Check that a saved network's code runs with the TVM and on the processor of this machine.
+
+    Raises:
+        ArtifactVersionError, ArtifactTargetError: it doesn't.
+    """
+    needed = str(manifest["versions"]["tvm"])
+    if needed.split(".")[:2] != tvm.__version__.split(".")[:2]:
+        raise ArtifactVersionError(f"{path} needs TVM {needed}, installed is {tvm.__version__}")
+    target = manifest["target"]
+    missing = missing_here(target["architecture"], target["features"])
+    if missing:
+        cpu = target["options"].get("mcpu", target["architecture"])
+        raise ArtifactTargetError(
+            f"{path} was compiled for {cpu}: this machine has no {', '.join(missing)}; compile it for this one"
+        )
+
+
+def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModule:
+    target = Target(manifest["target"]["options"])
+    weights = {name: tvm.runtime.tensor(array) for name, array in load_tensors(parts[WEIGHTS]).items()}
+    # The system's loader takes files only; once it is loaded, a library needs no name.
+    with tempfile.TemporaryDirectory() as folder:
+        made: list[LoadedPart] = []
+        for stored in manifest["specializations"]:
+            library = Path(folder) / f"{len(made)}.so"
+            library.write_bytes(parts[stored["library"]])
+            try:
+                code = Code(tvm.runtime.load_module(str(library)), target)
+            except (OSError, RuntimeError) as error:
+                reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+                raise ArtifactError(f"the machine code can't be loaded: {reason}") from None
+            made.append(_part(stored, code, weights, int(manifest["threads"])))
+    return LoadedModule(made, HasteConfig.from_dict(manifest["config"]), target, manifest)
+
+
+@dataclass(frozen=True)
+class LoadedPart:
+    """A saved network for one input signature.
+
+    Attributes:
+        executable: its code.
+        shapes: of the inputs' tensors.
+        dtypes: of the same, by NumPy's names.
+        inputs: structure of the positional arguments.
+        outputs: structure of what it returns.
+        values: outputs that are no tensors, by their position among the outputs' leaves.
+        choices: for each convolution, what was chosen, the graph's node, and its geometry.
+    """
+
+    executable: Executable
+    shapes: tuple[Shape, ...]
+    dtypes: tuple[str, ...]
+    inputs: Structure
+    outputs: Structure
+    values: tuple[tuple[int, Any], ...]
+    choices: tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
+
+    @property
+    def dense_layers(self) -> dict[str, str]:
+        """Of the convolutions that are dense, why."""
+        return {choice.name: choice.reason for choice, _, _ in self.choices if not choice.haste}
+
+    def build(self, tensors: Sequence[Any]) -> Any:
+        """What the network returns, from the tensors that the machine code made."""
+        leaves = list(tensors)
+        for position, value in self.values:
+            leaves.insert(position, value)
+        return self.outputs.build(leaves)
+
+
+def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], threads: int) -> LoadedPart:
+    constants = [weights[name] for name in stored["constants"]]
+    kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
+    program = Program(constants, [_group(group) for group in stored["groups"]], int(stored["outputs"]), kernels)
+    return LoadedPart(
+        Executable(code, program, threads),
+        tuple(tuple(item["shape"]) for item in stored["inputs"]),
+        tuple(item["dtype"] for item in stored["inputs"]),
+        Structure.from_json(stored["input_structure"]),
+        Structure.from_json(stored["output_structure"]),
+        tuple((int(position), value_from_json(value)) for position, value in stored["output_values"]),
+        tuple(map(_choice, stored["layers"])),
+    )
+
+
+def _group(stored: Mapping[str, Any]) -> HasteGroup:
+    geometries = tuple(ConvGeometry(**geometry) for geometry in stored["geometries"])
+    settings = tuple(float("inf") if number is None else float(number) for number in stored["settings"])
+    return HasteGroup(**{**stored, "layers": tuple(stored["layers"]), "geometries": geometries, "settings": settings})
+
+
+def _choice(stored: Mapping[str, Any]) -> tuple[LayerChoice, str, ConvGeometry | None]:
+    geometry = stored["geometry"]
+    return LayerChoice(**stored["choice"]), str(stored["node"]), geometry and ConvGeometry(**geometry)
+
+
+class LoadedModule(Steerable):
+    """A saved network, called like the compiled one it was made from.
+
+    It takes inputs of the shapes that it was saved for: PyTorch tensors, for which it returns such, or NumPy arrays,
+    for which it returns arrays. Calls from several threads are safe. ``num_hyperplanes``, ``tolerance`` and
+    ``flat_tolerance`` steer it between two calls, see ``Steerable``; they begin with what they were when it was saved.
+
+    Attributes:
+        config: the configuration it was compiled with.
+        target: the target of its code.
+        manifest: what the file says of itself: versions, target, configuration, input signatures, layers.
+    """
+
+    def __init__(
+        self, parts: Sequence[LoadedPart], config: HasteConfig, target: Target, manifest: Mapping[str, Any]
+    ) -> None:
+        super().__init__(config)
+        self.target, self.manifest = target, manifest
+        self._made = list(parts)
+        self._name = str(manifest["name"])
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: positional arguments, of a signature that it was saved for.
+
+        Returns:
+            What the model returns: the same structure, new tensors or arrays.
+
+        Raises:
+            InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
+        """
+        made, tensors, convert = self._for_inputs(inputs)
+        return made.build(made.executable.run(tensors, convert)[0])
+
+    def stats(self, *inputs: Any) -> dict[str, LayerStats]:
+        """Run the network and return what each HASTE layer did, by layer name, in order."""
+        return self.run_with_stats(*inputs)[1]
+
+    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, LayerStats]]:
+        """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
+        made, tensors, convert = self._for_inputs(inputs)
+        outputs, stats = made.executable.run_with_stats(tensors, convert)
+        return made.build(outputs), stats
+
+    def profile(self, *inputs: Any) -> dict[str, float]:
+        """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
+        made, tensors, _ = self._for_inputs(inputs)
+        return made.executable.profile(tensors)
+
+    def explain(self) -> Explanation:
+        """For every convolution whether it is a HASTE convolution, and why; prints as a table."""
+        return Explanation(tuple(choice for choice, _, _ in self._made[-1].choices))
+
+    @property
+    def layers(self) -> list[ConvLayer]:
+        """Every convolution, whether it is a HASTE convolution, and why. Needs PyTorch; ``explain`` doesn't."""
+        from haste_compiler.passes.layers import ConvLayer
+
+        return [
+            ConvLayer(choice.name, node, geometry, choice.haste, choice.reason)
+            for choice, node, geometry in self._made[-1].choices
+        ]
+
+    @property
+    def groupings(self) -> list[tuple[str, ...]]:
+        """The HASTE layers by grouping: those that share one are steered together."""
+        return [group.layers for group in self._made[-1].executable.groups]
+
+    @property
+    def threads(self) -> int:
+        """Threads that a call uses; work was cut for them."""
+        return int(self.manifest["threads"])
+
+    @property
+    def shapes(self) -> list[tuple[Shape, ...]]:
+        """Shapes of the inputs' tensors, for each signature that it was saved for."""
+        return [part.shapes for part in self._made]
+
+    @property
+    def dense(self) -> LoadedModule:
+        """A saved network has no dense compile.
+
+        Raises:
+            HasteError: always.
+        """
+        raise HasteError(f"a saved {self._name} has no dense compile to be timed against: pass time=False")
+
+    def _parts(self) -> list[LoadedPart]:
+        return self._made
+
+    def _for_inputs(self, inputs: Sequence[Any]) -> tuple[LoadedPart, list[Any], Callable[[Any], Any]]:
+        """The code for these inputs, what to run it on, and what makes its outputs the caller's kind of tensor."""
+        structure = Structure.of(tuple(inputs))
+        alike = [part for part in self._made if part.inputs == structure]
+        if not alike:
+            counts = sorted({len(part.shapes) for part in self._made})
+            raise InputError(
+                f"{self._name} wasn't saved for inputs like these: it takes {' or '.join(map(str, counts))} tensors in "
+                "the containers that it was compiled with"
+            )
+        leaves, known = list(structure.flatten(tuple(inputs))), alike[0]
+        if any(map(_is_torch, leaves)):
+            tensors, convert = _prepare_torch(leaves, known), to_torch
+        else:
+            tensors, convert = _prepare_numpy(leaves, known), _to_numpy
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        for part in alike:
+            if part.shapes == shapes:
+                return part, tensors, convert
+        saved = "; ".join(_described(part.shapes) for part in alike)
+        raise InputError(f"{self._name} was saved for inputs of shape {saved}, not {_described(shapes)}")
+
+    def __repr__(self) -> str:
+        choices = self._made[-1].choices
+        state = f"{sum(choice.haste for choice, _, _ in choices)} of {len(choices)} convolutions HASTE"
+        return f"LoadedModule({self._name}, {state}, target={self.target})"
+
+
+def _is_torch(leaf: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(leaf, torch.Tensor)
+
+
+def _prepare_torch(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:
+    import torch
+
+    from haste_compiler.runtime.inputs import Signature, prepare
+
+    return list(prepare(leaves, Signature(known.shapes, tuple(getattr(torch, name) for name in known.dtypes), "")))
+
+
+def _prepare_numpy(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:
+    arrays = []
+    for index, (leaf, dtype, shape) in enumerate(zip(leaves, known.dtypes, known.shapes, strict=True)):
+        if not isinstance(leaf, np.ndarray):
+            raise InputError(f"input {index} is {type(leaf).__name__}: allowed are PyTorch tensors and NumPy arrays")
+        if leaf.dtype != np.dtype(dtype):
+            raise InputError(f"input {index} is {leaf.dtype}: the network takes {dtype}")
+        if leaf.ndim != len(shape):
+            raise InputError(
+                f"input {index} has shape {leaf.shape}, rank {leaf.ndim}: "
+                f"the network takes rank {len(shape)}, such as {shape}"
+            )
+        arrays.append(np.asarray(leaf, order="C"))
+    return arrays
+
+
+def _to_numpy(tensor: Any) -> Any:
+    return tensor.numpy()
+
+
+def _described(shapes: Sequence[Shape]) -> str:
+    return ", ".join("x".join(map(str, shape)) or "()" for shape in shapes)

@@ -1,0 +1,135 @@
+"""Saving a compiled network: libraries, weights and a manifest, everything that running it again takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import tvm
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tvm.target import Target
+
+import haste_compiler
+from haste_compiler.codegen.program import HasteGroup
+from haste_compiler.codegen.target import architecture, required_features
+from haste_compiler.config import HasteConfig
+from haste_compiler.cost.explanation import Explanation, LayerChoice
+from haste_compiler.errors import ArtifactError
+from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
+from haste_compiler.runtime.artifact_structure import Structure, value_to_json
+from haste_compiler.runtime.executable import Executable
+
+if TYPE_CHECKING:
+    from haste_compiler.passes.layers import ConvLayer
+    from haste_compiler.runtime.compiled import Specialization
+    from haste_compiler.runtime.inputs import Signature
+
+
+def save(
+    path: str | PathLike[str],
+    name: str,
+    config: HasteConfig,
+    target: Target,
+    threads: int,
+    made: Mapping[Signature, Specialization],
+) -> None:
+    """Write a compiled network to a file.
+
+    Args:
+        path: of the file.
+        name: of the network, for error messages.
+        config: that it was compiled with.
+        target: of the code.
+        threads: that the code was cut for.
+        made: what was compiled, by input signature.
+
+    Raises:
+        ArtifactError, TargetError: see ``CompiledModule.save``.
+    """
+    if not made:
+        raise ArtifactError(f"{name} is not compiled yet: call it, or prepare(), with inputs, then save it")
+    weights: dict[str, NDArray[Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        parts: dict[str, Path] = {}
+        described = []
+        for number, (signature, each) in enumerate(made.items()):
+            library = f"code/{number}.so"
+            parts[library] = Path(folder) / f"{number}.so"
+            each.executable.code.write_library(parts[library])
+            names = [_remember(weights, constant.numpy()) for constant in each.executable.constants]
+            described.append({**_describe(signature, each), "library": library, "constants": names})
+        parts[WEIGHTS] = Path(folder) / WEIGHTS
+        save_file(weights, parts[WEIGHTS])
+        manifest = {
+            "name": name,
+            "versions": {
+                "haste_compiler": haste_compiler.__version__,
+                "torch": torch.__version__,
+                "tvm": tvm.__version__,
+            },
+            "target": {
+                "options": _options(target),
+                "architecture": architecture(target),
+                "features": required_features(target),
+            },
+            "threads": threads,
+            "config": config.to_dict(),
+            "specializations": described,
+        }
+        write_artifact(path, manifest, parts)
+
+
+def _options(target: Target) -> dict[str, Any]:
+    """What makes the same target again."""
+    derived = ("keys", "tag")
+    options = json.loads(str(target))
+    return {key: value for key, value in options.items() if key not in derived and not key.startswith("feature.")}
+
+
+def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:
+    """Add a tensor to the weights, once: specialisations share most of theirs. Returns its name."""
+    digest = hashlib.sha256(np.ascontiguousarray(constant).data if constant.size else b"")
+    digest.update(repr((constant.shape, str(constant.dtype))).encode())
+    name = digest.hexdigest()[:32]
+    weights.setdefault(name, constant)
+    return name
+
+
+def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
+    shapes = zip(signature.shapes, signature.dtypes, strict=True)
+    return {
+        "inputs": [{"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")} for shape, dtype in shapes],
+        # Positional arguments only: networks are called without keywords.
+        "input_structure": Structure.of_spec(each.in_spec.children()[0]).to_json(),
+        "outputs": each.executable.outputs,
+        "output_structure": Structure.of_spec(each.out_spec).to_json(),
+        "output_values": [[position, value_to_json(value)] for position, value in each.constants.items()],
+        "groups": _groups(each.executable),
+        "kernels": each.executable.kernels,
+        "layers": [_layer(*pair) for pair in zip(each.layers, Explanation.of(each.layers).layers, strict=True)],
+    }
+
+
+def _layer(layer: ConvLayer, choice: LayerChoice) -> dict[str, Any]:
+    geometry = layer.geometry and dataclasses.asdict(layer.geometry)
+    return {"node": layer.node, "geometry": geometry, "choice": dataclasses.asdict(choice)}
+
+
+def _groups(executable: Executable) -> Sequence[dict[str, Any]]:
+    return [_group(group, executable.settings(index)) for index, group in enumerate(executable.groups)]
+
+
+def _group(group: HasteGroup, settings: Sequence[float]) -> dict[str, Any]:
+    """A grouping, with the settings it has now; no tolerance is null, JSON has no infinity."""
+    plain = [None if math.isinf(number) else number for number in settings]
+    return {**dataclasses.asdict(group), "settings": plain}
