@@ -44,7 +44,11 @@ class Structure:
             return cls(spec.type.__name__, _checked_keys(spec.context or ()), "", children)
         if spec.type is namedtuple:
             return cls("namedtuple", spec.context._fields, spec.context.__name__, children)
-        if isinstance(spec.type, type) and dataclasses.is_dataclass(spec.type) and [type(names) for names in spec.context] == [list, list]:
+        if (
+            isinstance(spec.type, type)
+            and dataclasses.is_dataclass(spec.type)
+            and [type(names) for names in spec.context] == [list, list]
+        ):
             return cls("dataclass", tuple(spec.context[0]), spec.type.__name__, children)
         name = getattr(spec.type, "__name__", str(spec.type))
         raise ArtifactError(
