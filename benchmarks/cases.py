@@ -20,13 +20,13 @@ class Case:
     Attributes:
         model: in evaluation mode.
         inputs: of batch 1, each (1, C, H, W) and of the same shape; every measurement runs over all of them.
-        haste: measure the HASTE compile too, not only the dense one. Nothing in random weights is worth merging.
+        ours: this compiler's runners that are measured; random weights hold nothing that is worth merging.
         calls: how often each input is run in one measurement; more for what takes microseconds.
     """
 
     model: nn.Module
     inputs: list[Tensor]
-    haste: bool = True
+    ours: tuple[str, ...] = ("dense", "haste")
     calls: int = 1
 
 
@@ -34,7 +34,7 @@ def _random_network(name: str) -> Case:
     reason = zoo.missing_torchvision()
     if reason:
         raise AbsentError(reason)
-    return Case(zoo.build(name), [zoo.example_input(name)], haste=False)
+    return Case(zoo.build(name), [zoo.example_input(name)], ours=("dense",))
 
 
 def _trained_network(images: Callable[[], Tensor]) -> Case:
@@ -51,7 +51,7 @@ def _single_convolution(duplicated: int) -> Case:
     x[:, order[:duplicated]] = x[:, order[128 - duplicated :]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Case(nn.Conv2d(128, 128, 3, padding=1).eval(), [x], calls=20)
+        return Case(nn.Conv2d(128, 128, 3, padding=1).eval(), [x], ("dense", "haste_everywhere"), calls=20)
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -36,7 +36,7 @@ def _work(case: str, threads: int, rounds: int, names: list[str], out: Path) -> 
     except cases.AbsentError as error:
         result = Result(case, threads, rounds, [], absent=str(error))
     else:
-        wanted = [name for name in names if built.haste or name != "haste"]
+        wanted = [name for name in names if name in runners.PEERS or name in built.ours]
         result = Result(case, threads, rounds, measure(built, wanted, threads, rounds, tick))
     print("\r\033[K", end="", file=sys.stderr)
     out.write_text(json.dumps(result.to_dict()))
@@ -53,7 +53,7 @@ def run(case: str, threads: int, rounds: int, names: list[str]) -> Result:
         case: one of `cases.CASES`.
         threads: of every runner.
         rounds: how often each runner is timed.
-        names: of runners; the HASTE compile is left out where the case does not ask for it.
+        names: of runners; those of ours that the case does not ask for are left out.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"

@@ -108,10 +108,10 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Runner:
     )
 
 
-def _ours(model: nn.Module, x: Tensor, enabled: bool) -> Runner:
+def _ours(model: nn.Module, x: Tensor, **fields: Any) -> Runner:
     import haste_compiler
 
-    config = haste_compiler.HasteConfig(enabled=enabled)
+    config = haste_compiler.HasteConfig(**fields)
     return Runner(haste_compiler.compile(model, (x,), target="llvm", config=config))
 
 
@@ -122,7 +122,12 @@ def ours_dense(model: nn.Module, x: Tensor, threads: int) -> Runner:
 
 def ours_haste(model: nn.Module, x: Tensor, threads: int) -> Runner:
     """This compiler at its default configuration."""
-    return _ours(model, x, enabled=True)
+    return _ours(model, x)
+
+
+def ours_everywhere(model: nn.Module, x: Tensor, threads: int) -> Runner:
+    """This compiler with every eligible convolution a HASTE convolution, whatever is predicted, in patches of 14×14."""
+    return _ours(model, x, cost_model=False, patch_size=14)
 
 
 PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
@@ -134,7 +139,11 @@ PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
 }
 """Everything that a user could pick instead, by name."""
 
-OURS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {"dense": ours_dense, "haste": ours_haste}
+OURS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
+    "dense": ours_dense,
+    "haste": ours_haste,
+    "haste_everywhere": ours_everywhere,
+}
 """This compiler's own compiles, by name."""
 
 TITLES: dict[str, str] = {
@@ -145,6 +154,7 @@ TITLES: dict[str, str] = {
     "openvino": "OpenVINO, f32",
     "dense": "haste-compiler, dense",
     "haste": "haste-compiler, HASTE",
+    "haste_everywhere": "haste-compiler, HASTE everywhere, patch 14",
 }
 
 

@@ -12,6 +12,7 @@ import torch
 import tvm
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 from tvm import tirx
 from tvm.target import Target
 
@@ -76,7 +77,7 @@ class KernelTimer:
         if "filters" not in labels:
             return [arguments]
         position = labels.index("filters")
-        filters = torch.from_dlpack(arguments[position])
+        filters = from_dlpack(arguments[position])
         copies = max(1, min(_MOST_COPIES, _COLD_BYTES // (4 * filters.numel())))
         cold = [tvm.runtime.from_dlpack(filters.clone()) for _ in range(copies)]
         return [[*arguments[:position], copy, *arguments[position + 1 :]] for copy in cold]
