@@ -45,6 +45,7 @@ def _square(channels: int, filters: int, side: int, patch: int, kernel: int = 3,
 
 _BOTH = (
     _square(64, 64, 56, 8),
+    _square(64, 64, 112, 8),
     _square(128, 128, 28, 7),
     _square(256, 256, 14, 7),
     _square(512, 512, 14, 7),
@@ -59,7 +60,6 @@ _BOTH = (
 """Convolutions that are timed dense and as HASTE convolutions: large maps and small, few filters and many."""
 
 _DENSE = (
-    _square(64, 64, 112, 8),
     _square(256, 256, 28, 7),
     _square(128, 32, 28, 7),
     _square(128, 256, 28, 7, stride=2),

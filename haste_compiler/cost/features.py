@@ -33,9 +33,21 @@ GROUP = (
     "kept",
     "flats",
     "merge",
+    "spill",
+)
+CONVOLVE = (
+    "call",
+    "steps",
+    "cycles",
+    "loads",
+    "channels",
+    "tiles",
+    "merged_filters",
+    "flats",
+    "reloads",
+    "spill",
     "traffic",
 )
-CONVOLVE = ("call", "steps", "cycles", "loads", "channels", "tiles", "merged_filters", "flats", "reloads", "traffic")
 
 SHARED = ("call", "cycles", "tiles", "reloads", "traffic")
 """Phases that the dense and the convolving kernel go through alike."""
@@ -94,6 +106,7 @@ def group_features(
     far = 4 * channels * row > _L1_BYTES
     entries = geometry.window_pixels / 3 if nonzeros is None else min(nonzeros, geometry.window_pixels)
     window, hashed = float(count * vectors * row), count * planes * vectors * (entries + _PLANE_ENTRIES)
+    written = 4.0 * count * (channels + float(np.mean(groups))) * row
     return {
         "call": 1.0,
         "tasks": float(count),
@@ -105,7 +118,7 @@ def group_features(
         "kept": count * float(np.mean(channels - zeros - flats)),
         "flats": count * float(np.mean(flats)),
         "merge": count * float(np.mean(merges)) * row / lanes,
-        "traffic": 4.0 * count * (channels + float(np.mean(groups))) * row,
+        "spill": _beyond_l2(written, unit),
     }
 
 
@@ -139,7 +152,7 @@ def convolve_features(
     slice_bytes = 4.0 * channels * taps * tile.channels
     filters = slice_bytes * geometry.groups * k_tiles
     windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
-    streamed = windows * chunks if windows > unit.l2_bytes / 2 else 0.0
+    spilled = _beyond_l2(windows, unit) * chunks / threads
     return {
         "call": 1.0,
         "steps": steps,
@@ -150,5 +163,11 @@ def convolve_features(
         "merged_filters": steps * summed * taps * tile.vectors,
         "flats": steps * inside * tile.vectors,
         "reloads": steps * tiles * slice_bytes * convolved / channels if slice_bytes > unit.l2_bytes / 2 else 0.0,
-        "traffic": (filters * used + streamed) / threads,
+        "spill": spilled,
+        "traffic": filters * used / threads,
     }
+
+
+def _beyond_l2(window_bytes: float, unit: VectorUnit) -> float:
+    """Bytes of windows that are written and read again past the second-level cache: all of them, or none."""
+    return window_bytes if window_bytes > 2 * unit.l2_bytes else 0.0
