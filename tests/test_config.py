@@ -17,7 +17,7 @@ from haste_compiler.errors import ConfigError, HasteError
 def test_defaults_and_presets() -> None:
     config = HasteConfig()
     assert (config.num_hyperplanes, config.patch_size, config.merge, config.tolerance) == (16, None, "projection", 0.4)
-    assert (config.skip, config.flat_tolerance, config.seed, config.min_channels) == ("flat", 0.1, 0, 8)
+    assert (config.skip, config.flat_tolerance, config.seed, config.min_channels) == ("flat", 0.15, 0, 8)
     paper = HasteConfig.paper()
     assert (paper.num_hyperplanes, paper.patch_for((32, 32)), paper.merge, paper.tolerance, paper.skip) == (
         14,
