@@ -126,8 +126,8 @@ def ours_haste(model: nn.Module, x: Tensor, threads: int) -> Runner:
 
 
 def ours_everywhere(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """This compiler with every eligible convolution a HASTE convolution, whatever is predicted, in patches of 14×14."""
-    return _ours(model, x, cost_model=False, patch_size=14)
+    """This compiler with every eligible convolution a HASTE convolution, whatever is predicted, in patches of 28×28."""
+    return _ours(model, x, cost_model=False, patch_size=28)
 
 
 PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
@@ -154,7 +154,7 @@ TITLES: dict[str, str] = {
     "openvino": "OpenVINO, f32",
     "dense": "haste-compiler, dense",
     "haste": "haste-compiler, HASTE",
-    "haste_everywhere": "haste-compiler, HASTE everywhere, patch 14",
+    "haste_everywhere": "haste-compiler, HASTE everywhere, patch 28",
 }
 
 
