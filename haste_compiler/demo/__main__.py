@@ -16,13 +16,20 @@ MIN_AGREEMENT = 0.97
 
 
 def main() -> None:
+    """Run the demonstration and print what it found."""
+    print(run(Console()))
+
+
+def run(console: Console) -> haste_compiler.ValidationReport:
     """Run the demonstration.
+
+    Args:
+        console: where to say what is being done.
 
     Raises:
         ValidationError: the compiled network disagrees with the original on too many images.
         ModuleNotFoundError: scikit-learn, which carries the images, is not installed.
     """
-    console = Console()
     network = load_network()
     images, labels = held_out_digits()
     batches = list(images.split(BATCH))
@@ -36,8 +43,7 @@ def main() -> None:
     right = int((predicted == labels).sum())
     console.print(f"The compiled network classifies {right} of {len(labels)} right ({right / len(labels):.1%}).")
 
-    report = haste_compiler.validate(network, compiled, batches, labels=labels, min_agreement=MIN_AGREEMENT)
-    print(report)
+    return haste_compiler.validate(network, compiled, batches, labels=labels, min_agreement=MIN_AGREEMENT)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from haste_compiler.validation.batches import Batch
@@ -23,7 +23,7 @@ PROFILE_CALLS = 3
 
 
 def measure(
-    model: nn.Module,
+    model: Call,
     compiled: Compiled,
     batches: Sequence[Batch],
     rounds: int,
@@ -100,7 +100,7 @@ def use_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_dense(model: nn.Module, dense: Compiled, batch: Batch) -> float:
+def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:
     original, compiled = run(model, batch.inputs), run(dense, batch.inputs)
     check_same_kind(original, compiled)
     return relative_error(original, compiled)

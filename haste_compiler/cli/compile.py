@@ -1,0 +1,65 @@
+"""``haste compile``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from haste_compiler.cli.networks import Network
+from haste_compiler.cli.options import config_options, machine_options, network_options, output_option
+from haste_compiler.cli.output import emit, json_option, note
+from haste_compiler.config import HasteConfig
+
+
+@click.command(short_help="Compile MODEL and save it to one file.")
+@network_options
+@output_option("File to write.", required=True)
+@config_options
+@machine_options
+@click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
+@json_option
+def compile(
+    network: Callable[[], Network],
+    output: Path,
+    config: HasteConfig,
+    target: str,
+    threads: int | None,
+    tune: bool,
+    as_json: bool,
+) -> None:
+    """Compile MODEL and save it to one file, which haste_compiler.load runs without the model, and without PyTorch.
+
+    \b
+    Examples:
+      haste compile torchvision:resnet18 -o resnet18.haste
+      haste compile net.pt2 --tolerance 0.2 -o net.haste
+      haste compile nets.py:small --weights small.safetensors --input 1x3x64x64 --input 8x3x64x64 -o small.haste
+      haste compile timm:resnet34 --target 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76' -o arm.haste
+    """
+    import haste_compiler
+
+    loaded, start = network(), time.perf_counter()
+    examples = [loaded.example, *loaded.examples[1:]]
+    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, tune=tune)
+    for example in examples:
+        note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
+        compiled.prepare(*example)
+    compiled.save(output)
+    seconds, choices = time.perf_counter() - start, compiled.explain().layers
+    chosen = [layer.name for layer in choices if layer.haste]
+    data = {
+        "output": str(output),
+        "bytes": output.stat().st_size,
+        "seconds": seconds,
+        "inputs": [[list(x.shape) for x in example] for example in examples],
+        "convolutions": len(choices),
+        "haste": chosen,
+        "target": str(compiled.target),
+        "threads": compiled.threads,
+        "config": config.to_dict(),
+    }
+    size = f"{output.stat().st_size / 1e6:.1f} MB"
+    emit(as_json, data, f"{output}: {size}, {len(chosen)} of {len(choices)} convolutions HASTE, {seconds:.1f} s")

@@ -1,0 +1,85 @@
+"""``haste info``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from haste_compiler.cli.networks import load_network
+from haste_compiler.cli.options import config_options, machine_options
+from haste_compiler.cli.output import emit, json_option, note
+from haste_compiler.config import HasteConfig
+
+
+@click.command(short_help="Look into a saved network, or explain MODEL's layers.")
+@click.argument("what", metavar="FILE.haste|MODEL")
+@click.option("--weights", metavar="FILE|random", help="Of MODEL: a .safetensors file; or random ones.")
+@click.option("--input", "inputs", multiple=True, metavar="SIZES", help="Of MODEL, as for `haste compile`.")
+@config_options
+@machine_options
+@json_option
+def info(
+    what: str,
+    weights: str | None,
+    inputs: tuple[str, ...],
+    config: HasteConfig,
+    target: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Say what is in a saved network; or which convolutions of MODEL become HASTE convolutions here, and why.
+
+    A saved network is checked for damage, but none of its code is loaded: files for other machines can be looked at.
+
+    \b
+    Examples:
+      haste info resnet18.haste
+      haste info torchvision:resnet18 --input 1x3x224x224
+      haste info net.pt2 --no-cost-model --json
+    """
+    if Path(what).is_file() and (what.endswith(".haste") or (not what.endswith(".pt2") and zipfile.is_zipfile(what))):
+        _saved(Path(what), as_json)
+        return
+    import haste_compiler
+
+    loaded = load_network(what, weights, inputs)
+    note(f"compiling {loaded.name}")
+    compiled = haste_compiler.compile(loaded.model, loaded.example, target=target, config=config, threads=threads)
+    explanation = compiled.explain()
+    data = {"model": what, "target": str(compiled.target), "threads": compiled.threads, "config": config.to_dict()}
+    emit(as_json, {**data, **explanation.to_dict()}, str(explanation))
+
+
+def _saved(path: Path, as_json: bool) -> None:
+    from haste_compiler.cost.explanation import Explanation, LayerChoice
+    from haste_compiler.runtime.artifact_file import Artifact
+
+    with Artifact(path) as artifact:
+        artifact.check()
+        manifest = artifact.manifest
+    parts = manifest["specializations"]
+    tables = [str(Explanation(tuple(LayerChoice(**layer["choice"]) for layer in part["layers"]))) for part in parts]
+    texts = [f"input {_signature(part)}: {table}" for part, table in zip(parts, tables, strict=True)]
+    emit(as_json, manifest, "\n\n".join([_summary(path, manifest), *texts]))
+
+
+def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
+    target = manifest["target"]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    rows = {
+        "network": f"{manifest['name']}, {path.stat().st_size / 1e6:.1f} MB",
+        "target": f"{target['options'].get('mcpu', 'generic')} ({target['architecture']}), "
+        f"threads: {manifest['threads']}",
+        "needs": ", ".join(target["features"]) or "nothing special",
+        "made by": versions,
+        "configuration": ", ".join(f"{name}={value}" for name, value in manifest["config"].items()),
+    }
+    return "\n".join(f"{name:<14}{value}" for name, value in rows.items())
+
+
+def _signature(part: Mapping[str, Any]) -> str:
+    return ", ".join(f"{'x'.join(map(str, item['shape']))} {item['dtype']}" for item in part["inputs"])

@@ -1,0 +1,82 @@
+"""The group of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from haste_compiler import __version__
+from haste_compiler.cli.bench import bench
+from haste_compiler.cli.compile import compile
+from haste_compiler.cli.demo import demo
+from haste_compiler.cli.info import info
+from haste_compiler.cli.output import FellShort
+from haste_compiler.cli.search import search
+from haste_compiler.cli.tune import tune
+from haste_compiler.cli.validate import validate
+from haste_compiler.errors import HasteError, ValidationError
+
+HOLDS, FELL_SHORT, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="haste")
+def haste() -> None:
+    """Compile pretrained CNNs so that they do less arithmetic on every input. No training, no data.
+
+    \b
+    Examples:
+      haste compile torchvision:resnet18 -o resnet18.haste
+      haste info resnet18.haste
+      haste validate torchvision:resnet18 --images photographs/ --min-agreement 0.95
+      haste search torchvision:resnet18 --images photographs/ --max-accuracy-drop 0.01 -o best.yaml
+      haste compile torchvision:resnet18 --config best.yaml -o resnet18.haste
+
+    \b
+    MODEL is one of
+      torchvision:NAME    pretrained, from torchvision (--weights random: without its weights)
+      timm:NAME           the same from timm
+      FILE.pt2            what torch.export.save wrote
+      FILE.py:FACTORY     a function without arguments that returns a torch.nn.Module, or such a module;
+                          also PACKAGE.MODULE:FACTORY
+
+    \b
+    Exit codes: 0 it holds; 1 the compiled network fell short of a limit or differs from the original;
+    2 wrong usage, or an error. Results go to standard output (--json: for machines), all else to
+    standard error.
+    """
+
+
+for command in (compile, validate, search, tune, bench, info, demo):
+    haste.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    try:
+        return int(haste.main(arguments, prog_name="haste", standalone_mode=False) or HOLDS)
+    except click.Abort:
+        return INTERRUPTED
+    except click.UsageError as error:
+        where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return _fail(error.format_message() + where, FAILED)
+    except (click.ClickException, OSError) as error:
+        return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
+    except (FellShort, ValidationError) as error:
+        return _fail(str(error), FELL_SHORT)
+    except HasteError as error:
+        return _fail(str(error), FAILED)
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,191 @@
+"""Every command on the carried network: what it prints, what it writes, its exit code."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import haste_compiler
+from haste_compiler import HasteConfig
+from haste_compiler.demo import load_network
+from tests.cli.conftest import Haste
+from tests.haste.networks import redundant_images
+
+NETWORK = ("haste_compiler.demo:load_network", "--input", "2x1x32x32", "--threads", "1")
+MODEL = (*NETWORK, "--no-cost-model")
+HASTE_LAYERS = ["blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv2", "blocks.2.conv1", "blocks.2.conv2"]
+
+
+@pytest.fixture
+def file(haste: Haste, tmp_path: Path) -> Path:
+    code, _, _ = haste("compile", *MODEL, "-o", tmp_path / "net.haste")
+    assert code == 0
+    return tmp_path / "net.haste"
+
+
+def test_compile(haste: Haste, tmp_path: Path, digits: Path) -> None:
+    path = tmp_path / "net.haste"
+    code, out, err = haste("compile", *MODEL, "--tolerance", 0.2, "-o", path, "--json")
+    found = json.loads(out)
+    assert code == 0 and "compiling haste_compiler.demo:load_network for 2x1x32x32" in err
+    assert found["haste"] == HASTE_LAYERS and found["convolutions"] == 8 and found["threads"] == 1
+    assert found["bytes"] == path.stat().st_size and found["config"]["tolerance"] == 0.2
+    loaded, x = haste_compiler.load(path), torch.from_numpy(np.load(digits)["images"][:2])
+    compiled = haste_compiler.compile(
+        load_network(), (x,), config=HasteConfig(tolerance=0.2, cost_model=False), threads=1
+    )
+    assert loaded.tolerance == 0.2 and torch.equal(loaded(x), compiled(x))
+
+
+def test_compile_several_signatures(haste: Haste, tmp_path: Path) -> None:
+    path = tmp_path / "net.haste"
+    code, out, _ = haste("compile", *NETWORK, "--input", "1x1x32x32", "--preset", "dense", "-o", path)
+    assert code == 0 and "0 of 8 convolutions HASTE" in out
+    assert haste_compiler.load(path).shapes == [((2, 1, 32, 32),), ((1, 1, 32, 32),)]
+
+
+def test_validate_holds(haste: Haste, digits: Path) -> None:
+    arguments = ("validate", *MODEL, "--images", digits, "--no-time", "--max-rel-error", 0.5)
+    code, out, err = haste(*arguments, "--json")
+    report = json.loads(out)
+    assert code == 0 and report["missed"] is None and "validating on 4 images" in err
+    assert 0 < report["max_rel_error"] < 0.5 and report["images"] == 4 and report["batches"] == 2
+    assert report["accuracy"]["original"] == 1.0 and report["times"] is None
+    code, out, _ = haste(*arguments)
+    assert code == 0 and out.startswith("Validation on 4 images in 2 calls") and "blocks.0.conv1" in out
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("--max-rel-error", 1e-9, "max_rel_error is"),
+        ("--min-agreement", 1.01, "agreement is"),
+        ("--min-mac-reduction", 0.999, "mac_reduction is"),
+        ("--min-speedup", 1000, "speedup is"),
+    ],
+)
+def test_validate_falls_short(haste: Haste, digits: Path, limit: str, value: float, message: str) -> None:
+    time = ["--rounds", 1] if limit == "--min-speedup" else ["--no-time"]
+    code, out, err = haste("validate", *MODEL, "--images", digits, *time, limit, value, "--json")
+    missed = json.loads(out)["missed"]
+    assert code == 1 and missed.startswith(message)
+    assert err.splitlines()[-1] == f"error: {missed}"
+
+
+def test_validate_a_saved_network(haste: Haste, file: Path, digits: Path) -> None:
+    code, out, _ = haste("validate", *NETWORK, "--images", digits, "--artifact", file, "--json")
+    fresh = haste("validate", *MODEL, "--images", digits, "--no-time", "--json")[1]
+    assert code == 0 and json.loads(out)["outputs"] == json.loads(fresh)["outputs"]
+
+
+def test_validate_on_made_up_images(haste: Haste) -> None:
+    code, out, _ = haste("validate", *MODEL, "--images", "random", "--limit", 2, "--no-time", "--json")
+    assert code == 0 and json.loads(out)["images"] == 2
+
+
+SMALL = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_search(haste: Haste, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(SMALL)
+    images, path = tmp_path / "images.npz", tmp_path / "best.json"
+    np.savez(images, images=redundant_images(4, 8, 12, 12).numpy())
+    model = (f"{tmp_path}/nets.py:net", "--input", "1x8x12x12", "--threads", 1, "--images", images)
+    code, out, err = haste("search", *model, "--max-output-error", 0.5, "-o", path, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["missed"] is None and "searching on 4 images" in err
+    assert HasteConfig.load(path).to_dict() == found["config"]
+    assert found["pareto"][found["chosen"]]["output_error"] < 0.5
+    code, out, err = haste("search", *model, "--target-macs", 0.99)
+    assert code == 1 and "Search within target_macs" in out and "error: target_macs=0.99 can't be reached" in err
+
+
+def test_search_says_what_it_needs_before_it_begins(haste: Haste, tmp_path: Path, digits: Path) -> None:
+    code, out, err = haste("search", *NETWORK, "--images", digits, "-o", tmp_path / "best.txt", "--target-macs", 0.1)
+    assert code == 2 and "must end in .json or .yaml" in err and "searching" not in err and not out
+    code, _, err = haste("search", *NETWORK, "--images", digits)
+    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "budget" in err.splitlines()[-1].lower()
+
+
+def test_bench(haste: Haste, digits: Path) -> None:
+    code, out, _ = haste("bench", *MODEL, "--images", digits, "--rounds", 2, "--json")
+    result = json.loads(out)["results"][0]
+    assert code == 0 and result["inputs"] == [[2, 1, 32, 32]] and result["rounds"] == 2
+    assert min(result[name]["best"] for name in ("original", "dense", "compiled")) > 0
+    code, out, _ = haste("bench", *MODEL, "--rounds", 1)
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[1:]] == ["original", "dense", "HASTE", "speedup"]
+
+
+def test_tune(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
+    (tmp_path / "nets.py").write_text("import torch\nnet = torch.nn.Conv2d(4, 8, 3)\n")
+    code, out, _ = haste(
+        "tune", f"{tmp_path}/nets.py:net", "--input", "1x4x9x9", "--rounds", 1, "--threads", 1, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0 and found["cache"] == str(tmp_path) and found["tuned"]["best"] > 0
+    assert list(tmp_path.glob("tuning-*.json"))
+
+
+def test_info_of_a_saved_network(haste: Haste, file: Path) -> None:
+    code, out, _ = haste("info", file)
+    assert code == 0 and "DigitsResNet" in out and "input 2x1x32x32 float32: 5 of 8 convolutions HASTE" in out
+    code, out, _ = haste("info", file, "--json")
+    manifest = json.loads(out)
+    assert code == 0 and manifest["format_version"] == 1 and manifest["config"]["cost_model"] is False
+
+
+def test_info_of_a_damaged_file(haste: Haste, file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    code, out, err = haste("info", file)
+    assert code == 2 and not out and err.startswith(f"error: {file} is damaged") and err.count("\n") == 1
+
+
+def test_info_of_a_model(haste: Haste) -> None:
+    code, out, _ = haste("info", *MODEL, "--json")
+    layers = json.loads(out)["layers"]
+    assert code == 0 and [layer["name"] for layer in layers if layer["haste"]] == HASTE_LAYERS
+    code, out, _ = haste("info", *MODEL)
+    assert code == 0 and out.startswith("5 of 8 convolutions HASTE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn has the digits")
+def test_demo(haste: Haste) -> None:
+    code, out, err = haste("demo", "--json")
+    assert code == 0 and json.loads(out)["agreement"] >= 0.97 and "right" in err
+
+
+@pytest.mark.parametrize("name", ["compile", "validate", "search", "tune", "bench", "info"])
+def test_help_teaches(haste: Haste, name: str) -> None:
+    code, out, _ = haste(name, "--help")
+    assert code == 0 and f"haste {name} " in out and "Examples:" in out and "--json" in out
+
+
+def test_another_machine(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    target = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76"
+    code, _, err = haste("compile", *NETWORK, "--preset", "dense", "--target", target, "-o", tmp_path / "arm.haste")
+    assert code == 2 and "error: linking code for aarch64 needs aarch64-linux-gnu-gcc" in err
+    assert not (tmp_path / "arm.haste").exists()
+
+
+def test_defects_show_where_they_are(haste: Haste, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    make: Callable[..., None] = fail
+    monkeypatch.setattr("haste_compiler.api.compile", make)
+    code, _, err = haste("info", *MODEL)
+    assert code == 2 and "Traceback" in err and "ZeroDivisionError: a defect" in err
