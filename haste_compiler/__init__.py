@@ -73,6 +73,10 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 if not TYPE_CHECKING:
     # A saved network is loaded and called without PyTorch, and `haste --help` doesn't wait for it.
     __getattr__ = on_demand(

@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from haste_compiler.errors import ArtifactError
@@ -93,10 +94,8 @@ class Structure:
         items = [child._build(leaves) for child in self.children]
         if self.kind in ("dict", "OrderedDict"):
             return _CONTAINERS[self.kind](zip(self.keys, items, strict=True))
-        if self.kind == "namedtuple":
-            return namedtuple(self.name, [str(key) for key in self.keys])(*items)  # type: ignore[misc]
-        if self.kind == "dataclass":
-            return dataclasses.make_dataclass(self.name, [str(key) for key in self.keys])(*items)
+        if self.kind in ("namedtuple", "dataclass"):
+            return _class(self.kind, self.name, tuple(map(str, self.keys)))(*items)
         return _CONTAINERS[self.kind](items)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,6 +109,14 @@ class Structure:
         """Read what ``to_json`` wrote."""
         children = tuple(map(cls.from_json, stored.get("children", ())))
         return cls(stored["kind"], tuple(stored.get("keys", ())), stored.get("name", ""), children)
+
+
+@lru_cache(maxsize=64)
+def _class(kind: str, name: str, fields: tuple[str, ...]) -> Any:
+    """A class of a given name and fields, one for all calls."""
+    if kind == "namedtuple":
+        return namedtuple(name, fields)  # type: ignore[misc]
+    return dataclasses.make_dataclass(name, fields)
 
 
 def _checked_keys(keys: Sequence[Any]) -> tuple[str | int, ...]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tvm
@@ -58,6 +58,7 @@ class Executable:
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
         self._machine = None if missing else relax.VirtualMachine(code.module, tvm.cpu())
+        self._main = None if self._machine is None else self._machine["main"]
         # The machine keeps a call's values in itself: calls take turns.
         self._turn = threading.RLock()
         self._arguments: list[Any] = []
@@ -96,21 +97,20 @@ class Executable:
         return results[: self.outputs], results[self.outputs :]
 
     def _call(self, inputs: Sequence[Any]) -> list[Any]:
-        main = self._runnable()["main"]
+        if self._main is None:
+            self._refuse()
         use_threads(self._threads)
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         with self._turn:
-            results = main(*tensors, *self._arguments)
+            results = self._main(*tensors, *self._arguments)
         # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
         known = {tensor.data_ptr() for tensor in tensors} | self._constant_addresses
         return [result.copyto(tvm.cpu()) if result.data_ptr() in known else result for result in results]
 
-    def _runnable(self) -> Any:
-        if self._machine is None:
-            raise TargetError(
-                f"code for {cpu_name(self.code.target)} can't run here: this machine has no {', '.join(self._missing)}"
-            )
-        return self._machine
+    def _refuse(self) -> NoReturn:
+        raise TargetError(
+            f"code for {cpu_name(self.code.target)} can't run here: this machine has no {', '.join(self._missing)}"
+        )
 
     def run_with_stats(
         self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch
@@ -166,13 +166,14 @@ class Executable:
                 seconds[name] += elapsed
             return 0
 
-        machine = self._runnable()
+        if self._machine is None:
+            self._refuse()
         with self._turn:
-            machine.set_instrument(watch)
+            self._machine.set_instrument(watch)
             try:
                 self._call(inputs)
             finally:
-                machine.set_instrument(lambda *args: 0)
+                self._machine.set_instrument(lambda *args: 0)
         return dict(seconds)
 
 
