@@ -21,6 +21,7 @@ from haste_compiler.codegen.target import cpu_name
 from haste_compiler.errors import TargetError
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
+from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
 
@@ -51,8 +52,9 @@ class Executable:
         self.code, self.groups = code, program.groups
         self.outputs, self.kernels = program.outputs, program.kernels
         self._threads, self._missing = threads, missing
+        placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
-            tvm.runtime.tensor(constant) if isinstance(constant, np.ndarray) else constant
+            tvm.runtime.from_dlpack(next(placed)) if isinstance(constant, np.ndarray) else constant
             for constant in program.constants
         ]
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
