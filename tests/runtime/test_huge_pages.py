@@ -1,7 +1,10 @@
 """Constants in one block of memory."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from haste_compiler.runtime.huge_pages import place
 
@@ -9,7 +12,7 @@ from haste_compiler.runtime.huge_pages import place
 @pytest.mark.parametrize("largest", [5, 3 << 20])
 def test_copies_are_equal_aligned_and_apart(largest: int) -> None:
     generator = np.random.default_rng(0)
-    arrays = [
+    arrays: list[NDArray[Any]] = [
         generator.standard_normal((3, largest)).astype(np.float32),
         np.arange(7, dtype=np.int32),
         np.empty((0, 2)),
