@@ -61,7 +61,7 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
 
     Raises:
         UsageError: the name has another form, or an input can't be read.
-        InputError: there is no such network, or the weights don't fit it.
+        InputError: there is no such network, its weights don't fit it, or it can't be called with an input.
     """
     pretrained = weights is None
     usual: tuple[Tensor, ...] | None
@@ -85,6 +85,8 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
     if not name.endswith(".pt2"):
         model.eval()
     examples = [_examples(text) for text in inputs]
+    for text, example in zip(inputs, examples, strict=True):
+        _try(model, example, text)
     return Network(name, model, examples or ([usual] if usual else []))
 
 
@@ -131,7 +133,11 @@ def _exported(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
         raise InputError(f"{path} is no exported program: {_first_line(error)}") from error
     arguments = program.example_inputs[0] if program.example_inputs else ()
     tensors = all(isinstance(argument, torch.Tensor) for argument in arguments)
-    return program.module(check_guards=False), tuple(arguments) if arguments and tensors else None
+    model = program.module()
+    # It refuses eval(): what it does was settled when it was exported.
+    for module in model.modules():
+        module.training = False
+    return model, tuple(arguments) if arguments and tensors else None
 
 
 def _factory(where: str, what: str) -> nn.Module:
@@ -200,6 +206,19 @@ def _set_weights(model: nn.Module, path: Path) -> None:
 
 def _examples(text: str) -> tuple[Tensor, ...]:
     return tuple(_example(part.strip()) for part in text.split(","))
+
+
+def _try(model: nn.Module, example: tuple[Tensor, ...], text: str) -> None:
+    """Call the network as --input says: a wrong shape is best found before anything is compiled."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            model(*example)
+    except Exception as error:
+        raise InputError(
+            f"the network can't be called with --input {text}: {type(error).__name__}: {_first_line(error)}"
+        ) from error
 
 
 def _example(text: str) -> Tensor:

@@ -95,6 +95,17 @@ def net():
 """
 
 
+def test_validate_an_exported_program(haste: Haste, tmp_path: Path) -> None:
+    net, x = torch.nn.Conv2d(8, 8, 3).eval(), redundant_images(2, 8, 12, 12)
+    torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")
+    np.savez(tmp_path / "images.npz", images=x.numpy())
+    arguments = ("validate", tmp_path / "net.pt2", "--images", tmp_path / "images.npz", "--no-cost-model", "--json")
+    code, out, _ = haste(*arguments, "--rounds", 1)
+    assert code == 0 and 0 < json.loads(out)["max_rel_error"] < 1
+    code, _, err = haste(*arguments, "--input", "1x8x12x12")
+    assert code == 2 and err.startswith("error: the network can't be called with --input 1x8x12x12: AssertionError")
+
+
 def test_search(haste: Haste, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(SMALL)
     images, path = tmp_path / "images.npz", tmp_path / "best.json"

@@ -20,6 +20,10 @@ import torch
 def make():
     return neighbour.Net()
 
+class Add(torch.nn.Module):
+    def forward(self, x, y=1):
+        return x + y
+
 net = torch.nn.ReLU()
 three = lambda: 3
 number = 3
@@ -34,11 +38,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_factories(file: Path) -> None:
-    made = load_network(f"{file}:make", inputs=["2x3", "1x3,4:int64"])
+    made = load_network(f"{file}:make", inputs=["2x3"])
     assert type(made.model).__name__ == "Net" and not made.model.training
+    made = load_network(f"{file}:Add", inputs=["2x3", "1x3,3:int64"])
     assert [[(tuple(x.shape), x.dtype) for x in example] for example in made.examples] == [
         [((2, 3), torch.float32)],
-        [((1, 3), torch.float32), ((4,), torch.int64)],
+        [((1, 3), torch.float32), ((3,), torch.int64)],
     ]
     assert isinstance(load_network(f"{file}:net").model, nn.ReLU)
     assert isinstance(load_network("haste_compiler.demo:load_network").model, carried.DigitsResNet)
@@ -109,6 +114,11 @@ def test_inputs_that_are_refused(text: str) -> None:
 def test_weights_that_are_refused(weights: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_network("haste_compiler.demo:load_network", weights)
+
+
+def test_an_input_that_the_network_does_not_take() -> None:
+    with pytest.raises(InputError, match="can't be called with --input 1x3x32x32: RuntimeError: Given groups=1"):
+        load_network("haste_compiler.demo:load_network", inputs=["1x3x32x32"])
 
 
 def test_no_input_is_known() -> None:
