@@ -183,7 +183,7 @@ def test_steering_equals_compiling_again(
 
 def test_steering_one_layer(net: nn.Module, images: Tensor, steered: CompiledModule) -> None:
     steered.tolerance = {"conv1": 0.0, "conv[23]": None}
-    assert steered.tolerance == {"conv1": 0.0, "conv2": None, "shortcut": 0.3, "conv3": None}
+    assert steered.tolerance == {"conv1": 0.0, "conv2": None, "shortcut": 0.4, "conv3": None}
     layers = {"conv1": {"tolerance": 0.0}, "conv[23]": {"tolerance": None}}
     again = haste_compiler.compile(net, (images,), config=CONFIG.replace(layers=layers), threads=1)
     assert torch.equal(steered(images), again(images)) and again.tolerance == steered.tolerance
@@ -216,7 +216,7 @@ def test_steering_out_of_range_changes_nothing(
 
 def test_steering_before_the_first_call(net: nn.Module, images: Tensor, steered: CompiledModule) -> None:
     lazy = haste_compiler.compile(net, config=CONFIG, threads=1)
-    assert lazy.tolerance == 0.3 and lazy.layers == [] and lazy.graphs == {} and "not compiled yet" in repr(lazy)
+    assert lazy.tolerance == 0.4 and lazy.layers == [] and lazy.graphs == {} and "not compiled yet" in repr(lazy)
     lazy.tolerance = 0.1
     assert lazy.tolerance == 0.1
     steered.tolerance = 0.1
