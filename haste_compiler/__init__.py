@@ -82,9 +82,9 @@ if not TYPE_CHECKING:
     __getattr__ = on_demand(
         __name__,
         {
-            "haste_compiler.api": set(__all__) - set(globals()) - {"LayerStats", "LoadedModule", "load"},
-            "haste_compiler.runtime.artifact_load": ["LoadedModule", "load"],
-            "haste_compiler.runtime.stats": ["LayerStats"],
+            "api": set(__all__) - set(globals()) - {"LayerStats", "LoadedModule", "load"},
+            "runtime.artifact_load": ["LoadedModule", "load"],
+            "runtime.stats": ["LayerStats"],
         },
     )
     sys.modules[__name__].__class__ = _Package

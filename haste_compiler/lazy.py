@@ -12,9 +12,9 @@ def on_demand(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str
 
     Args:
         package: the package's name.
-        names: what is imported, by the module that it comes from.
+        names: what is imported, by the module of the package that it comes from.
     """
-    modules = {name: module for module, several in names.items() for name in several}
+    modules = {name: f"{package}.{module}" for module, several in names.items() for name in several}
 
     def get(name: str) -> Any:
         if name not in modules:

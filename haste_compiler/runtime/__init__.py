@@ -14,5 +14,5 @@ if not TYPE_CHECKING:
     # Loading a saved network needs no PyTorch, CompiledModule does.
     __getattr__ = on_demand(
         __name__,
-        {"haste_compiler.runtime.compiled": ["CompiledModule"], "haste_compiler.runtime.stats": ["LayerStats"]},
+        {"compiled": ["CompiledModule"], "stats": ["LayerStats"]},
     )
