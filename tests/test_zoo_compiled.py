@@ -17,7 +17,7 @@ from haste_compiler.haste import ConvGeometry, Settings, count_channels
 from haste_compiler.passes import capture, run_passes
 from haste_compiler.passes.graph import is_call, is_constant
 from haste_compiler.passes.layers import configured_geometry
-from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.executable import Executable, to_torch
 from tests import zoo
 from tests.codegen.near_ties import check_near_ties
 from tests.haste.networks import layer_of
@@ -119,7 +119,7 @@ def check_layers(model: nn.Module, x: Tensor, config: HasteConfig) -> tuple[int,
         other = error > CLOSE * size.clamp(min=float(size.mean())) + 1e-6
         # All but the last number, which the operators don't tell.
         counts = count_channels(alone.values[slot], alone.values[offset], geometry.groups)[..., :5]
-        found = statistics[2 * groupings.index(merged)].view(*counts.shape[:-1], -1)[..., :5]
+        found = to_torch(statistics[2 * groupings.index(merged)]).view(*counts.shape[:-1], -1)[..., :5]
         other |= (found != counts).flatten(3).any(dim=-1)
         differing += _check_ties(node, alone.values, other, geometry)
         patches += other.numel()

@@ -86,28 +86,28 @@ class Executable:
         self._arguments = [*(tvm.runtime.tensor(values) for values in self._settings), *self.constants]
 
     def run(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> tuple[list[Any], list[Any]]:
-        """Outputs, and the statistics of each grouping.
+        """Outputs, and the statistics of each grouping as TVM tensors.
 
         Args:
             inputs: contiguous tensors on the CPU, PyTorch's or NumPy's.
-            convert: makes what the caller wants of a TVM tensor.
+            convert: makes what the caller wants of an output, a TVM tensor.
 
         Raises:
             TargetError: this machine can't run the code.
         """
-        results = [convert(result) for result in self._call(inputs)]
-        return results[: self.outputs], results[self.outputs :]
-
-    def _call(self, inputs: Sequence[Any]) -> list[Any]:
         if self._main is None:
             self._refuse()
         use_threads(self._threads)
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         with self._turn:
             results = self._main(*tensors, *self._arguments)
-        # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
-        known = {tensor.data_ptr() for tensor in tensors} | self._constant_addresses
-        return [result.copyto(tvm.cpu()) if result.data_ptr() in known else result for result in results]
+        given = {tensor.data_ptr() for tensor in tensors}
+        outputs = []
+        for result in results[: self.outputs]:
+            # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
+            known = result.data_ptr() in given or result.data_ptr() in self._constant_addresses
+            outputs.append(convert(result.copyto(tvm.cpu()) if known else result))
+        return outputs, list(results[self.outputs :])
 
     def _refuse(self) -> NoReturn:
         raise TargetError(
@@ -118,9 +118,8 @@ class Executable:
         self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch
     ) -> tuple[list[Any], dict[str, LayerStats]]:
         """Run once, as ``run`` does, and return the outputs and what every HASTE layer did."""
-        results = self._call(inputs)
-        outputs = [convert(result) for result in results[: self.outputs]]
-        found = (result.numpy() for result in results[self.outputs :])
+        outputs, statistics = self.run(inputs, convert)
+        found = (numbers.numpy() for numbers in statistics)
         stats = {}
         for index, group in enumerate(self.groups):
             settings = self.settings(index)
@@ -173,7 +172,7 @@ class Executable:
         with self._turn:
             self._machine.set_instrument(watch)
             try:
-                self._call(inputs)
+                self.run(inputs)
             finally:
                 self._machine.set_instrument(lambda *args: 0)
         return dict(seconds)
