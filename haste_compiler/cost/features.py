@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from haste_compiler.codegen.cpu.conv2d import conv_work
-from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling
+from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, loads, product_cycles
 from haste_compiler.codegen.cpu.haste_group import row_floats
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import choose_tiling
@@ -145,9 +145,6 @@ def convolve_features(
     convolved = float(np.mean(singles + groups + masked))
     summed = float(np.mean(members + np.where(masked, flats, 0)))
     inside = float(np.mean(np.where(masked, 0, flats))) if skip == "flat" else 0.0
-    # One input value is read for all the taps that it meets, one vector of filters for all the pixels.
-    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
-    values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
     used = (float(np.mean(singles)) + summed) / channels
     slice_bytes = 4.0 * channels * taps * tile.channels
     filters = slice_bytes * geometry.groups * k_tiles
@@ -156,8 +153,8 @@ def convolve_features(
     return {
         "call": 1.0,
         "steps": steps,
-        "cycles": steps * tiles * convolved * taps * max(tile.pixels * tile.vectors / 2, 4.0),
-        "loads": steps * tiles * convolved * (values + taps * tile.vectors),
+        "cycles": steps * tiles * convolved * product_cycles(geometry, tile),
+        "loads": steps * tiles * convolved * loads(geometry, tile),
         "channels": steps * tiles * convolved,
         "tiles": steps * tiles * tile.pixels * tile.vectors,
         "merged_filters": steps * summed * taps * tile.vectors,

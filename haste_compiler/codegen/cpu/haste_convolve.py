@@ -41,16 +41,12 @@ def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, th
     """The register tile with the fewest modelled cycles for a whole patch, and tasks that share evenly."""
     rows, columns = geometry.effective_patch
     channels = geometry.out_channels // geometry.groups
-    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
     # LLVM keeps input values that several taps read, so half of the registers at most can hold sums.
-    sums = unit.registers // 2 if kw > 1 else unit.registers
+    sums = unit.registers // 2 if geometry.kernel[1] > 1 else unit.registers
 
     def cost(tile: RegisterTile) -> float:
         tiles = math.ceil(rows / tile.rows) * math.ceil(columns / tile.columns) * math.ceil(channels / tile.channels)
-        values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
-        products, loads = kh * kw * tile.pixels * tile.vectors / 2, values + kh * kw * tile.vectors
-        # Four cycles latency: fewer than eight sums leave the units idle.
-        return tiles * (max(products, 4.0 * kh * kw) + _CYCLES_PER_LOAD * loads)
+        return tiles * (product_cycles(geometry, tile) + _CYCLES_PER_LOAD * loads(geometry, tile))
 
     candidates = register_tiles(rows, columns, channels, unit)
     tile = min((tile for tile in candidates if tile.pixels * tile.vectors <= sums), key=cost)
@@ -60,6 +56,23 @@ def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, th
     if filter_bytes < unit.l2_bytes // 2 and patches >= 4 * threads:
         return HasteTiling(tile, k_tiles)
     return HasteTiling(tile, 1)
+
+
+def product_cycles(geometry: ConvGeometry, tile: RegisterTile) -> float:
+    """Cycles of one channel's products in a register tile: two vectors a cycle.
+
+    With four cycles latency, fewer than eight sums leave the units idle.
+    """
+    return geometry.taps * max(tile.pixels * tile.vectors / 2, 4.0)
+
+
+def loads(geometry: ConvGeometry, tile: RegisterTile) -> int:
+    """Loads of one channel in a register tile: an input value for all the taps that it meets, a vector of filters for
+    all the pixels.
+    """
+    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel, geometry.dilation, geometry.stride
+    values = ((tile.rows - 1) * sh + (kh - 1) * dh + 1) * ((tile.columns - 1) * sw + (kw - 1) * dw + 1)
+    return values + geometry.taps * tile.vectors
 
 
 def pack_haste_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
