@@ -96,8 +96,16 @@ class HasteConfig:
     @classmethod
     def paper(cls) -> Self:
         """The published method and nothing else: mean, 14 dense planes, patch 8, no tolerance, nothing skipped."""
-        rule = cls(num_hyperplanes=14, nonzeros=None, patch_size=8, merge="mean", tolerance=None, skip="none")
-        return rule.replace(min_reads=0, cost_model=False)
+        return cls(
+            num_hyperplanes=14,
+            nonzeros=None,
+            patch_size=8,
+            merge="mean",
+            tolerance=None,
+            skip="none",
+            min_reads=0,
+            cost_model=False,
+        )
 
     @classmethod
     def exact(cls) -> Self:

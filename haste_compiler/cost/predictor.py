@@ -65,12 +65,10 @@ class _Layers:
     """Convolutions that would share a grouping, and what is predicted for each."""
 
     def __init__(self, gm: fx.GraphModule, sharing: Sharing, model: CostModel) -> None:
-        self.first, self._config, self._model, self._forced = (
-            sharing.nodes[0],
-            sharing.config,
-            model,
-            bool(sharing.forced),
-        )
+        self.first = sharing.nodes[0]
+        self._config = sharing.config
+        self._model = model
+        self._forced = bool(sharing.forced)
         self._geometries = [configured_geometry(node, sharing.config) for node in sharing.nodes]
         self._batch = shape_of(self.first)[0]
         self._norm = joint_norm(gm, sharing.nodes, self._geometries[0].groups)

@@ -134,6 +134,7 @@ class _Conv2d:
         self.group_out = geometry.out_channels // geometry.groups
         out_h, out_w = geometry.output_size
         self.out_h, self.out_w = (1, batch * out_h * out_w) if self.flat else (out_h, out_w)
+        self.tiles_across = math.ceil(self.out_w / self.tile.columns)
         self.group_tiles = math.ceil(self.group_out / self.tile.channels)
         self.k_tiles = geometry.groups * self.group_tiles
         self.slice = self.group_channels * geometry.taps * self.tile.channels
@@ -141,7 +142,7 @@ class _Conv2d:
 
     def write(self) -> None:
         """All tasks, in parallel."""
-        units = math.ceil(self.out_w / self.tile.columns) if self.flat else self.out_h
+        units = self.tiles_across if self.flat else self.out_h
         blocks = math.ceil(units / self.tiling.block)
         images = 1 if self.flat else self.batch
         chunks = math.ceil(self.k_tiles / self.tiling.channel_tiles)
@@ -165,11 +166,11 @@ class _Conv2d:
                 else:
                     with T.serial(0, count // self.tile.rows) as row_step:
                         row = emit.bind(row_step * self.tile.rows)
-                        with T.serial(0, math.ceil(self.out_w / self.tile.columns)) as column_step:
+                        with T.serial(0, self.tiles_across) as column_step:
                             column = emit.bind(
                                 emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns)
                             )
-                            index = emit.bind(row_step * math.ceil(self.out_w / self.tile.columns) + column_step)
+                            index = emit.bind(row_step * self.tiles_across + column_step)
                             self._register_tile(source, base, row_floats, k_tile, image, first, row, column, index)
 
     def _window(self, image: Expr, first: Expr) -> tuple[Expr, Expr, int]:

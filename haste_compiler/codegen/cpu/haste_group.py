@@ -183,11 +183,13 @@ class _Group:
                 with T.If(tirx.any(tirx.all(sweep == 0, first), later)), T.Then():
                     self._patch(task)
         with T.If(chosen[0] == 0), T.Then(), T.serial(0, sampled.tasks) as task:
-            merges = COUNTS.index("merges")
-            kept = tirx.if_then_else(sampled.is_sample(task), self.counts[task * len(COUNTS) + merges], 0)
-            values = {"singles": T.int32(self.channels), "merges": kept}
-            for i, name in reversed(list(enumerate(COUNTS))):
-                T.buffer_store(self.counts, values.get(name, T.int32(0)), [task * len(COUNTS) + i])
+            counts = {name: task * len(COUNTS) + i for i, name in enumerate(COUNTS)}
+            # What merging in a sample cost was spent.
+            with T.If(tirx.Not(sampled.is_sample(task))), T.Then():
+                T.buffer_store(self.counts, T.int32(0), [counts.pop("merges")])
+            T.buffer_store(self.counts, T.int32(self.channels), [counts.pop("singles")])
+            for place in counts.values():
+                T.buffer_store(self.counts, T.int32(0), [place])
             T.buffer_store(self.bound, T.float32(0), [task])
 
     def _choose(self, sampled: Sampling, gate: Expr, chosen: Expr) -> None:
