@@ -166,7 +166,7 @@ class Explorer:
         limit = self._budget.limit
         if self._budget.on_quality:
             return self._predictor.harm(allocation) > (1 - limit if self._budget.kind == "min_agreement" else limit)
-        saved = sum(unit.cost - point.cost for unit, point in allocation.items() if point is not None)
+        saved = _saving(allocation)
         return self._clock.dense - saved <= limit if self._clock else saved / self._dense >= limit
 
     def _run_within_latency(self, clock: Clock, allocations: list[Allocation]) -> list[Measured]:
@@ -174,10 +174,7 @@ class Explorer:
         found: list[Measured] = []
         tried, goal = 0, self._budget.limit
         for _ in range(_LATENCY_TRIES):
-            savings = [
-                sum(unit.cost - point.cost for unit, point in allocation.items() if point is not None)
-                for allocation in allocations
-            ]
+            savings = [_saving(allocation) for allocation in allocations]
             index = next((i for i, saved in enumerate(savings) if clock.dense - saved <= goal), len(allocations) - 1)
             index = max(index, tried + 1)
             if index >= len(allocations):
@@ -237,6 +234,11 @@ class Explorer:
     def _compile(self, config: HasteConfig) -> CompiledModule:
         arguments = self._tried.calls[0]
         return compile(self._model, arguments, target=self._target, config=config, threads=self._threads)
+
+
+def _saving(allocation: Allocation) -> float:
+    """What an allocation is predicted to save, in the units' cost."""
+    return sum(unit.cost - point.cost for unit, point in allocation.items() if point is not None)
 
 
 def _own_fields(config: HasteConfig) -> HasteConfig:
