@@ -33,6 +33,7 @@ from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.executable import Executable, to_torch
+from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.steerable import Steerable
 
@@ -83,7 +84,10 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
 
 def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModule:
     target = Target(manifest["target"]["options"])
-    weights = {name: tvm.runtime.tensor(array) for name, array in load_tensors(parts[WEIGHTS]).items()}
+    stored_weights = load_tensors(parts[WEIGHTS])
+    placed = map(tvm.runtime.from_dlpack, place(list(stored_weights.values())))
+    # Specializations share them, so they are placed once for all.
+    weights = dict(zip(stored_weights, placed, strict=True))
     # The system's loader takes files only; once it is loaded, a library needs no name.
     with tempfile.TemporaryDirectory() as folder:
         made: list[LoadedPart] = []
