@@ -83,10 +83,12 @@ def lower(gm: fx.GraphModule, unit: VectorUnit, threads: int, choose: TilingChoi
     Raises:
         UnsupportedOperatorError: an operator that neither we nor TVM can lower; the message names it and its layer.
     """
-    return _Lowering(gm, unit, threads, choose).run()
+    return Lowering(gm, unit, threads, choose).run()
 
 
-class _Lowering:
+class Lowering:
+    """The walk over a graph, and the CPU's kernels; another target's override the methods that emit them."""
+
     def __init__(self, gm: fx.GraphModule, unit: VectorUnit, threads: int, choose: TilingChoice | None) -> None:
         self.gm, self.unit, self.threads = gm, unit, threads
         self.choose = choose or (lambda geometry, batch, work: choose_tiling(work, unit, threads))
@@ -140,7 +142,8 @@ class _Lowering:
     def _call(self, node: fx.Node) -> Any:
         rule = _RULES.get(node.target)
         if rule is not None:
-            value = rule(self, node)
+            # By its name: another target's kernels override it.
+            value = getattr(self, rule.__name__)(node)
             if value is not None:
                 return value
         return self._tvm_operator(node)
@@ -646,23 +649,23 @@ _BINARY = {
     aten.div.Tensor: relax.op.divide,
 }
 
-_RULES: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
-    haste.conv2d.default: _Lowering._conv2d,
-    haste.linear.default: _Lowering._linear,
-    haste.hash.default: _Lowering._hash,
-    haste.group.default: _Lowering._group,
-    haste.merge.default: _Lowering._merge,
-    haste.convolve.default: _Lowering._convolve,
-    haste.channel_shuffle.default: _Lowering._channel_shuffle,
-    operator.getitem: _Lowering._getitem,
-    aten.max_pool2d.default: _Lowering._max_pool,
-    aten.avg_pool2d.default: _Lowering._avg_pool,
-    aten.adaptive_avg_pool2d.default: _Lowering._adaptive_avg_pool,
-    aten.mean.dim: _Lowering._mean,
-    aten.cat.default: _Lowering._cat,
-    aten.slice.Tensor: _Lowering._slice,
-    aten.permute.default: _Lowering._permute,
-    aten.reshape.default: _Lowering._reshape,
-    **dict.fromkeys(_BINARY, _Lowering._binary),
-    **dict.fromkeys(_ACTIVATIONS, _Lowering._activation),
+_RULES: dict[Any, Callable[[Lowering, fx.Node], Any]] = {
+    haste.conv2d.default: Lowering._conv2d,
+    haste.linear.default: Lowering._linear,
+    haste.hash.default: Lowering._hash,
+    haste.group.default: Lowering._group,
+    haste.merge.default: Lowering._merge,
+    haste.convolve.default: Lowering._convolve,
+    haste.channel_shuffle.default: Lowering._channel_shuffle,
+    operator.getitem: Lowering._getitem,
+    aten.max_pool2d.default: Lowering._max_pool,
+    aten.avg_pool2d.default: Lowering._avg_pool,
+    aten.adaptive_avg_pool2d.default: Lowering._adaptive_avg_pool,
+    aten.mean.dim: Lowering._mean,
+    aten.cat.default: Lowering._cat,
+    aten.slice.Tensor: Lowering._slice,
+    aten.permute.default: Lowering._permute,
+    aten.reshape.default: Lowering._reshape,
+    **dict.fromkeys(_BINARY, Lowering._binary),
+    **dict.fromkeys(_ACTIVATIONS, Lowering._activation),
 }
