@@ -1,4 +1,4 @@
-"""The errors that the package raises, one class for each thing that a user can act on."""
+"""The errors that the package raises, one class for each thing that a user can act on; and quoting other errors."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ class ArtifactVersionError(ArtifactError):
 
 class ArtifactTargetError(ArtifactError, TargetError):
     """The file's machine code can't run on this machine."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what an error says, where TVM has the reason; its type where it says nothing."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]

@@ -35,7 +35,7 @@ from haste_compiler.codegen.cpu.transpose import transpose_kernel
 from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
-from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.errors import UnsupportedOperatorError, last_line
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import argument, get_tensor, is_constant, shape_of
@@ -577,9 +577,8 @@ class Lowering:
             _check_kind(node, value.expr.ty)
             return value
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
+                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {last_line(error)}"
             ) from None
 
 
