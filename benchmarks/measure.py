@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.runners import OURS, PEERS, Runner
+from haste_compiler.errors import first_line
 
 MAX_DENSE_ERROR = 1e-4
 
@@ -97,8 +98,7 @@ def measure(
         try:
             runner, encoded, results[name] = _prepare(name, case, threads, expected)
         except Exception as error:  # a peer that is absent or cannot take the network must not stop the others
-            reason = (str(error).strip().splitlines() or [""])[0]
-            results[name] = Measurement(name, failure=f"{type(error).__name__}: {reason}"[:200])
+            results[name] = Measurement(name, failure=f"{type(error).__name__}: {first_line(error)}"[:200])
         else:
             if not results[name].failure:
                 ready[name] = (runner, encoded)

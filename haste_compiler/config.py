@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal, Self
 
-from haste_compiler.errors import ConfigError
+from haste_compiler.errors import ConfigError, first_line
 
 MAX_HYPERPLANES = 30
 """Most hyperplanes that a code can hold: its bits fit a positive int32."""
@@ -198,7 +198,7 @@ class HasteConfig:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
         except Exception as error:
-            raise ConfigError(f"{path} can't be parsed: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"{path} can't be parsed: {first_line(error)}") from error
 
     def __eq__(self, other: object) -> bool:
         """Equal when every field is, and the overrides come in the same order (later ones win)."""

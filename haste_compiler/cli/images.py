@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from haste_compiler.errors import HasteError, InputError
+from haste_compiler.errors import HasteError, InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ def _arrays(path: Path, limit: int) -> Images:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name][:limit] for name in ("images", "labels") if name in arrays}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} can't be read: {first_line(error)}") from None
     pixels = found.get("images")
     if pixels is None or pixels.dtype != np.float32 or not len(pixels):
         kind = "none" if pixels is None or not len(pixels) else str(pixels.dtype)

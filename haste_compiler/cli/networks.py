@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haste_compiler.errors import HasteError, InputError
+from haste_compiler.errors import HasteError, InputError, first_line, last_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,7 +117,7 @@ def _fetch(make: Any, name: str) -> nn.Module:
         model: nn.Module = make()
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"{name} can't be had: {_first_line(error)}; --weights takes a .safetensors file, or random"
+            f"{name} can't be had: {first_line(error)}; --weights takes a .safetensors file, or random"
         ) from error
     return model
 
@@ -130,7 +130,7 @@ def _exported(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
     try:
         program = torch.export.load(path)
     except Exception as error:
-        raise InputError(f"{path} is no exported program: {_first_line(error)}") from error
+        raise InputError(f"{path} is no exported program: {first_line(error)}") from error
     arguments = program.example_inputs[0] if program.example_inputs else ()
     tensors = all(isinstance(argument, torch.Tensor) for argument in arguments)
     model = program.module()
@@ -146,7 +146,7 @@ def _factory(where: str, what: str) -> nn.Module:
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except Exception as error:
-        raise InputError(f"{where} can't be imported: {type(error).__name__}: {_first_line(error)}") from error
+        raise InputError(f"{where} can't be imported: {type(error).__name__}: {first_line(error)}") from error
     made = getattr(module, what, None)
     if made is None:
         raise InputError(f"{where} has no {what!r}{_close(what, vars(module))}")
@@ -193,7 +193,7 @@ def _set_weights(model: nn.Module, path: Path) -> None:
     try:
         missing, unexpected = model.load_state_dict(load_file(path), strict=False)
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} doesn't fit the network: {_last_line(error)}") from error
+        raise InputError(f"{path} doesn't fit the network: {last_line(error)}") from error
     # Batch norms' counters are of no use at inference, and often not stored.
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
@@ -217,7 +217,7 @@ def _try(model: nn.Module, example: tuple[Tensor, ...], text: str) -> None:
             model(*example)
     except Exception as error:
         raise InputError(
-            f"the network can't be called with --input {text}: {type(error).__name__}: {_first_line(error)}"
+            f"the network can't be called with --input {text}: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
@@ -245,20 +245,12 @@ def _optional(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise HasteError(f"{package}:NAME needs {package}: `pip install {package}` ({_first_line(error)})") from error
+        raise HasteError(f"{package}:NAME needs {package}: `pip install {package}` ({first_line(error)})") from error
     except Exception as error:
         # Such as a torchvision that was built for another PyTorch.
-        raise HasteError(f"{package} can't be imported: {type(error).__name__}: {_first_line(error)}") from error
+        raise HasteError(f"{package} can't be imported: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _close(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=3)
     return f"; did you mean {', '.join(close)}?" if close else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -19,7 +19,7 @@ from haste_compiler.codegen.library import DIGEST_BYTES, Code
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.schedule import schedule_rest
 from haste_compiler.codegen.target import vector_unit
-from haste_compiler.errors import HasteError
+from haste_compiler.errors import HasteError, last_line
 
 
 def pass_context() -> Any:
@@ -52,8 +52,7 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Cod
         with target, pass_context():
             executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise HasteError(f"TVM could not generate code for {target}: {reason}") from None
+        raise HasteError(f"TVM could not generate code for {target}: {last_line(error)}") from None
     code = Code(executable, target)
     if path is None:
         return code

@@ -11,7 +11,7 @@ from tvm.support import cc
 from tvm.target import Target
 
 from haste_compiler.codegen.target import architecture, own_architecture
-from haste_compiler.errors import HasteError, TargetError
+from haste_compiler.errors import HasteError, TargetError, last_line
 
 DIGEST_BYTES = 32
 """Length of the checksum at the end of a library in the cache; whoever loads it doesn't read that far."""
@@ -47,8 +47,7 @@ class Code:
         try:
             self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(self.target)))
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-            raise HasteError(f"code for {self.target} can't be linked: {reason}") from None
+            raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
 
 
 def find_linker(target: Target) -> str:

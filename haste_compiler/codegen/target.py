@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from tvm.target import Target, codegen
 
-from haste_compiler.errors import TargetError
+from haste_compiler.errors import TargetError, first_line
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
 
@@ -67,8 +67,7 @@ def parse_target(target: TargetLike) -> Target:
     try:
         return Target(options)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TargetError(f"target {target!r} is refused: {reason}") from None
+        raise TargetError(f"target {target!r} is refused: {first_line(error)}") from None
 
 
 def _parse_string(text: str) -> dict[str, Any]:

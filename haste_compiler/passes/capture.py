@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
-from haste_compiler.errors import CaptureError
+from haste_compiler.errors import CaptureError, first_line
 from haste_compiler.passes.decompose import decompositions, needs_decomposing
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
 from haste_compiler.passes.graph import CONVOLUTIONS, finish, set_tensor
@@ -171,8 +171,7 @@ def _reason(error: BaseException) -> str:
     if type(first).__name__ == "GuardOnDataDependentSymNode":
         message = "its control flow or shapes depend on the values in a tensor"
     else:
-        lines = str(first).strip().splitlines() or ["no reason given"]
-        message = f"{type(first).__name__}: {lines[0].rstrip('.:')}"
+        message = f"{type(first).__name__}: {first_line(first).rstrip('.:')}"
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
     places = [
         f"{Path(frame.filename).name}, line {frame.lineno}"

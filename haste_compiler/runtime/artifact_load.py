@@ -28,6 +28,7 @@ from haste_compiler.errors import (
     DamagedArtifactError,
     HasteError,
     InputError,
+    last_line,
 )
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
@@ -97,8 +98,7 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
             try:
                 code = Code(tvm.runtime.load_module(str(library)), target)
             except (OSError, RuntimeError) as error:
-                reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-                raise ArtifactError(f"the machine code can't be loaded: {reason}") from None
+                raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
             made.append(_part(stored, code, weights, int(manifest["threads"])))
     return LoadedModule(made, HasteConfig.from_dict(manifest["config"]), target, manifest)
 

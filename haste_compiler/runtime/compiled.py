@@ -13,7 +13,7 @@ from tvm.target import Target
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation
-from haste_compiler.errors import HasteError, InputError
+from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import save
@@ -222,8 +222,7 @@ class CompiledModule(Steerable):
             with torch.inference_mode(), evaluation_mode(self._model):
                 return self._model(*inputs)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{self._name} can't run on empty inputs: {reason}") from error
+            raise InputError(f"{self._name} can't run on empty inputs: {first_line(error)}") from error
 
     def __reduce__(self) -> Any:
         raise HasteError(
