@@ -27,6 +27,7 @@ from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
 from haste_compiler.codegen.tiling import choose_tiling
 from haste_compiler.haste import ConvGeometry, Settings, filter_norms
+from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
 """What the kernels are built for and run on: this machine, 8 lanes and 16 registers, 4 lanes and 16 registers."""
@@ -45,7 +46,8 @@ def targets() -> Sequence[str]:
 def build(functions: Mapping[str, tirx.PrimFunc], target: str) -> Any:
     """Machine code of some kernels; ``[name]`` is the function."""
     with pass_context():
-        return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
+        code = tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
+    return EmulatedLibrary(code, target) if is_foreign(target) else code
 
 
 class Arguments:

@@ -1,0 +1,39 @@
+"""Kernels compiled for AArch64 compute the same there, with their work cut in three."""
+
+from dataclasses import replace
+
+import pytest
+
+from haste_compiler.haste import ConvGeometry
+from tests.codegen import test_dense, test_gate, test_haste_kernels
+from tests.codegen.cross import AARCH64, needs_emulator
+from tests.codegen.test_haste_kernels import Example
+
+pytestmark = needs_emulator
+
+
+@pytest.mark.parametrize("geometry", test_dense.CORNERS)
+def test_dense_convolutions(geometry: ConvGeometry) -> None:
+    test_dense.Example(geometry, 2, True, True, "relu", AARCH64, 3, 0).check()
+
+
+@pytest.mark.parametrize("activation", ["none", "hardswish", "silu", "gelu"])
+def test_activations(activation: str) -> None:
+    geometry = ConvGeometry(16, 24, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (9, 11), (8, 8))
+    test_dense.Example(geometry, 1, True, False, activation, AARCH64, 1, 0).check()
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (7, 1)])
+def test_depthwise_convolutions(kernel: int, stride: int) -> None:
+    pad = kernel // 2
+    geometry = ConvGeometry(40, 40, (kernel, kernel), (stride, stride), (pad,) * 4, (1, 1), 40, (14, 13), (8, 8))
+    test_dense.Example(geometry, 2, True, False, "relu6", AARCH64, 1, 0).check()
+
+
+@pytest.mark.parametrize("example", test_haste_kernels.CORNERS)
+def test_haste_convolutions(example: Example) -> None:
+    test_haste_kernels.run(replace(example, target=AARCH64, threads=3)).check()
+
+
+def test_the_gate() -> None:
+    test_gate.test_an_open_gate_changes_nothing_and_a_shut_one_gives_the_plain_convolution(test_gate.SHAPES[0], AARCH64)
