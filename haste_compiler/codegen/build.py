@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from functools import lru_cache
@@ -76,6 +77,18 @@ def cache_directory() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haste-compiler"
+
+
+def write_cached(path: Path, value: Any) -> None:
+    """Write JSON to the cache, to a temporary file first: another process may read meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_suffix(f".{os.getpid()}")
+        made.write_text(json.dumps(value, indent=1))
+        os.replace(made, path)
+    except OSError:
+        # A cache that can't be written costs time at the next start, nothing else.
+        return
 
 
 def cache_key(graph: str, target: Target, threads: int, *extra: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from rich.progress import Progress
 from torch import fx
 from tvm.target import Target
 
-from haste_compiler.codegen.build import cache_directory, cache_key, pass_context
+from haste_compiler.codegen.build import cache_directory, cache_key, pass_context, write_cached
 from haste_compiler.codegen.cpu.conv2d import conv2d_arguments, conv2d_kernel
 from haste_compiler.codegen.cpu.depthwise import is_depthwise
 from haste_compiler.codegen.lower import lower
@@ -74,7 +73,7 @@ class Tuner:
                 if self._spent < self._seconds:
                     self._known[key] = self._measure(geometry, batch, work)
                 progress.advance(task)
-        _write(self._path, self._known)
+        write_cached(self._path, {key: dataclasses.asdict(tiling) for key, tiling in self._known.items()})
 
     def choose(self, geometry: ConvGeometry, batch: int, work: ConvWork) -> ConvTiling:
         """The tiling that was measured to be fastest; the model's choice where nothing was measured."""
@@ -130,10 +129,3 @@ def _read(path: Path) -> dict[str, ConvTiling]:
     except (OSError, ValueError, KeyError, TypeError):
         # No file yet, or one that was cut off: measured again.
         return {}
-
-
-def _write(path: Path, known: dict[str, ConvTiling]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(f".{os.getpid()}")
-    made.write_text(json.dumps({key: dataclasses.asdict(tiling) for key, tiling in known.items()}, indent=1))
-    os.replace(made, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor
 from tvm.target import Target
 
-from haste_compiler.codegen.build import cache_directory, cache_key
+from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
 from haste_compiler.codegen.target import VectorUnit, missing_features, vector_unit
 from haste_compiler.cost.features import SHARED, Features, convolve_features, dense_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
@@ -145,7 +144,7 @@ def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
     seconds = _read(path)
     if seconds is None:
         seconds = calibrate(target, threads)
-        _write(path, seconds)
+        write_cached(path, seconds)
     return CostModel(vector_unit(target), threads, seconds, "calibrated on this machine")
 
 
@@ -212,7 +211,7 @@ def make_input(geometry: ConvGeometry, flats: float, copies: float, size: int) -
 
 
 def _read(path: Path) -> Seconds | None:
-    """What ``_write`` wrote; None where there is nothing, or something else."""
+    """What ``write_cached`` wrote; None where there is nothing, or something else."""
     try:
         stored: Any = json.loads(path.read_text())
         seconds = {
@@ -222,15 +221,3 @@ def _read(path: Path) -> Seconds | None:
         return None
     valid = all(math.isfinite(value) and value >= 0 for phases in seconds.values() for value in phases.values())
     return seconds if valid else None
-
-
-def _write(path: Path, seconds: Seconds) -> None:
-    """Write to a temporary file first: another process may read meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(f".{os.getpid()}")
-        made.write_text(json.dumps(seconds, indent=1))
-        os.replace(made, path)
-    except OSError:
-        # A cache that can't be written costs time at the next start, nothing else.
-        return
