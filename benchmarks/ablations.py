@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import AbsentError
 from benchmarks.evaluation import Answers, Outcome, Workload, load
+from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
 from haste_compiler.haste import (
@@ -339,9 +340,6 @@ def main() -> int:
     except AbsentError as error:
         print(error, file=sys.stderr)
         return 1
-
-    def tick(doing: str) -> None:
-        print(f"\r\033[K{doing}", end="", file=sys.stderr, flush=True)
 
     ablation, numbers = Ablation(workload, tick), []
     for text, found in tables(ablation, [s for s in given.studies if s in STUDIES], given.rules, given.seeds):

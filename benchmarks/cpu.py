@@ -18,6 +18,7 @@ from rich.console import Console
 
 from benchmarks import cases, runners
 from benchmarks.measure import Measurement, measure
+from benchmarks.progress import tick
 from benchmarks.report import Result, machine, markdown, table
 
 QUICK_CASES = ["cifar_resnet18", "conv_half_duplicated", "conv_none_duplicated"]
@@ -28,8 +29,8 @@ def _work(case: str, threads: int, rounds: int, names: list[str], out: Path) -> 
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
 
-    def tick(doing: str) -> None:
-        print(f"\r\033[K{case}, {threads} threads: {doing}", end="", file=sys.stderr, flush=True)
+    def show(doing: str) -> None:
+        tick(f"{case}, {threads} threads: {doing}")
 
     try:
         built = cases.CASES[case]()
@@ -37,8 +38,8 @@ def _work(case: str, threads: int, rounds: int, names: list[str], out: Path) -> 
         result = Result(case, threads, rounds, [], absent=str(error))
     else:
         wanted = [name for name in names if name in runners.PEERS or name in built.ours]
-        result = Result(case, threads, rounds, measure(built, wanted, threads, rounds, tick))
-    print("\r\033[K", end="", file=sys.stderr)
+        result = Result(case, threads, rounds, measure(built, wanted, threads, rounds, show))
+    tick("")
     out.write_text(json.dumps(result.to_dict()))
 
 

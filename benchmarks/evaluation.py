@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import haste_compiler
 from benchmarks.cases import AbsentError
-from haste_compiler import HasteConfig
+from haste_compiler import HasteConfig, InputError
+from haste_compiler.cli.images import list_images
 from haste_compiler.haste import MacCount
 from haste_compiler.runtime import CompiledModule, steering
 from haste_compiler.validation.macs import dense_macs
@@ -24,7 +25,6 @@ TRAINED = ("resnet18", "resnet34", "resnet20")
 """Networks trained on CIFAR-10 that lie beside a checkout, with their test images."""
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _MOST_COMPILED = 2
 
 Pixels = NDArray[np.uint8]
@@ -155,8 +155,7 @@ def read_folder(folder: Path, limit: int, side: int) -> tuple[Pixels, Tensor | N
     """Read images, each scaled by its shorter side (8/7 of ``side``; ``side`` itself if that is small) and cut.
 
     Args:
-        folder: holds one folder a class, numbered by their names' order; or images, which then have no labels.
-        limit: most images; of classes in turns.
+        folder, limit: as for ``list_images``.
         side: of the result.
 
     Returns:
@@ -167,18 +166,13 @@ def read_folder(folder: Path, limit: int, side: int) -> tuple[Pixels, Tensor | N
     """
     from PIL import Image
 
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    files = [
-        sorted(path for path in place.iterdir() if path.suffix.lower() in _SUFFIXES)
-        for place in classes or ([folder] if folder.is_dir() else [])
-    ]
-    deepest = max(map(len, files), default=0)
-    turns = [(number, paths[i]) for i in range(deepest) for number, paths in enumerate(files) if i < len(paths)][:limit]
-    if not turns:
-        raise AbsentError(f"{folder} is no folder with images ({', '.join(sorted(_SUFFIXES))})")
+    try:
+        files, classes = list_images(folder, limit)
+    except InputError as error:
+        raise AbsentError(str(error)) from None
     shorter = side if side < 64 else side * 8 // 7
     pixels = []
-    for _, path in turns:
+    for path in files:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         scale = shorter / min(image.size)
@@ -186,7 +180,7 @@ def read_folder(folder: Path, limit: int, side: int) -> tuple[Pixels, Tensor | N
         left, top = (width - side) // 2, (height - side) // 2
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         pixels.append(np.asarray(resized.crop((left, top, left + side, top + side))))
-    return np.stack(pixels), torch.tensor([number for number, _ in turns]) if classes else None
+    return np.stack(pixels), None if classes is None else torch.tensor(classes)
 
 
 @dataclass(frozen=True)

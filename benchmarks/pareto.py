@@ -20,6 +20,7 @@ from typing import Any
 import haste_compiler
 from benchmarks.cases import AbsentError
 from benchmarks.evaluation import Evaluator, Outcome, Workload, describe, load, undominated
+from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
 
@@ -341,9 +342,6 @@ def main() -> int:
     except AbsentError as error:
         print(error, file=sys.stderr)
         return 1
-
-    def tick(doing: str) -> None:
-        print(f"\r\033[K{doing}", end="", file=sys.stderr, flush=True)
 
     began = time.perf_counter()
     study = Study(workload, given.seeds, given.screen, given.drop, given.patches, tick)

@@ -10,7 +10,7 @@ import click
 
 from haste_compiler.cli.images import read_images
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, image_options, machine_options, network_options
+from haste_compiler.cli.options import config_options, image_options, machine_options, network_options, rounds_option
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Time the original, dense and HASTE in turns.")
 @network_options
 @image_options(required=False)
-@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="How often each is timed.")
+@rounds_option(20)
 @config_options
 @machine_options
 @json_option

@@ -87,20 +87,33 @@ def _arrays(path: Path, limit: int) -> Images:
     return Images(torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
 
 
+def list_images(folder: Path, limit: int) -> tuple[list[Path], list[int] | None]:
+    """The image files of a folder, and the number of each one's class.
+
+    Args:
+        folder: holds one folder a class, numbered by their names' order; or images, which then have no class: None.
+        limit: most images. Classes take turns, so that a limit leaves some of each.
+
+    Raises:
+        InputError: there is no such folder, or no image in it.
+    """
+    classes = sorted(path for path in folder.glob("*") if path.is_dir())
+    files = [
+        sorted(path for path in place.glob("*") if path.suffix.lower() in _SUFFIXES) for place in classes or [folder]
+    ]
+    deepest = max(map(len, files))
+    turns = [(paths[i], number) for i in range(deepest) for number, paths in enumerate(files) if i < len(paths)][:limit]
+    if not turns:
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
+    return [path for path, _ in turns], [number for _, number in turns] if classes else None
+
+
 def _folder(folder: Path, limit: int, size: tuple[int, int]) -> Images:
     import torch
 
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [
-        sorted(path for path in place.iterdir() if path.suffix.lower() in _SUFFIXES) for place in classes or [folder]
-    ]
-    # Classes take turns, so that a limit leaves some of each.
-    deepest = max(map(len, files), default=0)
-    turns = [(number, paths[i]) for i in range(deepest) for number, paths in enumerate(files) if i < len(paths)][:limit]
-    if not turns:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
-    pixels = torch.from_numpy(np.stack([_picture(path, size) for _, path in turns]))
-    return Images(pixels, torch.tensor([number for number, _ in turns]) if classes else None)
+    files, classes = list_images(folder, limit)
+    pixels = torch.from_numpy(np.stack([_picture(path, size) for path in files]))
+    return Images(pixels, None if classes is None else torch.tensor(classes))
 
 
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[Any]:

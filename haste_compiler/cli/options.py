@@ -142,6 +142,13 @@ def machine_options(command: Command) -> Command:
     )(command)
 
 
+def rounds_option(default: int) -> Callable[[Command], Command]:
+    """Adds --rounds."""
+    return click.option(
+        "--rounds", type=click.IntRange(1), default=default, show_default=True, help="How often each is timed."
+    )
+
+
 def image_options(required: bool) -> Callable[[Command], Command]:
     """Adds --images and --limit."""
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import click
 
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, machine_options, network_options
+from haste_compiler.cli.options import config_options, machine_options, network_options, rounds_option
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
 
 
 @click.command(short_help="Measure tilings on this machine, keep the best.")
 @network_options
-@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="How often each is timed.")
+@rounds_option(20)
 @config_options
 @machine_options
 @json_option

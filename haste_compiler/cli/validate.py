@@ -10,7 +10,7 @@ import click
 
 from haste_compiler.cli.images import read_images
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, image_options, machine_options, network_options
+from haste_compiler.cli.options import config_options, image_options, machine_options, network_options, rounds_option
 from haste_compiler.cli.output import FellShort, emit, json_option, note
 from haste_compiler.config import HasteConfig
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--min-agreement", type=float, help="Least part of the images with the original's class, 0 to 1.")
 @click.option("--min-mac-reduction", type=float, help="Least net part of all multiply-adds that is saved, 0 to 1.")
 @click.option("--min-speedup", type=float, help="Least speedup over the dense compile.")
-@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="How often each is timed.")
+@rounds_option(10)
 @click.option("--time/--no-time", "timed", default=True, help="Measure time, or spare the dense compile.")
 @click.option(
     "--artifact",

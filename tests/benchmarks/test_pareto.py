@@ -71,7 +71,7 @@ def test_images_without_classes_have_no_labels_and_large_ones_are_cut_from_the_m
 
 def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(AbsentError, match="no folder with images"):
+        with pytest.raises(AbsentError, match="holds no images"):
             read_folder(folder, limit=1, side=32)
 
 
