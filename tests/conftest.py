@@ -16,6 +16,14 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, print_b
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache on disk of the module's own, for modules that use this fixture by a mark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HASTE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> Iterator[None]:
     """Give every test the same random numbers, one thread, and no gradients."""

@@ -30,6 +30,8 @@ from tests.haste.networks import redundant_images
 from tests.passes.checking import Fn, settled
 from tests.passes.checking import assert_same as check_same
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 class Net(nn.Module):
     """Residual blocks, grouped, depthwise, strided and dilated convolutions, pooling and a linear head."""
@@ -55,15 +57,6 @@ class Net(nn.Module):
 
 HASTE_LAYERS = ["conv1", "conv2", "shortcut", "conv3"]
 CONFIG = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=5, patch_size=4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache on disk of this module's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HASTE_CACHE", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Running `haste` in this process, on the network that the package carries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,6 @@ from tests.haste.networks import redundant_images
 
 Result = tuple[int, str, str]
 Haste = Callable[..., Result]
-
-
-@pytest.fixture(scope="package", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache on disk for all commands: what one compiles, the next one finds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HASTE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,10 @@ from haste_compiler.demo import load_network
 from haste_compiler.runtime import artifact_file
 from tests.haste.networks import redundant_images
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8, layers={"blocks.2.*": {"tolerance": None}})
 FOREIGN = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache on disk of this module's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HASTE_CACHE", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="module")
