@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from haste_compiler.config import HasteConfig
 from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
+from haste_compiler.passes.capture import Captured
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.threads import use_threads
 
 
 def compile(
@@ -83,12 +85,41 @@ def _specialize(
     cache: bool,
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
+    captured = capture(model, tuple(inputs))
+    return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache)
+
+
+def compile_captured(
+    captured: Captured,
+    leaves: Sequence[Any],
+    target: Target,
+    config: HasteConfig,
+    threads: int,
+    tune: bool = False,
+    cache: bool = True,
+    pool: Callable[[int], object] = use_threads,
+) -> Specialization:
+    """Compile a captured network: rewrite, lower, build.
+
+    Args:
+        captured: the network, captured for inputs like these.
+        leaves: example inputs, flat.
+        target: a complete target.
+        config: what is merged.
+        threads: threads that tasks are cut for.
+        tune: measure tilings of the dense kernels.
+        cache: use the cache on disk.
+        pool: sets up the threads that a call uses, see ``Executable``.
+
+    Raises:
+        TargetError: tuning for a target that this machine can't run code for.
+        UnsupportedOperatorError, ConfigError: see ``compile``.
+    """
     missing = missing_features(target)
     if tune and missing:
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
-    captured = capture(model, tuple(inputs))
     graphs = {"capture": _text(captured.gm)}
-    predict = Predictor(target, threads, captured.flatten_inputs(inputs))
+    predict = Predictor(target, threads, leaves)
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}), predict)
     refuse_random(gm)
     others = _drop_other_outputs(gm)
@@ -97,7 +128,7 @@ def _specialize(
         tuner.tune(gm)
     lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
-    executable = Executable(build(lowered, target, key), lowered, threads, missing)
+    executable = Executable(build(lowered, target, key), lowered, threads, missing, pool)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)
 
 
