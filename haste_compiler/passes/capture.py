@@ -241,17 +241,18 @@ def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:
     for node in gm.graph.nodes:
         if node.op != "call_function":
             continue
-        path = _module_path(node)
+        path = module_path(node)
         if path in modules:
             path = first_names[modules[path]]
         if node.target in CONVOLUTIONS or node.target is _LINEAR:
             module = modules.get(path)
             known = isinstance(module, nn.modules.conv._ConvNd if node.target is not _LINEAR else nn.Linear)
-            path = _unique(path if known else node.name, taken)
+            path = unique_name(path if known else node.name, taken)
         node.meta["layer"] = path
 
 
-def _module_path(node: fx.Node) -> str:
+def module_path(node: fx.Node) -> str:
+    """Qualified name of the module that made a node; empty for the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
     if not stack:
         return ""
@@ -263,7 +264,8 @@ def _module_path(node: fx.Node) -> str:
     return path.lstrip(".")
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def unique_name(name: str, taken: set[str]) -> str:
+    """``name``, with a number where it is in ``taken``, to which it is added."""
     unique, number = name, 1
     while unique in taken:
         number += 1

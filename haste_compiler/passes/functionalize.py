@@ -121,6 +121,11 @@ def is_simply_functional(gm: fx.GraphModule) -> bool:
     return True
 
 
+def writes_to_inputs(gm: fx.GraphModule) -> bool:
+    """Whether an in-place operator writes to an input or a constant of the graph, or to a view of one."""
+    return any(_is_in_place(node) and _root(node) is not None for node in gm.graph.nodes)
+
+
 def _names(node: fx.Node) -> set[fx.Node]:
     """All nodes that are the very tensor ``node`` writes to: what it was called first, and each in-place result."""
     first = node
