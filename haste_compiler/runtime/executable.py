@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -155,24 +156,41 @@ class Executable:
 
     def profile(self, inputs: Sequence[Any]) -> dict[str, float]:
         """Seconds spent for each layer in one call; kernels of no layer go under their own name."""
+        seconds: dict[str, float] = defaultdict(float)
+        start = 0.0
+
+        def time_it(layer: str, symbol: str, before: bool, arguments: Sequence[Any]) -> None:
+            nonlocal start
+            if before:
+                start = time.perf_counter()
+            else:
+                seconds[layer] += time.perf_counter() - start
+
+        with self.watched(time_it):
+            self.run(inputs)
+        return dict(seconds)
+
+    @contextlib.contextmanager
+    def watched(self, see: Callable[[str, str, bool, Sequence[Any]], None]) -> Iterator[None]:
+        """Let ``see(layer, symbol, before, arguments)`` look at every kernel before and after it runs.
+
+        The layer of a kernel that belongs to none is its own symbol. The arguments are TVM tensors, of which a kernel
+        writes the last ones; their memory is used again by later kernels.
+
+        Raises:
+            TargetError: this machine can't run the code.
+        """
         layers: dict[str, list[str]] = defaultdict(list)
         for symbol, layer in self.kernels:
             layers[symbol].append(layer)
         seen: dict[str, int] = defaultdict(int)
-        seconds: dict[str, float] = defaultdict(float)
-        start = 0.0
 
-        def watch(function: Any, symbol: str, before: bool, result: Any, *args: Any) -> int:
-            nonlocal start
-            if before:
-                start = time.perf_counter()
+        def watch(function: Any, symbol: str, before: bool, result: Any, *arguments: Any) -> int:
+            if symbol.startswith("vm.builtin"):
                 return 0
-            elapsed, name = time.perf_counter() - start, symbol
-            if symbol in layers:
-                name = layers[symbol][seen[symbol] % len(layers[symbol])]
-                seen[symbol] += 1
-            if not symbol.startswith("vm.builtin"):
-                seconds[name] += elapsed
+            name = layers[symbol][seen[symbol] % len(layers[symbol])] if symbol in layers else symbol
+            seen[symbol] += not before
+            see(name, symbol, before, arguments)
             return 0
 
         if self._machine is None:
@@ -180,10 +198,9 @@ class Executable:
         with self._turn:
             self._machine.set_instrument(watch)
             try:
-                self.run(inputs)
+                yield
             finally:
                 self._machine.set_instrument(lambda *args: 0)
-        return dict(seconds)
 
 
 def _of_samples(macs: MacCount, sampled: Sampling) -> MacCount:

@@ -1,0 +1,257 @@
+"""Checking a compiled network layer by layer: each on its own input, against the operators in eager PyTorch."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import InputError
+from haste_compiler.passes.capture import capture, evaluation_mode
+from haste_compiler.passes.choose_layers import Sharing
+from haste_compiler.passes.graph import is_call
+from haste_compiler.passes.layers import Estimate, Prediction, conv_geometry, layer_name
+from haste_compiler.passes.pipeline import Observer, run_passes
+from haste_compiler.runtime.artifact_load import LoadedModule
+from haste_compiler.runtime.compiled import CompiledModule
+from haste_compiler.runtime.executable import Executable
+from haste_compiler.testing.elements import describe_difference
+from haste_compiler.testing.recording import KernelCall, Recording, record
+from haste_compiler.testing.replay import GROUPING, RECORDED, Grouping, Layer, Replay
+from haste_compiler.validation.comparison import difference_of, norm, ratio
+from haste_compiler.validation.running import fresh_copy
+
+ROUNDING = 1e-4
+"""Largest difference that rounding may make, as a share of the layer's largest value."""
+
+_TRIES, _NUDGE = 8, 3e-6
+"""How often an input is changed within rounding, and by how much, to see which patches rounding may decide."""
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """What one layer of a compiled network computed from its own input, beside what it should.
+
+    Attributes:
+        name: qualified name.
+        kind: "haste", "conv", "linear" or "pool".
+        kernel: symbol of the kernel that wrote the result.
+        error: largest absolute difference over the layer's largest value, near ties left out.
+        near_ties: patches, of a HASTE layer, that rounding may have decided otherwise than the operator did.
+        merging: of a HASTE layer, what merging and dropping changed: relative error of the norm against the plain
+            convolution on the same input.
+        wrong: what is wrong, in words; empty where nothing is.
+    """
+
+    name: str
+    kind: str
+    kernel: str
+    error: float
+    near_ties: int = 0
+    merging: float | None = None
+    wrong: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}, kernel {self.kernel}): {self.wrong or 'right'}"
+
+
+def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> list[LayerCheck]:
+    """Check every layer of a compiled network that has a kernel of its own, in the order in which they run.
+
+    The network runs once; what each kernel read and wrote is kept. The graph it was compiled from is then run in eager
+    PyTorch, node by node, every layer on what the compiled layers before it made: an error doesn't spread to later
+    layers, and each faulty layer shows by itself. A HASTE layer is held against the operator with the same settings;
+    where rounding may decide a channel's fate either way, both are right.
+
+    Args:
+        model: the original.
+        compiled: what ``compile`` made of it, or ``load`` read, for a target that this machine runs.
+        inputs: positional arguments of one call.
+
+    Raises:
+        InputError: the inputs are not what the network takes, or are empty.
+        CaptureError: the model can't be captured.
+    """
+    executable, tensors, haste = _part(compiled, inputs)
+    with torch.no_grad(), evaluation_mode(model):
+        recording = record(executable, tensors)
+        gm = rewritten(model, inputs, compiled.config, haste)
+        checker = _Checker(recording)
+        settings = {group.layers[0]: executable.settings(i) for i, group in enumerate(executable.groups)}
+        expected = Replay(gm, checker.see, settings).flat(fresh_copy(tensors))
+        checker.finish(gm, [leaf for leaf in expected if isinstance(leaf, Tensor)])
+    return checker.checks
+
+
+def rewritten(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    config: HasteConfig,
+    haste: Collection[str],
+    observer: Observer | None = None,
+) -> fx.GraphModule:
+    """The graph that a model was compiled to, with the layers named by ``haste`` as HASTE convolutions."""
+
+    def predict(gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
+        # What was chosen then pays, whatever this machine would choose now.
+        return [
+            [Prediction(1.0, Estimate(0.0 if layer_name(node) in haste else 2.0, 0.0, 0.0)) for node in sharing.nodes]
+            for sharing in sharings
+        ]
+
+    return run_passes(capture(model, tuple(inputs)), config, observer, predict)
+
+
+def haste_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> list[str]:
+    """The names of the layers that are HASTE convolutions for some inputs."""
+    return _part(compiled, inputs)[2]
+
+
+def _part(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> tuple[Executable, list[Tensor], list[str]]:
+    """The code for some inputs, the tensors to run it on, and the names of its HASTE layers."""
+    if isinstance(compiled, LoadedModule):
+        part, tensors, _ = compiled._for_inputs(inputs)
+        return part.executable, tensors, [choice.name for choice, _, _ in part.choices if choice.haste]
+    made, tensors = compiled._for_inputs(inputs)
+    if made is None:
+        raise InputError("there are no layers to check on an empty batch")
+    return made.executable, tensors, [layer.name for layer in made.layers if layer.eligible]
+
+
+class _Checker:
+    """Compares every layer of a recording with the operators."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._seen: dict[str, int] = defaultdict(int)
+        self.checks: list[LayerCheck] = []
+
+    def see(self, layer: Layer) -> Tensor:
+        """Check a layer, and return what the compiled one made; what it should make where it has no kernel."""
+        calls = self._calls(layer)
+        stats = self._recording.stats.get(layer.name)
+        plain = layer.plain() if layer.kind == "haste" else None
+        expected = plain if plain is not None and stats is not None and stats.gave_up else layer.compute()
+        found = _like(expected, calls[-1].result) if calls else None
+        if found is None:
+            return expected
+        differing, error = compare(expected, found)
+        ties = 0
+        if layer.kind == "haste" and expected is not plain and differing.any():
+            patches, ties = _without_near_ties(layer, expected, found)
+            differing &= patches
+            error = compare(torch.where(patches, expected, found), found)[1]
+        wrong = ""
+        if differing.any():
+            wrong = _wrong_input(layer, calls[0]) or describe_difference(expected, found, differing)
+        merging = None if plain is None else _relative(plain, found)
+        self.checks.append(LayerCheck(layer.name, layer.kind, calls[-1].symbol, error, ties, merging, wrong))
+        return found
+
+    def finish(self, gm: fx.GraphModule, expected: Sequence[Tensor]) -> None:
+        """Check what the last layers' results are made into."""
+        for index, (mine, theirs) in enumerate(zip(expected, self._recording.outputs, strict=True)):
+            differing, error = compare(mine, theirs)
+            if differing.any():
+                between = _between(gm.graph.output_node())
+                wrong = f"{between}: {describe_difference(mine, theirs, differing)}"
+                self.checks.append(LayerCheck(f"output[{index}]", "output", "", error, wrong=wrong))
+
+    def _calls(self, layer: Layer) -> list[KernelCall]:
+        """The kernels' calls that make up one run of a layer."""
+        calls = self._recording.calls.get(layer.name, [])
+        if layer.kind != "pool":
+            # Names of convolutions and linear layers are unique.
+            return calls
+        pools = [call for call in calls if call.symbol.startswith("pool")]
+        self._seen[layer.name] += 1
+        return pools[self._seen[layer.name] - 1 : self._seen[layer.name]]
+
+
+def compare(expected: Tensor, found: Tensor, limit: float = ROUNDING) -> tuple[Tensor, float]:
+    """Which elements differ by more than ``limit`` times the largest value, and the largest difference over it."""
+    mine, theirs = expected.double(), found.double()
+    same = (mine == theirs) | (mine.isnan() & theirs.isnan())
+    difference = torch.where(same, 0.0, (mine - theirs).abs().nan_to_num(math.inf, math.inf))
+    scale = float(mine[mine.isfinite()].abs().max()) if bool(mine.isfinite().any()) else 0.0
+    largest = float(difference.max()) if difference.numel() else 0.0
+    return difference > limit * scale, ratio(largest, scale)
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    difference, reference = difference_of(expected, found)
+    return ratio(norm(difference), norm(reference))
+
+
+def _like(expected: Tensor, result: Tensor) -> Tensor | None:
+    """A kernel's result, which is NHWC or flat, in the shape of a node's value; None: it is something else."""
+    if expected.dim() == 4:
+        n, c, h, w = expected.shape
+        return result.permute(0, 3, 1, 2) if result.shape == (n, h, w, c) else None
+    return result.reshape(expected.shape) if result.numel() == expected.numel() else None
+
+
+def _without_near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:
+    """The elements of a HASTE layer's patches that no near tie explains (bool, as the output), and how many one does.
+
+    The operator is run again on inputs that differ within rounding: a patch that rounding decides moves then, too.
+    """
+    grouping = layer.args[0]
+    assert isinstance(grouping, Grouping)
+    patch = conv_geometry(layer.node, tuple(grouping.window[-1])).patch
+    scale = float(expected.abs().max())
+    distance = _by_patch(found - expected, patch)
+    moved = torch.zeros_like(distance)
+    generator = torch.Generator().manual_seed(0)
+    unexplained = distance > ROUNDING * scale
+    before = unexplained
+    for _ in range(_TRIES):
+        nudge = 1 + _NUDGE * torch.randn(layer.x.shape, generator=generator)
+        moved = torch.maximum(moved, _by_patch(layer.compute(layer.x * nudge) - expected, patch))
+        # NaN is never explained.
+        unexplained = before & ~(distance <= 2 * moved + ROUNDING * scale)
+        if not unexplained.any():
+            break
+    whole = unexplained.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
+    height, width = expected.shape[2:]
+    return whole[:, :, :height, :width].expand_as(expected), int(before.sum() - unexplained.sum())
+
+
+def _by_patch(difference: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Largest absolute difference of each patch, (N, 1, PH, PW)."""
+    return functional.max_pool2d(difference.abs().amax(1, keepdim=True), patch, patch, ceil_mode=True)
+
+
+def _wrong_input(layer: Layer, call: KernelCall) -> str:
+    """Where a kernel read something else than it should have: what, and which operators should have made it."""
+    x = layer.x.permute(0, 2, 3, 1) if layer.x.dim() == 4 else layer.x.reshape(1, 1, -1, layer.x.shape[-1])
+    read = [(each, compare(x, each)[0]) for each in call.read(x.shape)]
+    if not read or not all(differing.any() for _, differing in read):
+        return ""
+    return f"it reads something wrong, {_between(layer.node)}: {describe_difference(x, *read[0])}"
+
+
+def _between(node: fx.Node) -> str:
+    """The operators without kernels of their own that lie between the last layers and a node."""
+    found: dict[fx.Node, None] = {}
+    sources: dict[str, None] = {}
+    waiting = list(node.all_input_nodes)
+    while waiting:
+        each = waiting.pop()
+        if each.op == "placeholder" or is_call(each, *RECORDED):
+            sources[layer_name(each)] = None
+        elif each.op == "call_function" and each not in found:
+            if not is_call(each, *GROUPING) and each.target is not operator.getitem:
+                found[each] = None
+            waiting += each.all_input_nodes
+    origin = " and ".join(sorted(sources)) or "constants"
+    operators = ", ".join(f"{each.name}" for each in reversed(found))
+    return f"made of {origin} by {operators}" if operators else f"which is the output of {origin}"

@@ -1,0 +1,72 @@
+"""The pytest plugin: the fixture ``assert_equivalent``, with the project's limits. Only its use imports PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from haste_compiler.validation.thresholds import Thresholds
+
+_LIMITS = {
+    "max_rel_error": "most that the relative error of the worst batch may be",
+    "min_agreement": "least part of the images with the original's top-1 class",
+    "min_mac_reduction": "least net part of the multiply-adds that is saved",
+    "min_speedup": "least speedup over the dense compile",
+}
+_OWN = ("min_mac_reduction", "min_speedup")
+"""Limits that have no meaning for another compiler's network."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds one option for each limit."""
+    group = parser.getgroup("haste", "compiled networks (haste-compiler)")
+    for name, help in _LIMITS.items():
+        group.addoption(
+            f"--haste-{name.replace('_', '-')}", type=float, default=None, help=f"{help}; else: pyproject.toml"
+        )
+
+
+@pytest.fixture(scope="session")
+def haste_thresholds(pytestconfig: pytest.Config) -> Thresholds:
+    """The limits of the command line, else those of ``[tool.haste]`` in the nearest ``pyproject.toml``."""
+    from haste_compiler.errors import HasteError
+    from haste_compiler.validation.thresholds import Thresholds
+
+    given = {name: pytestconfig.getoption(f"haste_{name}") for name in _LIMITS}
+    try:
+        return Thresholds.of_project(pytestconfig.rootpath)[0].updated(**given)
+    except HasteError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def assert_equivalent(
+    haste_thresholds: Thresholds, record_property: Callable[[str, object], None]
+) -> Callable[..., Any]:
+    """``haste_compiler.testing.assert_equivalent`` with the project's limits where the test gives none.
+
+    What was measured becomes properties of the test in pytest's own JUnit XML.
+    """
+    import haste_compiler
+    from haste_compiler.testing.equivalence import assert_equivalent as check
+
+    own = (haste_compiler.CompiledModule, haste_compiler.LoadedModule)
+
+    def checked(model: Any, compiled: Any, inputs: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
+        limits = vars(haste_thresholds)
+        if isinstance(compiled, haste_compiler.LoadedModule):
+            limits = {**limits, "min_speedup": None}
+        elif not isinstance(compiled, own):
+            limits = {name: limit for name, limit in limits.items() if name not in _OWN}
+        result = check(model, compiled, inputs, **{**limits, **options})
+        for name in ("max_rel_error", "agreement", "mac_reduction", "speedup"):
+            value = getattr(result, name, None)
+            if value is not None:
+                record_property(name, value)
+        return result
+
+    return checked
