@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test cross lint format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m haste_compiler.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# What is compiled for AArch64, run by an emulator. Needs Debian's g++-aarch64-linux-gnu and qemu-user.
+cross: $(VENV)/.dev build/aarch64
+	$(BIN)/python -m pytest tests/codegen/test_cross.py tests/examples
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,6 +30,15 @@ bench: $(VENV)/.bench
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# TVM's own wheels for AArch64, of the versions that are installed, unpacked.
+build/aarch64: $(VENV)/.dev
+	$(BIN)/python -m pip freeze | grep ^apache-tvm > $(VENV)/tvm.txt
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 \
+		--dest $(VENV)/aarch64 --requirement $(VENV)/tvm.txt
+	rm -rf $@.made && mkdir -p $@.made
+	for wheel in $(VENV)/aarch64/*.whl; do $(BIN)/python -m zipfile -e $$wheel $@.made || exit; done
+	mv $@.made $@
 
 # PyTorch first and by itself: a torch that is there already, a CPU-only one for instance, is kept by what follows.
 $(VENV)/.torch:
