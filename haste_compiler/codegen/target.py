@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from tvm.target import Target, codegen
 
+from haste_compiler.codegen.cuda.target import arch_of, cuda_options, is_cuda, missing_card
 from haste_compiler.errors import TargetError, first_line
 
 TargetLike: TypeAlias = str | Mapping[str, Any] | Target
@@ -41,7 +42,8 @@ def parse_target(target: TargetLike) -> Target:
     """Turn a target string, TVM's dict form or a ``Target`` into a complete TVM target.
 
     ``"llvm"`` is the machine this runs on, with its own instruction set. ``"llvm -mcpu=haswell"`` and the dict form
-    ``{"kind": "llvm", "mcpu": "haswell"}`` name another.
+    ``{"kind": "llvm", "mcpu": "haswell"}`` name another. ``"cuda"`` is this machine's card (without one: sm_80), with
+    this machine as its host; ``"cuda -arch=sm_90"`` names another.
 
     Raises:
         TargetError: the kind is unknown, an option is malformed, or LLVM doesn't know the CPU or its architecture.
@@ -49,21 +51,25 @@ def parse_target(target: TargetLike) -> Target:
     if isinstance(target, str):
         options = _parse_string(target)
     elif isinstance(target, Target):
-        options = {"kind": str(target.kind.name)}
+        options = {"kind": str(target.kind.name), **({"arch": arch_of(target)} if is_cuda(target) else {})}
     elif isinstance(target, Mapping):
         options = dict(target)
     else:
         raise TargetError(f"the target is {type(target).__name__}: allowed are a string, a mapping and a tvm Target")
     kind = options.get("kind")
-    if kind != "llvm":
+    if kind not in ("llvm", "cuda"):
         raise TargetError(
-            f"unknown target {kind!r}: allowed is 'llvm' (with options as in 'llvm -mcpu=haswell', or TVM's dict form)"
+            f"unknown target {kind!r}: allowed are 'llvm' and 'cuda' (with options as in 'llvm -mcpu=haswell' and "
+            "'cuda -arch=sm_90', or TVM's dict form)"
         )
-    if isinstance(target, Target):
+    if isinstance(target, Target) and (kind == "llvm" or target.host is not None):
         return target
-    if "mcpu" not in options and "mtriple" not in options:
-        options["mcpu"] = _own_cpu()
-    _check_cpu(options)
+    if kind == "cuda":
+        options = cuda_options({"host": {"kind": "llvm", "mcpu": _own_cpu()}, **options})
+    else:
+        if "mcpu" not in options and "mtriple" not in options:
+            options["mcpu"] = _own_cpu()
+        _check_cpu(options)
     try:
         return Target(options)
     except Exception as error:
@@ -76,7 +82,7 @@ def _parse_string(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise TargetError(f"target {text!r} is malformed: {str(error).lower()}") from None
     if not words:
-        raise TargetError("the target is empty: allowed is 'llvm', with options such as '-mcpu=haswell'")
+        raise TargetError("the target is empty: allowed are 'llvm' and 'cuda', with options such as '-mcpu=haswell'")
     options: dict[str, Any] = {"kind": words[0]}
     for word in words[1:]:
         name, equals, value = word.lstrip("-").partition("=")
@@ -111,16 +117,25 @@ def _architecture(triple: str) -> str:
 
 def missing_features(target: Target) -> list[str]:
     """What of a target's instruction set this machine doesn't have; empty where code for it can run here."""
-    return missing_here(architecture(target), required_features(target))
+    card = missing_card(arch_of(target)) if is_cuda(target) else []
+    return [*missing_here(architecture(target), required_features(target)), *card]
+
+
+def host_of(target: Target) -> Target:
+    """The CPU target that a network is called on: a card's host, or the target itself."""
+    return target.host if is_cuda(target) else target
 
 
 def architecture(target: Target) -> str:
-    """The architecture's name, "x86_64" or "aarch64"."""
+    """The architecture's name, "x86_64" or "aarch64"; for a card that of its host."""
+    target = host_of(target)
     return _architecture(str(target.attrs.get("mtriple", codegen.llvm_get_system_triple())))
 
 
 def cpu_name(target: Target) -> str:
-    """The CPU that code for a target is made for, by LLVM's name; without one, the architecture."""
+    """What code for a target is made for: the CPU by LLVM's name, without one the architecture; a card's "sm_80"."""
+    if is_cuda(target):
+        return arch_of(target)
     return str(target.attrs.get("mcpu", architecture(target)))
 
 
@@ -131,7 +146,7 @@ def own_architecture() -> str:
 
 def required_features(target: Target) -> list[str]:
     """Extensions of the instruction set, of those that not every x86-64 machine has, that code for a target uses."""
-    features = {str(feature) for feature in codegen.llvm_get_cpu_features(target)}
+    features = {str(feature) for feature in codegen.llvm_get_cpu_features(host_of(target))}
     return [name for name in _X86_FEATURES if name in features]
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work, pack_bias, pack_filters
+from haste_compiler.codegen.cpu.conv2d import conv_work, pack_bias
+from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, pack_depthwise_filters
 from haste_compiler.codegen.cpu.haste_convolve import (
     choose_haste_tiling,
@@ -32,7 +33,7 @@ from tests.codegen.cross import EmulatedLibrary, is_foreign
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
 """What the kernels are built for and run on: this machine, 8 lanes and 16 registers, 4 lanes and 16 registers."""
 
-_GUARD = 64
+GUARD = 64
 _INTEGER_GUARD = -(2**30)
 
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs code for x86-64")
@@ -70,8 +71,8 @@ class Arguments:
     def _add(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         size = int(np.prod(list(shape)))
         guard = torch.nan if dtype == torch.float32 else _INTEGER_GUARD
-        whole = torch.full((size + 2 * _GUARD,), guard, dtype=dtype)
-        tensor = whole[_GUARD : _GUARD + size].view(tuple(shape))
+        whole = torch.full((size + 2 * GUARD,), guard, dtype=dtype)
+        tensor = whole[GUARD : GUARD + size].view(tuple(shape))
         self._whole.append((whole, whole.clone()))
         self.tensors.append(tensor)
         return tensor
@@ -79,8 +80,12 @@ class Arguments:
     def call(self, function: Any) -> None:
         """Call the kernel, and check the guards."""
         function(*(tvm.runtime.from_dlpack(tensor) for tensor in self.tensors))
+        self.check_guards()
+
+    def check_guards(self) -> None:
+        """Check that nothing was written around the tensors."""
         for whole, before in self._whole:
-            for side in (slice(0, _GUARD), slice(-_GUARD, None)):
+            for side in (slice(0, GUARD), slice(-GUARD, None)):
                 torch.testing.assert_close(whole[side], before[side], rtol=0, atol=0, equal_nan=True)
 
 
@@ -131,19 +136,19 @@ def conv_case(
 
 
 def run_conv2d(case: ConvCase, target: str, threads: int = 1) -> Tensor:
-    """The output of the dense kernel, (N, K, OH, OW)."""
-    geometry, unit = case.geometry, vector_unit(parse_target(target))
-    tiling = choose_tiling(conv_work(geometry, case.batch), unit, threads)
-    kernel = conv2d_kernel(
-        "conv", geometry, case.batch, tiling, residual=case.residual is not None, activation=case.activation
+    """The output of the plain dense kernel, (N, K, OH, OW)."""
+    work = conv_work(case.geometry, case.batch)
+    return run_dense(case, target, choose_tiling(work, vector_unit(parse_target(target)), threads))
+
+
+def run_dense(case: ConvCase, target: str, tiling: DenseTiling) -> Tensor:
+    """The output of a dense kernel, (N, K, OH, OW)."""
+    kernel = dense_kernel(
+        "conv", case.geometry, case.batch, tiling, residual=case.residual is not None, activation=case.activation
     )
     bias = None if case.bias is None else case.bias.numpy()
     arguments = Arguments()
-    arguments.read(
-        nhwc(case.x),
-        pack_filters(case.weight.numpy(), geometry.groups, tiling.tile),
-        pack_bias(bias, geometry.out_channels, geometry.groups, tiling.tile),
-    )
+    arguments.read(nhwc(case.x), *pack_dense(case.weight.numpy(), bias, case.geometry, tiling))
     return _finish(case, arguments, build({"conv": kernel}, target)["conv"])
 
 
@@ -211,7 +216,7 @@ class HasteKernels:
         gated: bool = False,
     ) -> None:
         geometry, unit = case.geometry, vector_unit(parse_target(target))
-        self.dense = choose_tiling(conv_work(geometry, case.batch), unit, threads) if gated else None
+        self.dense = choose_dense(geometry, case.batch, unit, threads, 4) if gated else None
         self.case, self.planes = case, planes
         self.layout = group_layout(geometry, case.batch, unit.lanes)
         self.tile = choose_haste_tiling(geometry, case.batch, unit, threads)
@@ -246,9 +251,7 @@ class HasteKernels:
         weight, bias = case.weight.numpy(), None if case.bias is None else case.bias.numpy()
         convolving, tile = Arguments(), self.tile.tile
         if self.dense:
-            plain = pack_filters(weight, geometry.groups, self.dense.tile)
-            plain_bias = pack_bias(bias, geometry.out_channels, geometry.groups, self.dense.tile)
-            convolving.read(chosen, images, plain, plain_bias)
+            convolving.read(chosen, images, *pack_dense(weight, bias, geometry, self.dense))
         convolving.read(
             *made[:-1],
             pack_haste_filters(weight, geometry.groups, tile),

@@ -49,8 +49,8 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int, lanes
             image_row, first = emit.bind(task // slabs), emit.bind(task % slabs * slab)
             image, row = emit.bind(image_row // out_h), emit.bind(image_row % out_h)
             with T.serial(0, out_w) as column:
-                rows, columns = _range(pooling, 0, row), _range(pooling, 1, column)
-                scale = _scale(pooling, row, column, rows, columns)
+                rows, columns = window_range(pooling, 0, row), window_range(pooling, 1, column)
+                scale = window_scale(pooling, row, column, rows, columns)
                 out = emit.bind(((image * out_h + row) * out_w + column) * channels + first)
                 source = emit.bind(image * height * width * channels + first)
 
@@ -60,7 +60,7 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int, lanes
                         y_in, x_in = rows[0] + i * pooling.dilation[0], columns[0] + j * pooling.dilation[1]
                         value = T.bind(emit.load(x, source + (y_in * width + x_in) * channels + c, n))
                         if pooling.kind == "max":
-                            total.set(_nan_maximum(value, total.get(), n))
+                            total.set(nan_maximum(value, total.get(), n))
                         else:
                             total.add(value)
                     result = total.get()
@@ -71,7 +71,8 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int, lanes
     return emit.kernel(name, arguments, body)
 
 
-def _nan_maximum(value: Expr, most: Expr, lanes: int) -> Expr:
+def nan_maximum(value: Expr, most: Expr, lanes: int) -> Expr:
+    """The larger of two, NaN if either is."""
     # NaN by its bits: TVM would simplify value != value to false.
     integer = "int32" if lanes == 1 else f"int32x{lanes}"
     bits = tirx.reinterpret(integer, value) & emit.splat(T.int32(0x7FFFFFFF), lanes)
@@ -79,7 +80,7 @@ def _nan_maximum(value: Expr, most: Expr, lanes: int) -> Expr:
     return tirx.Select(value > most, value, tirx.Select(is_nan, value, most))
 
 
-def _range(pooling: Pooling, axis: int, position: Expr) -> tuple[Expr, Expr]:
+def window_range(pooling: Pooling, axis: int, position: Expr) -> tuple[Expr, Expr]:
     """First input index of the window that is on the image, and how many there are."""
     size, out = pooling.input_size[axis], pooling.output_size[axis]
     if pooling.kind == "adaptive_avg":
@@ -92,7 +93,7 @@ def _range(pooling: Pooling, axis: int, position: Expr) -> tuple[Expr, Expr]:
     return emit.bind(origin + skipped * step), emit.bind(T.max(0, end - skipped))
 
 
-def _scale(
+def window_scale(
     pooling: Pooling, row: Expr, column: Expr, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr]
 ) -> Expr | None:
     """One over the number of pixels an average counts; None for a maximum."""

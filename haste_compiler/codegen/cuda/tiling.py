@@ -1,0 +1,125 @@
+"""How matrix products are cut into tiles for the blocks, warps and threads of a card."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from haste_compiler.codegen.cuda.emit import SHARED_BYTES, ceil_div
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""How products are formed: by the CUDA cores, or by the tensor cores from operands rounded to TF32 or bfloat16. Sums
+are float32 in all of them."""
+
+DEPTH = 16
+"""Depth of one step: columns of the first matrix and rows of the second that lie in shared memory at once."""
+
+_ROW_PADDING = 4
+_COLUMN_PADDING = 8
+"""Floats between rows in shared memory, so that a warp's reads meet every bank once."""
+
+_MOST_STAGES = 4
+_LEAST_SPLIT_DEPTH = 256
+_SPLITS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """One block's part of a product.
+
+    Attributes:
+        rows, columns: of the output.
+        warps_down, warps_across: how the block's warps share it.
+        efficiency: share of the best tile's speed, roughly: larger tiles read less for each product.
+    """
+
+    rows: int
+    columns: int
+    warps_down: int
+    warps_across: int
+    efficiency: float
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.warps_down * self.warps_across
+
+    @property
+    def warp_rows(self) -> int:
+        """Output rows of a warp."""
+        return self.rows // self.warps_down
+
+    @property
+    def warp_columns(self) -> int:
+        """Output columns of a warp."""
+        return self.columns // self.warps_across
+
+    @property
+    def row_stride(self) -> int:
+        """Floats from one row of the first matrix to the next in shared memory."""
+        return DEPTH + _ROW_PADDING
+
+    @property
+    def column_stride(self) -> int:
+        """Floats from one row of the second matrix to the next in shared memory."""
+        return self.columns + _COLUMN_PADDING
+
+    @property
+    def stage_floats(self) -> int:
+        """Shared memory of one step."""
+        return self.rows * self.row_stride + DEPTH * self.column_stride
+
+    @property
+    def stages(self) -> int:
+        """Steps in shared memory at once: one is computed with, the others are on their way."""
+        return min(_MOST_STAGES, SHARED_BYTES // (4 * self.stage_floats))
+
+
+TILES = (
+    GemmTile(128, 128, 4, 2, 1.0),
+    GemmTile(128, 64, 4, 2, 0.85),
+    GemmTile(64, 128, 2, 4, 0.85),
+    GemmTile(64, 64, 2, 2, 0.75),
+    GemmTile(128, 32, 4, 1, 0.6),
+    GemmTile(64, 32, 2, 1, 0.5),
+    GemmTile(32, 64, 1, 2, 0.5),
+    GemmTile(32, 32, 1, 1, 0.35),
+)
+
+
+@dataclass(frozen=True)
+class GemmTiling:
+    """A tile, and in how many parts the depth is cut (each part's sums go to memory and are added up afterwards)."""
+
+    tile: GemmTile
+    splits: int = 1
+
+
+def choose_gemm(rows: int, columns: int, depth: int, count: int, processors: int) -> GemmTiling:
+    """The tiling with the shortest modelled time.
+
+    Blocks are dealt out to the multiprocessors in waves; a wave takes what one block takes. Small images give few
+    blocks: cutting the depth gives more, for writing and reading their sums.
+
+    Args:
+        rows, columns, depth: of one product.
+        count: products like it at once (conv groups).
+        processors: multiprocessors of the card.
+    """
+    steps = ceil_div(depth, DEPTH)
+    best: tuple[float, GemmTiling] | None = None
+    for tile in TILES:
+        blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * count
+        for splits in _SPLITS:
+            if splits > 1 and depth < _LEAST_SPLIT_DEPTH * splits:
+                break
+            waves = math.ceil(blocks * splits / processors)
+            block = tile.rows * tile.columns * (ceil_div(steps, splits) * DEPTH + 64) / tile.efficiency
+            # A sum that goes to memory and back takes as long as some twenty products.
+            spill = 0 if splits == 1 else 20 * rows * columns * count * splits / processors
+            cost = waves * block + spill
+            if best is None or cost < 0.98 * best[0]:
+                best = (cost, GemmTiling(tile, splits))
+    assert best is not None
+    return best[1]
