@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.passes.capture import Captured
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
-from haste_compiler.runtime.threads import use_threads
 
 
 def compile(
@@ -97,7 +96,6 @@ def compile_captured(
     threads: int,
     tune: bool = False,
     cache: bool = True,
-    pool: Callable[[int], object] = use_threads,
 ) -> Specialization:
     """Compile a captured network: rewrite, lower, build.
 
@@ -109,7 +107,6 @@ def compile_captured(
         threads: threads that tasks are cut for.
         tune: measure tilings of the dense kernels.
         cache: use the cache on disk.
-        pool: sets up the threads that a call uses, see ``Executable``.
 
     Raises:
         TargetError: tuning for a target that this machine can't run code for.
@@ -128,7 +125,7 @@ def compile_captured(
         tuner.tune(gm)
     lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
-    executable = Executable(build(lowered, target, key), lowered, threads, missing, pool)
+    executable = Executable(build(lowered, target, key), lowered, threads, missing)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)
 
 

@@ -42,25 +42,19 @@ class Executable:
         program: how to call it.
         threads: threads of TVM's pool that work on it.
         missing: what this machine lacks to run it; then it can be saved, but not called.
-        pool: called with ``threads`` before each run: sets up the threads for the calling one.
 
     Attributes:
         code: the same.
         constants: packed weights and tables, as TVM tensors.
         groups, outputs, kernels: see ``Program``.
+        pool: called with the number of threads before each run: sets them up for the calling one.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        program: Program,
-        threads: int,
-        missing: Sequence[str] = (),
-        pool: Callable[[int], object] = use_threads,
-    ) -> None:
+    def __init__(self, code: Code, program: Program, threads: int, missing: Sequence[str] = ()) -> None:
         self.code, self.groups = code, program.groups
         self.outputs, self.kernels = program.outputs, program.kernels
-        self._threads, self._missing, self._pool = threads, missing, pool
+        self._threads, self._missing = threads, missing
+        self.pool: Callable[[int], object] = use_threads
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
             tvm.runtime.from_dlpack(next(placed)) if isinstance(constant, np.ndarray) else constant
@@ -106,7 +100,7 @@ class Executable:
         """
         if self._main is None:
             self._refuse()
-        self._pool(self._threads)
+        self.pool(self._threads)
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         with self._turn:
             results = self._main(*tensors, *self._arguments)
