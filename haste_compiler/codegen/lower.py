@@ -47,7 +47,7 @@ TilingChoice = Callable[[ConvGeometry, int, ConvWork], ConvTiling]
 
 
 @dataclass(frozen=True)
-class _Value:
+class Value:
     """A relax expression and its layout: ``nhwc`` if a tensor that is NCHW in the graph is stored as NHWC."""
 
     expr: Any
@@ -115,7 +115,7 @@ class Lowering:
                         f"input {node.name!r} is {type(value).__name__}, only tensors are compiled"
                     )
                 var = relax.Var(node.name, relax.TensorType(list(value.shape), _dtype(value.dtype)))
-                self.values[node] = _Value(var)
+                self.values[node] = Value(var)
                 inputs.append(var)
         for node in self.gm.graph.nodes:
             if node.op == "call_function" and node.target is haste.merge.default:
@@ -161,11 +161,11 @@ class Lowering:
         self.constant_params.append(var)
         return var
 
-    def _value(self, node: Any) -> _Value:
+    def _value(self, node: Any) -> Value:
         if is_constant(node) and node not in self.values:
-            self.values[node] = _Value(self._param(self._constant(node)))
+            self.values[node] = Value(self._param(self._constant(node)))
         value = self.values[node]
-        assert isinstance(value, _Value)
+        assert isinstance(value, Value)
         return value
 
     def _nchw(self, node: Any) -> Any:
@@ -185,7 +185,7 @@ class Lowering:
         if h * w == 1 or c == 1:
             return self.builder.emit(relax.op.reshape(value.expr, (n, h, w, c)))
         converted = self._transpose(node, value.expr, to_nhwc=True)
-        self.values[node] = _Value(converted, nhwc=True)
+        self.values[node] = Value(converted, nhwc=True)
         return converted
 
     def _transpose(self, node: fx.Node, x: Any, *, to_nhwc: bool) -> Any:
@@ -205,7 +205,7 @@ class Lowering:
         )
 
     def _is_nhwc(self, node: Any) -> bool:
-        return isinstance(node, fx.Node) and isinstance(self.values.get(node), _Value) and self.values[node].nhwc
+        return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc
 
     # Calling kernels
 
@@ -224,7 +224,7 @@ class Lowering:
             kinds = [relax.TensorType(list(out), "float32")]
         return self.builder.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
 
-    def _conv2d(self, node: fx.Node) -> _Value | None:
+    def _conv2d(self, node: fx.Node) -> Value | None:
         x, weight, bias, residual, stride, padding, dilation, groups, activation = _args(node)
         if shape_of(x)[0] == 0:
             return None
@@ -245,7 +245,7 @@ class Lowering:
         b: NDArray[np.float32] | None,
         residual: Any,
         activation: str,
-    ) -> _Value:
+    ) -> Value:
         args = [x]
         shortcut = [] if residual is None else [self._nhwc(residual)]
         if is_depthwise(geometry):
@@ -267,9 +267,9 @@ class Lowering:
                 return conv2d_kernel(symbol, geometry, batch, tiling, residual=bool(shortcut), activation=activation)
 
         out = (batch, *geometry.output_size, geometry.out_channels)
-        return _Value(self._launch(key, _layer(node), args, out, build), nhwc=True)
+        return Value(self._launch(key, layer_of(node), args, out, build), nhwc=True)
 
-    def _linear(self, node: fx.Node) -> _Value | None:
+    def _linear(self, node: fx.Node) -> Value | None:
         x, weight, bias, residual, activation = _args(node)
         shape, filters = shape_of(x), shape_of(weight)[0]
         rows = math.prod(shape[:-1])
@@ -293,14 +293,14 @@ class Lowering:
         key = ("linear", geometry, 1, tiling, residual is not None, activation)
         y = self._launch(
             key,
-            _layer(node),
+            layer_of(node),
             args,
             (1, 1, rows, filters),
             lambda symbol: conv2d_kernel(
                 symbol, geometry, 1, tiling, residual=residual is not None, activation=activation
             ),
         )
-        return _Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
+        return Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
 
     # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
 
@@ -320,10 +320,10 @@ class Lowering:
             return value
         if not isinstance(value.expr.ty, ir.TupleType):
             raise UnsupportedOperatorError(
-                f"operator {source.target} of layer {_layer(source)!r} can't be compiled: "
+                f"operator {source.target} of layer {layer_of(source)!r} can't be compiled: "
                 "TVM gives only its first result"
             )
-        return _Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
+        return Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
     def _merge(self, node: fx.Node) -> Any:
         pending = self.values[_args(node)[1]]
@@ -355,7 +355,7 @@ class Lowering:
         )
         tensors = [self.builder.emit(relax.TupleGetItem(grouped, i)) for i in range(len(layout) + gated)]
         convolves = [user for user in node.users if user.target is haste.convolve.default]
-        names = [_layer(user) for user in convolves]
+        names = [layer_of(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
             _args(node_)[2]
@@ -377,7 +377,7 @@ class Lowering:
         filters, _, *kernel = shape_of(weight)
         return window_geometry(channels, size, kernel, stride, padding, dilation, groups, patch, filters)
 
-    def _convolve(self, node: fx.Node) -> _Value:
+    def _convolve(self, node: fx.Node) -> Value:
         merged, slot, _, _, weight, bias, residual, *_, activation = _args(node)
         grouping = self.values[merged]
         batch, channels = shape_of(slot)[0], shape_of(slot)[-1]
@@ -405,7 +405,7 @@ class Lowering:
         key = ("haste_convolve", geometry, batch, tiling, group.skip, residual is not None, activation, dense)
         y = self._launch(
             key,
-            _layer(node),
+            layer_of(node),
             args,
             (batch, *geometry.output_size, geometry.out_channels),
             lambda symbol: haste_convolve_kernel(
@@ -420,32 +420,32 @@ class Lowering:
                 dense=dense,
             ),
         )
-        return _Value(y, nhwc=True)
+        return Value(y, nhwc=True)
 
     # Pooling and means
 
-    def _pool(self, node: fx.Node, pooling: Pooling) -> _Value | None:
+    def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
         x = _args(node)[0]
         batch, channels = shape_of(x)[:2]
         if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
             return None
         y = self._launch(
             ("pool", pooling, batch, channels),
-            _layer(node),
+            layer_of(node),
             [self._nhwc(x)],
             (batch, *pooling.output_size, channels),
             lambda symbol: pooling_kernel(symbol, pooling, batch, channels, self.unit.lanes),
         )
-        return _Value(y, nhwc=True)
+        return Value(y, nhwc=True)
 
-    def _max_pool(self, node: fx.Node) -> _Value | None:
+    def _max_pool(self, node: fx.Node) -> Value | None:
         kernel = _pair(_args(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))
         sizes = _size(_args(node)[0]), _size(node)
         return self._pool(node, Pooling("max", *sizes, kernel, stride, padding, dilation))
 
-    def _avg_pool(self, node: fx.Node) -> _Value | None:
+    def _avg_pool(self, node: fx.Node) -> Value | None:
         kernel = _pair(_args(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding = _pair(argument(node, 3, "padding", 0))
@@ -457,10 +457,10 @@ class Lowering:
         pooling = Pooling("avg", *sizes, kernel, stride, padding, count_include_pad=count_include_pad, divisor=divisor)
         return self._pool(node, pooling)
 
-    def _adaptive_avg_pool(self, node: fx.Node) -> _Value | None:
+    def _adaptive_avg_pool(self, node: fx.Node) -> Value | None:
         return self._pool(node, Pooling("adaptive_avg", _size(_args(node)[0]), _size(node)))
 
-    def _mean(self, node: fx.Node) -> _Value | None:
+    def _mean(self, node: fx.Node) -> Value | None:
         x, dims = _args(node)[0], argument(node, 1, "dim", None)
         shape = shape_of(x)
         if dims is None or len(shape) != 4 or node.meta["val"].dtype != torch.float32:
@@ -470,11 +470,11 @@ class Lowering:
         pooled = self._pool(node, Pooling("adaptive_avg", (shape[2], shape[3]), (1, 1)))
         if pooled is None or argument(node, 2, "keepdim", False):
             return pooled
-        return _Value(self.builder.emit(relax.op.reshape(pooled.expr, shape_of(node))))
+        return Value(self.builder.emit(relax.op.reshape(pooled.expr, shape_of(node))))
 
     # Layout-neutral operators
 
-    def _activation(self, node: fx.Node) -> _Value | None:
+    def _activation(self, node: fx.Node) -> Value | None:
         activation = activation_name(node)
         x, shape = _args(node)[0], shape_of(node)
         if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
@@ -483,14 +483,14 @@ class Lowering:
         stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else shape
         y = self._launch(
             ("activation", math.prod(stored), stored, activation),
-            _layer(node),
+            layer_of(node),
             [source.expr],
             stored,
             lambda symbol: activation_kernel(symbol, stored, activation, self.unit.lanes),
         )
-        return _Value(y, source.nhwc)
+        return Value(y, source.nhwc)
 
-    def _binary(self, node: fx.Node) -> _Value | None:
+    def _binary(self, node: fx.Node) -> Value | None:
         left, right = _args(node)[:2]
         operator_ = _BINARY[cast(Any, node.target)]
         if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
@@ -499,7 +499,7 @@ class Lowering:
             return None
         dtype = _dtype(node.meta["val"].dtype)
         sides = (self._broadcast(side, dtype) for side in (left, right))
-        return _Value(self.builder.emit(operator_(*sides)), nhwc=True)
+        return Value(self.builder.emit(operator_(*sides)), nhwc=True)
 
     def _fits_nhwc(self, side: Any) -> bool:
         return not isinstance(side, fx.Node) or is_constant(side) or len(shape_of(side)) == 4
@@ -514,16 +514,16 @@ class Lowering:
             return self._param(value.transpose(0, 2, 3, 1))
         return self._nhwc(side)
 
-    def _cat(self, node: fx.Node) -> _Value | None:
+    def _cat(self, node: fx.Node) -> Value | None:
         tensors, dim = _args(node)[0], argument(node, 1, "dim", 0)
         if len(shape_of(node)) != 4 or not any(self._is_nhwc(tensor) for tensor in tensors):
             return None
         if any(len(shape_of(tensor)) != 4 for tensor in tensors):
             return None
         axis = (0, 3, 1, 2)[dim % 4]
-        return _Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
+        return Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
 
-    def _slice(self, node: fx.Node) -> _Value | None:
+    def _slice(self, node: fx.Node) -> Value | None:
         x, dim = _args(node)[0], argument(node, 1, "dim", 0)
         if not self._is_nhwc(x):
             return None
@@ -535,50 +535,50 @@ class Lowering:
         )
         start, end, step = slice(start, end, step).indices(size)
         sliced = relax.op.strided_slice(self._value(x).expr, [axis], [start], [end], [step], assume_inbound=True)
-        return _Value(self.builder.emit(sliced), nhwc=True)
+        return Value(self.builder.emit(sliced), nhwc=True)
 
-    def _permute(self, node: fx.Node) -> _Value | None:
+    def _permute(self, node: fx.Node) -> Value | None:
         x, order = _args(node)
         order = [dim % len(order) for dim in order]
         if order == [0, 2, 3, 1] and self._is_nhwc(x):
-            return _Value(self._value(x).expr)
+            return Value(self._value(x).expr)
         if order == [0, 3, 1, 2] and not self._is_nhwc(x):
-            return _Value(self._value(x).expr, nhwc=True)
+            return Value(self._value(x).expr, nhwc=True)
         return None
 
-    def _reshape(self, node: fx.Node) -> _Value | None:
+    def _reshape(self, node: fx.Node) -> Value | None:
         # Only between (N, C, 1, 1) and (N, C) is the layout no matter.
         x, shape = _args(node)[0], shape_of(_args(node)[0])
         if self._is_nhwc(x) and shape[2] * shape[3] == 1:
-            return _Value(self.builder.emit(relax.op.reshape(self._value(x).expr, shape_of(node))))
+            return Value(self.builder.emit(relax.op.reshape(self._value(x).expr, shape_of(node))))
         return None
 
-    def _channel_shuffle(self, node: fx.Node) -> _Value:
+    def _channel_shuffle(self, node: fx.Node) -> Value:
         x, groups = _args(node)
         n, c, h, w = shape_of(x)
         split = self.builder.emit(relax.op.reshape(self._nhwc(x), (n, h, w, groups, c // groups)))
         shuffled = self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3]))
-        return _Value(self.builder.emit(relax.op.reshape(shuffled, (n, h, w, c))), nhwc=True)
+        return Value(self.builder.emit(relax.op.reshape(shuffled, (n, h, w, c))), nhwc=True)
 
     # Everything else
 
-    def _tvm_operator(self, node: fx.Node) -> _Value:
+    def _tvm_operator(self, node: fx.Node) -> Value:
         name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
         convert = self.importer.convert_map.get(name)
         reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
         if convert is None or reason:
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {reason}"
+                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: {reason}"
             )
         for source in node.all_input_nodes:
             self.importer.env[source] = self._nchw(source)
         try:
-            value = _Value(convert(node))
+            value = Value(convert(node))
             _check_kind(node, value.expr.ty)
             return value
         except Exception as error:
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {_layer(node)!r} can't be compiled: {last_line(error)}"
+                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: {last_line(error)}"
             ) from None
 
 
@@ -604,7 +604,7 @@ def _check_kind(node: fx.Node, kind: Any) -> None:
             raise ValueError(f"TVM's translation gives {tensor.dtype}{shape} instead of {wanted}")
 
 
-def _layer(node: fx.Node) -> str:
+def layer_of(node: fx.Node) -> str:
     return str(node.meta.get("layer") or node.name)
 
 
