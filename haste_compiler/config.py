@@ -22,6 +22,9 @@ MAX_HYPERPLANES = 30
 MAX_PATCH_SIZE = 64
 _MAX_NONZEROS = 1024
 _USUAL_PATCH = 8
+WINOGRAD_SIZES = (0, 2, 4)
+"""Sides of Winograd's tiles of outputs; 0: the algorithm isn't used."""
+
 _MERGES = ("mean", "projection")
 _SKIPS = ("none", "zeros", "flat")
 
@@ -51,6 +54,9 @@ class HasteConfig:
             stays dense (at least 0): 1×1 and strided 3×3 ones gain less than grouping costs. 0 lets every one in.
         cost_model: True: an eligible convolution becomes a HASTE convolution only if it is predicted to be faster for
             it on this machine. False: every eligible one does.
+        winograd: largest side of the tiles of outputs for which a 3×3 convolution that stays dense may be computed by
+            Winograd's algorithm, where that is predicted to be faster: 4 (relative errors of about 2e-6 instead of
+            1e-6), 2 (5e-7) or 0 (never).
         layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"layer1.*": {"tolerance": 0.2}, "fc": {"enabled": False}}``. Later entries win.
 
@@ -70,6 +76,7 @@ class HasteConfig:
     min_channels: int = 8
     min_reads: int = 4
     cost_model: bool = True
+    winograd: int = 4
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +98,9 @@ class HasteConfig:
         self._set("seed", _integer("seed", self.seed, 0, 2**31 - 1))
         self._set("min_channels", _integer("min_channels", self.min_channels, 1, 2**31 - 1))
         self._set("min_reads", _integer("min_reads", self.min_reads, 0, 2**31 - 1))
+        self._set("winograd", _integer("winograd", self.winograd, 0, max(WINOGRAD_SIZES)))
+        if self.winograd not in WINOGRAD_SIZES:
+            raise ConfigError(f"winograd must be one of {', '.join(map(str, WINOGRAD_SIZES))}, not {self.winograd}")
         self._set("layers", self._checked_layers())
 
     @classmethod

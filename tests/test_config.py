@@ -57,6 +57,8 @@ def test_defaults_and_presets() -> None:
         ("layers", ["a"], "layers"),
         ("layers", {"a": 3}, "layers"),
         ("layers", {3: {}}, "layers"),
+        ("winograd", 3, "winograd must be one of 0, 2, 4, not 3"),
+        ("winograd", 6, "winograd"),
         ("layers", {"a": {"tolerence": 1}}, "did you mean 'tolerance'"),
         ("layers", {"a": {"layers": {}}}, "layers"),
         ("layers", {"a": {"tolerance": -1}}, r"layers\['a'\]: tolerance"),

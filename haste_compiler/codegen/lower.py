@@ -20,7 +20,8 @@ from tvm import ir, relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
-from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work, pack_bias, pack_filters
+from haste_compiler.codegen.cpu.conv2d import pack_bias
+from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, is_depthwise, pack_depthwise_filters
 from haste_compiler.codegen.cpu.elementwise import activation_kernel
 from haste_compiler.codegen.cpu.haste_convolve import (
@@ -34,16 +35,17 @@ from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
 from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import ConvTiling, ConvWork, choose_tiling
 from haste_compiler.errors import UnsupportedOperatorError, last_line
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.passes.allow_winograd import WINOGRAD
 from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import argument, get_tensor, is_constant, shape_of
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
-TilingChoice = Callable[[ConvGeometry, int, ConvWork], ConvTiling]
-"""Picks the tiling of a dense convolution: the model's, or what tuning measured."""
+TilingChoice = Callable[[ConvGeometry, int, int], DenseTiling]
+"""Picks the tiling of a dense convolution, of so many images, with Winograd's tiles up to so large: the model's choice,
+or what tuning measured."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Lowering:
 
     def __init__(self, gm: fx.GraphModule, unit: VectorUnit, threads: int, choose: TilingChoice | None) -> None:
         self.gm, self.unit, self.threads = gm, unit, threads
-        self.choose = choose or (lambda geometry, batch, work: choose_tiling(work, unit, threads))
+        self.choose = choose or (
+            lambda geometry, batch, winograd: choose_dense(geometry, batch, unit, threads, winograd)
+        )
         self.builder = relax.BlockBuilder()
         self.importer = ExportedProgramImporter()
         self.importer.block_builder = self.builder
@@ -258,13 +262,12 @@ class Lowering:
                     symbol, geometry, batch, self.unit, self.threads, residual=bool(shortcut), activation=activation
                 )
         else:
-            tiling = self.choose(geometry, batch, conv_work(geometry, batch))
-            args += [self._param(pack_filters(w, geometry.groups, tiling.tile))]
-            args += [self._param(pack_bias(b, geometry.out_channels, geometry.groups, tiling.tile)), *shortcut]
+            tiling = self.choose(geometry, batch, node.meta[WINOGRAD])
+            args += [*map(self._param, pack_dense(w, b, geometry, tiling)), *shortcut]
             key = ("conv2d", geometry, batch, tiling, bool(shortcut), activation)
 
             def build(symbol: str) -> Any:
-                return conv2d_kernel(symbol, geometry, batch, tiling, residual=bool(shortcut), activation=activation)
+                return dense_kernel(symbol, geometry, batch, tiling, residual=bool(shortcut), activation=activation)
 
         out = (batch, *geometry.output_size, geometry.out_channels)
         return Value(self._launch(key, layer_of(node), args, out, build), nhwc=True)
@@ -278,15 +281,14 @@ class Lowering:
         w = self._constant(weight)[:, :, None, None]
         b = None if bias is None else self._constant(bias)
         geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
-        tiling = self.choose(geometry, 1, conv_work(geometry, 1))
+        tiling = self.choose(geometry, 1, 0)
 
         def flat(source: Any, channels: int) -> Any:
             return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
 
         args = [
             flat(x, shape[-1]),
-            self._param(pack_filters(w, 1, tiling.tile)),
-            self._param(pack_bias(b, filters, 1, tiling.tile)),
+            *map(self._param, pack_dense(w, b, geometry, tiling)),
         ]
         if residual is not None:
             args.append(flat(residual, filters))
@@ -296,7 +298,7 @@ class Lowering:
             layer_of(node),
             args,
             (1, 1, rows, filters),
-            lambda symbol: conv2d_kernel(
+            lambda symbol: dense_kernel(
                 symbol, geometry, 1, tiling, residual=residual is not None, activation=activation
             ),
         )
@@ -387,12 +389,8 @@ class Lowering:
         b = None if bias is None else self._constant(bias)
         dense, plain = None, []
         if group.gated:
-            dense = self.choose(geometry, batch, conv_work(geometry, batch))
-            plain = [
-                *grouping.chosen,
-                self._param(pack_filters(w, geometry.groups, dense.tile)),
-                self._param(pack_bias(b, geometry.out_channels, geometry.groups, dense.tile)),
-            ]
+            dense = self.choose(geometry, batch, node.meta[WINOGRAD])
+            plain = [*grouping.chosen, *map(self._param, pack_dense(w, b, geometry, dense))]
         args = [
             *plain,
             *grouping.tensors,

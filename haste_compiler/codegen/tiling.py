@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.haste.geometry import ConvGeometry
 
-_L3_BYTES_PER_CYCLE = 12.0
-_L2_BYTES_PER_CYCLE = 32.0
+L3_BYTES_PER_CYCLE = 12.0
+L2_BYTES_PER_CYCLE = 32.0
+COLD_BYTES_PER_CYCLE = 5.0
+"""Filters that no cache holds when their layer begins."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class RegisterTile:
         """Cycles for one input value of each pixel: two FMAs and two loads a cycle, four cycles latency."""
         fmas = self.pixels * self.vectors / 2
         loads = (self.pixels + self.vectors) / 2
-        weights = self.channels * 4 / _L2_BYTES_PER_CYCLE
+        weights = self.channels * 4 / L2_BYTES_PER_CYCLE
         penalty = 1.08 if self.vectors == 1 else 1.0
         return max(fmas * penalty, loads, weights, 4.0) + 0.1
 
@@ -60,6 +63,30 @@ class ConvTiling:
     block: int
     channel_tiles: int
     channels_first: bool
+
+
+@dataclass(frozen=True)
+class WinogradTiling:
+    """How a 3×3 convolution is cut if Winograd's algorithm computes it.
+
+    Attributes:
+        size: m, the side of a tile of outputs.
+        tile: the register tile of the matrix products: tiles (as columns) times output channels.
+        block: rows of tiles of one task; divides the rows of tiles of all images.
+        channel_tiles: register tiles of output channels of one task.
+        direct: for inputs whose transforms are not finite.
+    """
+
+    size: int
+    tile: RegisterTile
+    block: int
+    channel_tiles: int
+    direct: ConvTiling
+
+    def grid(self, geometry: ConvGeometry) -> tuple[int, int]:
+        """Tiles down and across an image."""
+        height, width = geometry.output_size
+        return math.ceil(height / self.size), math.ceil(width / self.size)
 
 
 def register_tiles(rows: int, columns: int, channels: int, unit: VectorUnit) -> Iterator[RegisterTile]:
@@ -124,6 +151,13 @@ def choose_tile(work: ConvWork, unit: VectorUnit) -> RegisterTile:
 
 def choose_tiling(work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None) -> ConvTiling:
     """Register tile, block and order of tasks with the fewest modelled cycles."""
+    return cheapest_tiling(work, unit, threads, tile)[1]
+
+
+def cheapest_tiling(
+    work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None
+) -> tuple[float, ConvTiling]:
+    """The modelled cycles of the busiest thread, and the tiling that has the fewest."""
     tile = tile or choose_tile(work, unit)
     channel_tiles = work.groups * math.ceil(work.channels / tile.channels)
     per_row = math.ceil(work.columns / tile.columns)
@@ -149,12 +183,12 @@ def choose_tiling(work: ConvWork, unit: VectorUnit, threads: int, tile: Register
             for channels_first in (False, True):
                 filters = filters_once if fits or channels_first else filters_once * blocks
                 windows = floats * 4 * blocks * (chunks if channels_first and blocks > 1 else 1)
-                traffic = (filters + windows) / _L3_BYTES_PER_CYCLE / threads
+                traffic = (filters + windows) / L3_BYTES_PER_CYCLE / threads
                 cost = waves * task + 0.5 * traffic
                 if best is None or cost < best[0] * 0.999:
                     best = (cost, ConvTiling(tile, block, chunk, channels_first))
     assert best is not None
-    return best[1]
+    return best
 
 
 def _block_sizes(rows: int, multiple: int) -> list[int]:

@@ -18,22 +18,25 @@ from torch import fx
 from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, pass_context, write_cached
-from haste_compiler.codegen.cpu.conv2d import conv2d_arguments, conv2d_kernel
+from haste_compiler.codegen.cpu.conv2d import conv_work
+from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_arguments, dense_kernel
 from haste_compiler.codegen.cpu.depthwise import is_depthwise
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.target import vector_unit
 from haste_compiler.codegen.tiling import (
     ConvTiling,
-    ConvWork,
     RegisterTile,
+    WinogradTiling,
     choose_tiling,
     register_tiles,
     tile_cost,
 )
+from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.runtime.threads import use_threads
 
 _CANDIDATES = 8
+_WINOGRAD_CANDIDATES = 3
 _ROUNDS = 9
 
 
@@ -56,12 +59,12 @@ class Tuner:
 
     def tune(self, gm: fx.GraphModule) -> None:
         """Measure every dense convolution and linear layer of a graph that isn't known yet, with a progress bar."""
-        works: dict[str, tuple[ConvGeometry, int, ConvWork]] = {}
+        works: dict[str, tuple[ConvGeometry, int, int]] = {}
 
-        def collect(geometry: ConvGeometry, batch: int, work: ConvWork) -> ConvTiling:
+        def collect(geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
             if not is_depthwise(geometry):
-                works.setdefault(_key(geometry, batch), (geometry, batch, work))
-            return choose_tiling(work, vector_unit(self._target), self._threads)
+                works.setdefault(_key(geometry, batch, winograd), (geometry, batch, winograd))
+            return self._modelled(geometry, batch, winograd)
 
         lower(gm, vector_unit(self._target), self._threads, collect)
         missing = {key: work for key, work in works.items() if key not in self._known}
@@ -69,28 +72,43 @@ class Tuner:
             return
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("tuning", total=len(missing))
-            for key, (geometry, batch, work) in missing.items():
+            for key, work in missing.items():
                 if self._spent < self._seconds:
-                    self._known[key] = self._measure(geometry, batch, work)
+                    self._known[key] = self._measure(*work)
                 progress.advance(task)
         write_cached(self._path, {key: dataclasses.asdict(tiling) for key, tiling in self._known.items()})
 
-    def choose(self, geometry: ConvGeometry, batch: int, work: ConvWork) -> ConvTiling:
+    def choose(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
         """The tiling that was measured to be fastest; the model's choice where nothing was measured."""
-        known = self._known.get(_key(geometry, batch))
-        return known or choose_tiling(work, vector_unit(self._target), self._threads)
+        return self._known.get(_key(geometry, batch, winograd)) or self._modelled(geometry, batch, winograd)
 
-    def _measure(self, geometry: ConvGeometry, batch: int, work: ConvWork) -> ConvTiling:
-        start, unit = time.perf_counter(), vector_unit(self._target)
+    def _modelled(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+        return choose_dense(geometry, batch, vector_unit(self._target), self._threads, winograd)
+
+    def _candidates(self, geometry: ConvGeometry, batch: int, winograd: int) -> list[DenseTiling]:
+        """What the model ranks best: of the convolution as it is written, and of each size of Winograd's tiles."""
+        work, unit = conv_work(geometry, batch), vector_unit(self._target)
         tiles = sorted(
             register_tiles(work.rows, work.columns, work.channels, unit), key=lambda tile: tile_cost(work, tile)
         )
-        candidates = [choose_tiling(work, unit, self._threads, tile) for tile in tiles[:_CANDIDATES]]
-        kernels = {f"k{i}": conv2d_kernel(f"k{i}", geometry, batch, tiling) for i, tiling in enumerate(candidates)}
+        direct = [choose_tiling(work, unit, self._threads, tile) for tile in tiles[:_CANDIDATES]]
+        found: list[DenseTiling] = [*direct]
+        for size in SIZES:
+            if size <= winograd:
+                ranked = sorted(
+                    winograd_tilings(geometry, batch, size, unit, self._threads, direct[0]), key=lambda each: each[0]
+                )
+                found += [tiling for _, tiling in ranked[:_WINOGRAD_CANDIDATES]]
+        return found
+
+    def _measure(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+        start = time.perf_counter()
+        candidates = self._candidates(geometry, batch, winograd)
+        kernels = {f"k{i}": dense_kernel(f"k{i}", geometry, batch, tiling) for i, tiling in enumerate(candidates)}
         with pass_context():
             code = tvm.compile(tvm.IRModule(kernels), target=self._target)
         calls = [
-            _call(code[name], [shape for _, shape, _ in conv2d_arguments(geometry, batch, tiling.tile)])
+            _call(code[name], [shape for _, shape, _ in dense_arguments(geometry, batch, tiling)])
             for name, tiling in zip(kernels, candidates, strict=True)
         ]
         use_threads(self._threads)
@@ -113,19 +131,23 @@ def _call(function: Any, shapes: list[tuple[int, ...]]) -> Callable[[], Any]:
     return lambda: function(*arguments)
 
 
-def _key(geometry: ConvGeometry, batch: int) -> str:
-    return f"{geometry} batch={batch}"
+def _key(geometry: ConvGeometry, batch: int, winograd: int) -> str:
+    return f"{geometry} batch={batch} winograd={winograd}"
 
 
-def _read(path: Path) -> dict[str, ConvTiling]:
+def _tiling(stored: dict[str, Any]) -> DenseTiling:
+    """What ``dataclasses.asdict`` made of a tiling."""
+    tile = RegisterTile(**stored.pop("tile"))
+    if "direct" not in stored:
+        return ConvTiling(tile, **stored)
+    direct = _tiling(stored.pop("direct"))
+    assert isinstance(direct, ConvTiling)
+    return WinogradTiling(tile=tile, direct=direct, **stored)
+
+
+def _read(path: Path) -> dict[str, DenseTiling]:
     try:
-        stored = json.loads(path.read_text())
-        return {
-            key: ConvTiling(
-                RegisterTile(**value["tile"]), value["block"], value["channel_tiles"], value["channels_first"]
-            )
-            for key, value in stored.items()
-        }
+        return {key: _tiling(value) for key, value in json.loads(path.read_text()).items()}
     except (OSError, ValueError, KeyError, TypeError):
         # No file yet, or one that was cut off: measured again.
         return {}

@@ -19,10 +19,11 @@ from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
 from haste_compiler.codegen.target import VectorUnit, missing_features, vector_unit
-from haste_compiler.cost.features import SHARED, Features, convolve_features, dense_features, group_features
+from haste_compiler.config import WINOGRAD_SIZES
+from haste_compiler.cost.features import SHARED, Features, convolve_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
 from haste_compiler.cost.merging import Merging, borders
-from haste_compiler.cost.model import PHASES, CostModel
+from haste_compiler.cost.model import PHASES, CostModel, dense_work
 from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.settings import Settings
@@ -175,10 +176,9 @@ def measure(target: Target, threads: int) -> list[Sample]:
 def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTimer) -> Iterator[Sample]:
     """The samples of one convolution. Dense and HASTE take turns: a slow spell of the machine hits both."""
     unit, threads = timer.unit, timer.threads
+    dense = dense_work(geometry, 1, unit, threads, max(WINOGRAD_SIZES))
     if not states:
-        yield Sample(
-            "dense", dense_features(geometry, 1, unit, threads), min(timer.time(("dense",)) for _ in range(_ROUNDS))[0]
-        )
+        yield Sample(*dense, min(timer.time(("dense",)) for _ in range(_ROUNDS))[0])
         return
     inputs = [make_input(geometry, state.flats, state.copies, state.size) for state in states]
     settings = [Settings(state.planes, state.tolerance, 0.1) for state in states]
@@ -190,7 +190,7 @@ def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTime
             timer.set(x, each)
             times[i, j] = timer.time(("dense", "group", "convolve"))
     best = times.min(axis=0)
-    yield Sample("dense", dense_features(geometry, 1, unit, threads), float(np.median(best[:, 0])))
+    yield Sample(*dense, float(np.median(best[:, 0])))
     for state, found, (_, group, convolve) in zip(states, merging, best.tolist(), strict=True):
         yield Sample("group", group_features(geometry, 1, unit, threads, state.planes, None, found), group)
         yield Sample("convolve", convolve_features(geometry, 1, unit, threads, "flat", found), convolve)

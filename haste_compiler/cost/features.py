@@ -14,7 +14,8 @@ from haste_compiler.codegen.cpu.conv2d import conv_work
 from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, loads, product_cycles
 from haste_compiler.codegen.cpu.haste_group import row_floats
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.codegen.tiling import ConvTiling, WinogradTiling
+from haste_compiler.codegen.winograd_tiling import filter_bytes, transform_cycles, winograd_waves
 from haste_compiler.cost.merging import Merging
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -22,6 +23,7 @@ Features = dict[str, float]
 """Units of work by phase."""
 
 DENSE = ("call", "cycles", "tiles", "copies", "reloads", "traffic")
+WINOGRAD = ("call", "cycles", "tiles", "transforms", "cold")
 GROUP = (
     "call",
     "tasks",
@@ -50,17 +52,16 @@ CONVOLVE = (
 )
 
 SHARED = ("call", "cycles", "tiles", "reloads", "traffic")
-"""Phases that the dense and the convolving kernel go through alike."""
+"""Phases that all but the grouping kernel go through alike."""
 
 _L1_BYTES = 32 << 10
 _PLANE_ENTRIES = 4
 """Non-zeros that take as long as a plane's mean and bits."""
 
 
-def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> Features:
-    """Work of the dense kernel: register-tile cycles, tiles written, floats copied to pad, bytes past the L2."""
+def dense_features(geometry: ConvGeometry, batch: int, tiling: ConvTiling, unit: VectorUnit, threads: int) -> Features:
+    """Work of the plain kernel: register-tile cycles, tiles written, floats copied to pad, bytes past the L2."""
     work = conv_work(geometry, batch)
-    tiling = choose_tiling(work, unit, threads)
     tile = tiling.tile
     k_tiles = work.groups * math.ceil(work.channels / tile.channels)
     across = math.ceil(work.columns / tile.columns)
@@ -84,6 +85,22 @@ def dense_features(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads
         "copies": float(tasks * floats) / unit.lanes * imbalance if work.copies else 0.0,
         "reloads": tiles * slice_bytes if slice_bytes > unit.l2_bytes / 2 else 0.0,
         "traffic": (filters * again + windows) / threads,
+    }
+
+
+def winograd_features(
+    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: VectorUnit, threads: int
+) -> Features:
+    """Work of Winograd's algorithm: register-tile cycles, sums written, cycles of transforms, bytes of filters."""
+    tile, waves = tiling.tile, winograd_waves(geometry, batch, tiling, threads)
+    tiles = tiling.block * tiling.grid(geometry)[1]
+    products = waves * (tiling.size + 2) ** 2 * tiling.channel_tiles * math.ceil(tiles / tile.columns)
+    return {
+        "call": 1.0,
+        "cycles": products * tile.cycles() * geometry.in_channels,
+        "tiles": float(products * tile.pixels * tile.vectors),
+        "transforms": waves * transform_cycles(geometry, tiling, unit),
+        "cold": filter_bytes(geometry, tiling) * tiling.channel_tiles * min(waves, 2),
     }
 
 

@@ -17,12 +17,11 @@ from tvm import tirx
 from tvm.target import Target
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work
+from haste_compiler.codegen.cpu.dense import choose_dense, dense_kernel
 from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, haste_convolve_kernel
 from haste_compiler.codegen.cpu.haste_group import haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.target import vector_unit
-from haste_compiler.codegen.tiling import choose_tiling
-from haste_compiler.config import MAX_HYPERPLANES
+from haste_compiler.config import MAX_HYPERPLANES, WINOGRAD_SIZES
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
@@ -45,9 +44,8 @@ class KernelTimer:
     def __init__(self, geometry: ConvGeometry, batch: int, target: Target, threads: int, *, haste: bool) -> None:
         unit = vector_unit(target)
         self.unit, self.threads = unit, threads
-        kernels = {
-            "dense": conv2d_kernel("dense", geometry, batch, choose_tiling(conv_work(geometry, batch), unit, threads))
-        }
+        dense = choose_dense(geometry, batch, unit, threads, max(WINOGRAD_SIZES))
+        kernels = {"dense": dense_kernel("dense", geometry, batch, dense)}
         if haste:
             tiling = choose_haste_tiling(geometry, batch, unit, threads)
             kernels["group"] = haste_group_kernel(
@@ -64,7 +62,7 @@ class KernelTimer:
         self._clock = time.thread_time if threads == 1 else time.perf_counter
         self._evicted = torch.zeros(_EVICTED_BYTES // 4)
         for name, kernel in kernels.items():
-            private = {"filters", "bias", "tap_sums"}
+            private = {"transformed", "filters", "bias", "tap_sums"}
             keys = {label: f"{name}.{label}" if label in private else label for label in _parameters(kernel)}
             for label, (shape, dtype) in _parameters(kernel).items():
                 if keys[label] not in self._tensors:
@@ -74,9 +72,9 @@ class KernelTimer:
 
     def _with_cold_filters(self, labels: list[str], arguments: list[Any]) -> list[list[Any]]:
         """A kernel's arguments as often as there are copies of its filters."""
-        if "filters" not in labels:
+        position = next((labels.index(label) for label in ("transformed", "filters") if label in labels), None)
+        if position is None:
             return [arguments]
-        position = labels.index("filters")
         filters = from_dlpack(arguments[position])
         copies = max(1, min(_MOST_COPIES, _COLD_BYTES // (4 * filters.numel())))
         cold = [tvm.runtime.from_dlpack(filters.clone()) for _ in range(copies)]

@@ -6,20 +6,29 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from haste_compiler.codegen.cpu.dense import choose_dense
 from haste_compiler.codegen.target import VectorUnit
+from haste_compiler.codegen.tiling import WinogradTiling
 from haste_compiler.cost.features import (
     CONVOLVE,
     DENSE,
     GROUP,
+    WINOGRAD,
     Features,
     convolve_features,
     dense_features,
     group_features,
+    winograd_features,
 )
 from haste_compiler.cost.merging import Merging
 from haste_compiler.haste.geometry import ConvGeometry
 
-PHASES: Mapping[str, tuple[str, ...]] = {"dense": DENSE, "group": GROUP, "convolve": CONVOLVE}
+PHASES: Mapping[str, tuple[str, ...]] = {
+    "dense": DENSE,
+    "winograd": WINOGRAD,
+    "group": GROUP,
+    "convolve": CONVOLVE,
+}
 """The phases of every kernel that is predicted."""
 
 
@@ -30,7 +39,8 @@ class CostModel:
     Attributes:
         unit: the vector unit.
         threads: threads that work on a kernel.
-        seconds: by kernel ("dense", "group", "convolve"), then by phase: seconds for one unit of that phase's work.
+        seconds: by kernel ("dense", "winograd", "group", "convolve"), then by phase: seconds for one unit of that
+            phase's work.
         source: where the coefficients come from, in words.
     """
 
@@ -39,9 +49,9 @@ class CostModel:
     seconds: Mapping[str, Mapping[str, float]]
     source: str
 
-    def dense(self, geometry: ConvGeometry, batch: int) -> float:
-        """Seconds of the dense convolution."""
-        return self._sum("dense", dense_features(geometry, batch, self.unit, self.threads))
+    def dense(self, geometry: ConvGeometry, batch: int, winograd: int) -> float:
+        """Seconds of the dense convolution, with Winograd's tiles up to so large where they are chosen."""
+        return self._sum(*dense_work(geometry, batch, self.unit, self.threads, winograd))
 
     def group(self, geometry: ConvGeometry, batch: int, planes: int, nonzeros: int | None, merging: Merging) -> float:
         """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
@@ -53,3 +63,13 @@ class CostModel:
 
     def _sum(self, kernel: str, features: Features) -> float:
         return math.fsum(self.seconds[kernel][phase] * units for phase, units in features.items())
+
+
+def dense_work(
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, winograd: int
+) -> tuple[str, Features]:
+    """The kernel that computes a dense convolution, and the work of one call by phase."""
+    tiling = choose_dense(geometry, batch, unit, threads, winograd)
+    if isinstance(tiling, WinogradTiling):
+        return "winograd", winograd_features(geometry, batch, tiling, unit, threads)
+    return "dense", dense_features(geometry, batch, tiling, unit, threads)

@@ -73,7 +73,8 @@ class _Layers:
         self._batch = shape_of(self.first)[0]
         self._norm = joint_norm(gm, sharing.nodes, self._geometries[0].groups)
         best = self._estimates(mostly_zero(self._geometries[0], _LEAST_KEPT))
-        dense = [model.dense(geometry, self._batch) for geometry in self._geometries]
+        winograd = sharing.config.winograd
+        dense = [model.dense(geometry, self._batch, winograd) for geometry in self._geometries]
         gates = self._gates(dense)
         self.predictions = [
             Prediction(seconds, estimate, gate=gate) for seconds, estimate, gate in zip(dense, best, gates, strict=True)

@@ -15,8 +15,8 @@ from haste_compiler.passes.graph import CONVOLUTIONS, argument, is_call, is_cons
 
 aten = torch.ops.aten
 
-_DENSE = torch.ops.haste.conv2d.default
-_MERGED = torch.ops.haste.convolve.default
+DENSE = torch.ops.haste.conv2d.default
+MERGED = torch.ops.haste.convolve.default
 
 
 CHOICE = "haste_choice"
@@ -106,7 +106,7 @@ def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[C
     config = config or HasteConfig()
     layers = []
     for node in gm.graph.nodes:
-        if is_call(node, _DENSE, _MERGED):
+        if is_call(node, DENSE, MERGED):
             layers.append(_judge(node, config.for_layer(layer_name(node))))
         elif is_call(node, *CONVOLUTIONS):
             reason = "not a float32 2-d convolution with constant weights"
@@ -126,7 +126,7 @@ def conv_geometry(node: fx.Node, patch: tuple[int, int]) -> ConvGeometry:
         node: the call.
         patch: patch height and width asked for.
     """
-    if is_call(node, _DENSE):
+    if is_call(node, DENSE):
         x, weight, _, _, stride, padding, dilation, groups, _ = node.args
         assert isinstance(x, fx.Node)
         channels, size = shape_of(x)[1], shape_of(x)[2:]
@@ -154,7 +154,7 @@ def may_merge(node: fx.Node) -> bool:
 
 def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
     geometry, choice = configured_geometry(node, config), node.meta.get(CHOICE)
-    eligible, reason = (True, "HASTE") if is_call(node, _MERGED) else _eligible(geometry, config)
+    eligible, reason = (True, "HASTE") if is_call(node, MERGED) else _eligible(geometry, config)
     if choice is not None:
         eligible, reason = choice.haste, str(choice.prediction)
     return ConvLayer(layer_name(node), node.name, geometry, eligible, reason, choice and choice.prediction)

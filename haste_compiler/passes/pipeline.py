@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from torch import fx
 
 from haste_compiler.config import HasteConfig
+from haste_compiler.passes.allow_winograd import allow_winograd
 from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.capture import Captured
 from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
@@ -45,6 +46,7 @@ PASSES: Final = (
     _unconfigured(fuse_epilogue),
     Pass(choose_layers.__name__, choose_layers),
     Pass(rewrite_haste.__name__, lambda gm, config, predict: rewrite_haste(gm, config)),
+    Pass(allow_winograd.__name__, lambda gm, config, predict: allow_winograd(gm, config)),
 )
 
 

@@ -17,11 +17,12 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
-from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, conv2d_arguments, tile_pieces, write_conv2d
+from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, tile_pieces
+from haste_compiler.codegen.cpu.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import ConvTiling, RegisterTile, register_tiles
+from haste_compiler.codegen.tiling import RegisterTile, register_tiles
 from haste_compiler.haste.geometry import ConvGeometry
 
 _MOST_UNROLLED_TAPS = 9
@@ -102,7 +103,7 @@ def haste_convolve_kernel(
     skip: str,
     residual: bool = False,
     activation: str = "none",
-    dense: ConvTiling | None = None,
+    dense: DenseTiling | None = None,
 ) -> tirx.PrimFunc:
     """The kernel (windows, order, coeff, starts, rows, counts, filters, tap sums, bias[, residual NHWC], y NHWC).
 
@@ -127,17 +128,17 @@ def haste_convolve_kernel(
         return emit.kernel(
             name, arguments, lambda *b: _Convolve(geometry, batch, lanes, tiling, skip, activation, list(b)).write()
         )
-    x, filters, bias, *_ = conv2d_arguments(geometry, batch, dense.tile)
-    plain = [x, *((f"dense_{label}", shape, dtype) for label, shape, dtype in (filters, bias))]
+    x, *weights, _ = dense_arguments(geometry, batch, dense)
+    plain = [x, *((f"dense_{label}", shape, dtype) for label, shape, dtype in weights)]
 
     def body(chosen: Expr, *buffers: Expr) -> None:
-        inputs, merged = buffers[:3], list(buffers[3:])
+        inputs, merged = buffers[: len(plain)], list(buffers[len(plain) :])
         shared = merged[-2:] if residual else merged[-1:]
         with T.If(chosen[0] == 1):
             with T.Then():
                 _Convolve(geometry, batch, lanes, tiling, skip, activation, merged).write()
             with T.Else():
-                write_conv2d(geometry, batch, dense, activation, [*inputs, *shared])
+                write_dense(geometry, batch, dense, activation, [*inputs, *shared])
 
     return emit.kernel(name, [("chosen", (1,), "int32"), *plain, *arguments], body)
 

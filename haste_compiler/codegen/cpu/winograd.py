@@ -1,0 +1,305 @@
+"""3×3 convolution by Winograd's minimal filtering: m × m outputs of a tile from (m + 2)² products a channel, not 9 m².
+
+    Y = Aᵀ [ Σ_c (G F_c Gᵀ) ⊙ (Bᵀ X_c B) ] A        (Lavin & Gray, "Fast Algorithms for Convolutional Neural
+                                                     Networks", CVPR 2016, equation 12)
+
+Filters are transformed once, when they are packed. A task transforms the inputs of some rows of tiles, then for a few
+output channels multiplies one matrix for each of the (m + 2)² positions and transforms the sums back, with bias,
+residual and activation, while they are in the second-level cache. Tiles at the right and lower end are moved back to
+fit, like register tiles.
+
+The transforms add and subtract neighbours, so one infinite or NaN pixel would spoil its whole tile. Outputs are summed
+on the way; where that sum is not finite the plain convolution is computed instead, and says what PyTorch says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.conv2d import (
+    STREAMED_BYTES,
+    activate,
+    conv2d_arguments,
+    pack_filters,
+    tile_pieces,
+    write_conv2d,
+)
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.window import copy_rows
+from haste_compiler.codegen.tiling import RegisterTile, WinogradTiling
+from haste_compiler.haste.geometry import ConvGeometry
+
+_LINE_FLOATS = 16
+_LARGEST = float(np.finfo(np.float32).max)
+
+Matrix = Sequence[Sequence[float]]
+
+_INPUT: dict[int, Matrix] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+"""Bᵀ of F(m, 3), by m."""
+
+_FILTER: dict[int, Matrix] = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+"""G of F(m, 3), by m."""
+
+_OUTPUT: dict[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+}
+"""Aᵀ of F(m, 3), by m."""
+
+
+def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """(K, C, 3, 3) to G F Gᵀ as [K tiles][(size + 2)²][C][tile channels], zero-padded, flat."""
+    matrix = np.array(_FILTER[size])
+    transformed = np.einsum("ia,kcab,jb->kcij", matrix, weight.astype(np.float64), matrix)
+    return pack_filters(transformed.astype(np.float32), 1, tile)
+
+
+def winograd_arguments(
+    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, *, residual: bool = False
+) -> list[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, dtype) of what the kernel takes: a plain convolution's, and the transformed filters after x."""
+    x, filters, bias, *rest = conv2d_arguments(geometry, batch, tiling.direct.tile, residual=residual)
+    k_tiles = math.ceil(geometry.out_channels / tiling.tile.channels)
+    size = k_tiles * (tiling.size + 2) ** 2 * geometry.in_channels * tiling.tile.channels
+    length = max(*bias[1], k_tiles * tiling.tile.channels)
+    return [x, ("transformed", (size,), "float32"), filters, ("bias", (length,), "float32"), *rest]
+
+
+def write_winograd(
+    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, activation: str, buffers: list[Expr]
+) -> None:
+    """Emit the convolution of ``buffers``, those of ``winograd_arguments``, into the kernel that is being built."""
+    x, transformed, filters, *rest = buffers
+    writer = _Winograd(geometry, batch, tiling, activation, [x, transformed, *rest])
+    finite = T.alloc_buffer((writer.tasks,), "int32")
+    writer.write(finite)
+    good = emit.Register(1, T.int32(0), "int32")
+    with T.serial(0, writer.tasks) as task:
+        good.add(finite[task])
+    with T.If(good.get() < writer.tasks), T.Then():
+        write_conv2d(geometry, batch, tiling.direct, activation, [x, filters, *rest])
+
+
+class _Winograd:
+    """Emits the transforms and the products; the methods go from the tasks inwards."""
+
+    def __init__(
+        self, geometry: ConvGeometry, batch: int, tiling: WinogradTiling, activation: str, buffers: list[Expr]
+    ) -> None:
+        self.geometry, self.tiling, self.activation = geometry, tiling, activation
+        self.size, self.tile = tiling.size, tiling.tile
+        self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
+        self.residual = buffers[3] if len(buffers) == 5 else None
+        self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
+        self.out_h, self.out_w = geometry.output_size
+        self.rows, self.columns = tiling.grid(geometry)
+        self.positions = (self.size + 2) ** 2
+        self.tiles = tiling.block * self.columns
+        self.k_tiles = math.ceil(self.out_channels / self.tile.channels)
+        self.blocks = batch * self.rows // tiling.block
+        self.chunks = math.ceil(self.k_tiles / tiling.channel_tiles)
+        self.tasks = self.blocks * self.chunks
+        # One cache line more between positions: strides of a power of two would all fall into one cache set.
+        self.input_stride = self.tiles * self.channels + _LINE_FLOATS
+        self.sum_stride = self.tiles * self.tile.channels + _LINE_FLOATS
+        self.slice = self.channels * self.tile.channels
+        self.streamed = self.k_tiles * self.positions * self.slice * 4 >= STREAMED_BYTES
+
+    def write(self, finite: Expr) -> None:
+        """All tasks, in parallel; each notes in ``finite`` whether its sums are."""
+        with T.parallel(0, self.tasks) as task:
+            chunk, block = emit.bind(task // self.blocks), emit.bind(task % self.blocks)
+            first = emit.bind(block * self.tiling.block)
+            inputs = T.alloc_buffer((self.positions * self.input_stride,), "float32")
+            sums = T.alloc_buffer((self.positions * self.sum_stride,), "float32")
+            total = emit.Register(self.tile.lanes, 0.0)
+            with T.serial(0, self.tiling.block) as row:
+                self._transform_inputs(first, row, inputs)
+            k_first = emit.bind(chunk * self.tiling.channel_tiles)
+            with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
+                k_tile = emit.bind(k_first + k_step)
+                with T.serial(0, self.positions) as position:
+                    self._multiply(k_tile, position, inputs, sums)
+                with T.serial(0, self.tiling.block) as row, T.serial(0, self.columns) as column:
+                    self._transform_outputs(k_tile, first, row, column, sums, total)
+            in_range = emit.bind(tirx.abs(total.total()) <= T.float32(_LARGEST))
+            emit.store(finite, task, tirx.Select(in_range, T.int32(1), T.int32(0)))
+
+    def _place(self, first: Expr, row: Expr) -> tuple[Expr, Expr]:
+        """The image, and the first output row of a row of tiles."""
+        place = emit.bind(first + row)
+        return emit.bind(place // self.rows), emit.bind(
+            emit.minimum(place % self.rows * self.size, self.out_h - self.size)
+        )
+
+    def _column(self, column: Expr) -> Expr:
+        return emit.bind(emit.minimum(column * self.size, self.out_w - self.size))
+
+    def _transform_inputs(self, first: Expr, row: Expr, inputs: Expr) -> None:
+        """Bᵀ X B of one row of tiles."""
+        image, out_row = self._place(first, row)
+        side, lanes, matrix = self.size + 2, self.tile.lanes, _INPUT[self.size]
+        source, base = copy_rows(self.x, self.geometry, image, out_row, side, lanes)
+        width = self.geometry.input_size[1] + self.geometry.padding[2] + self.geometry.padding[3]
+        with T.serial(0, self.columns) as column:
+            corner = emit.bind(base + self._column(column) * self.channels)
+            target = emit.bind((row * self.columns + column) * self.channels)
+
+            def transform(channel: Expr, n: int) -> None:
+                read = emit.bind(corner + channel)
+                columns = [
+                    combine(
+                        matrix,
+                        [T.bind(emit.load(source, read + (i * width + j) * self.channels, n)) for i in range(side)],
+                    )
+                    for j in range(side)
+                ]
+                written = emit.bind(target + channel)
+                for i in range(side):
+                    for j, value in enumerate(combine(matrix, [values[i] for values in columns])):
+                        emit.store(inputs, written + (i * side + j) * self.input_stride, value, n)
+
+            emit.sweep(self.channels, lanes, transform)
+
+    def _multiply(self, k_tile: Expr, position: Expr, inputs: Expr, sums: Expr) -> None:
+        """The sums over channels of one position, for all tiles of the task."""
+        tile, lanes = self.tile, self.tile.lanes
+        unroll = next(u for u in (4, 2, 3, 1) if self.channels % u == 0)
+        steps, across = self.channels // unroll, math.ceil(self.tiles / tile.columns)
+        packed = emit.bind((k_tile * self.positions + position) * self.slice)
+        # The register tiles share the next position's filters among them.
+        stride = -(-self.slice // (across * steps))
+        with T.serial(0, across) as index:
+            column = emit.bind(emit.minimum(index * tile.columns, self.tiles - tile.columns))
+            registers = [[emit.Register(lanes, 0.0) for _ in range(tile.vectors)] for _ in range(tile.columns)]
+            read = emit.bind(position * self.input_stride + column * self.channels)
+            following = emit.bind(packed + self.slice + index * (steps * stride))
+            with T.serial(0, steps) as step:
+                if self.streamed:
+                    emit.prefetch(self.filters, following + step * stride)
+                for u in range(unroll):
+                    c = step * unroll + u
+                    at = packed + c * tile.channels
+                    w = [T.bind(emit.load(self.filters, at + v * lanes, lanes)) for v in range(tile.vectors)]
+                    for p, pixel in enumerate(registers):
+                        value = T.bind(emit.splat(inputs[read + c + p * self.channels], lanes))
+                        for v in range(tile.vectors):
+                            pixel[v].add(value * w[v])
+            written = emit.bind(position * self.sum_stride + column * tile.channels)
+            for p, pixel in enumerate(registers):
+                for v, register in enumerate(pixel):
+                    emit.store(sums, written + p * tile.channels + v * lanes, register.get(), lanes)
+
+    def _transform_outputs(
+        self, k_tile: Expr, first: Expr, row: Expr, column: Expr, sums: Expr, total: emit.Register
+    ) -> None:
+        """Aᵀ M A of one tile, and the epilogue."""
+        image, out_row = self._place(first, row)
+        pixel = emit.bind((image * self.out_h + out_row) * self.out_w + self._column(column))
+        at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+        read = emit.bind((row * self.columns + column) * self.tile.channels)
+        rest = self.out_channels - (self.k_tiles - 1) * self.tile.channels
+        if self.k_tiles == 1 or rest == self.tile.channels:
+            self._store_tile(k_tile, read, at, sums, total, rest)
+            return
+        with T.If(k_tile == self.k_tiles - 1):
+            with T.Then():
+                self._store_tile(k_tile, read, at, sums, total, rest)
+            with T.Else():
+                self._store_tile(k_tile, read, at, sums, total, self.tile.channels)
+
+    def _store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
+        side, lanes, matrix, later = self.size + 2, self.tile.lanes, _OUTPUT[self.size], is_long(self.activation)
+        pieces = tile_pieces(self.tile, valid)
+        for v, offset, n in pieces:
+            start = emit.bind(read + v * lanes + offset)
+            columns = [
+                combine(
+                    matrix,
+                    [T.bind(emit.load(sums, start + (i * side + j) * self.sum_stride, n)) for i in range(side)],
+                )
+                for j in range(side)
+            ]
+            bias = T.bind(emit.load(self.bias, k_tile * self.tile.channels + v * lanes + offset, n))
+            for i in range(self.size):
+                for j, value in enumerate(combine(matrix, [values[i] for values in columns])):
+                    value = T.bind(value + bias)
+                    emit.store(total.buffer, 0, emit.load(total.buffer, 0, n) + value, n)
+                    index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
+                    if self.residual is not None:
+                        value = value + emit.load(self.residual, index, n)
+                    emit.store(self.y, index, value if later else apply_activation(value, self.activation, n), n)
+        if later:
+            with T.serial(0, self.size) as i, T.serial(0, self.size) as j:
+                pixel = emit.bind(at + (i * self.out_w + j) * self.out_channels)
+                activate(self.y, pixel, pieces, self.tile, self.activation)
+
+
+def combine(matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
+    """``matrix`` times a vector of values. Columns, then rows, that differ in signs only share their sums."""
+    values, columns = list(values), [list(column) for column in zip(*matrix, strict=True)]
+    for c in range(len(columns) - 1):
+        if any(columns[c]) and columns[c] != columns[c + 1] and _signs_differ(columns[c], columns[c + 1]):
+            left, right = values[c : c + 2]
+            values[c : c + 2] = T.bind(left + right), T.bind(left - right)
+            pairs = list(zip(columns[c], columns[c + 1], strict=True))
+            columns[c] = [a if a == b else 0 for a, b in pairs]
+            columns[c + 1] = [a if a != b else 0 for a, b in pairs]
+    rows, results = list(zip(*columns, strict=True)), []
+    while rows:
+        row = rows.pop(0)
+        if not rows or not _signs_differ(row, rows[0]):
+            results.append(T.bind(_weighted(row, values)))
+            continue
+        pairs = list(zip(row, rows.pop(0), strict=True))
+        same = T.bind(_weighted([a if a == b else 0 for a, b in pairs], values))
+        other = T.bind(_weighted([a if a != b else 0 for a, b in pairs], values))
+        results += [T.bind(same + other), T.bind(same - other)]
+    return results
+
+
+def _signs_differ(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether some, but not all, of the numbers other than zero have opposite signs, and all have equal size."""
+    signs = {x == y for x, y in zip(a, b, strict=True) if x or y}
+    return len(signs) == 2 and all(abs(x) == abs(y) for x, y in zip(a, b, strict=True))
+
+
+def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
+    """The weighted sum; a term of weight one comes first, so that every other one is a fused multiply-add."""
+    terms = sorted(((w, v) for w, v in zip(weights, values, strict=True) if w), key=lambda term: term[0] != 1)
+    (weight, value), *rest = terms
+    total = value if weight == 1 else value * T.float32(weight)
+    for weight, value in rest:
+        if abs(weight) == 1:
+            total = total + value if weight > 0 else total - value
+        else:
+            total = total + value * T.float32(weight)
+    return total

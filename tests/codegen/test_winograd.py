@@ -1,0 +1,144 @@
+"""Winograd's algorithm against PyTorch in double precision, and when it is chosen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haste_compiler.codegen.cpu import winograd
+from haste_compiler.codegen.cpu.conv2d import conv_work
+from haste_compiler.codegen.cpu.dense import choose_dense
+from haste_compiler.codegen.target import VectorUnit, parse_target, vector_unit
+from haste_compiler.codegen.tiling import ConvTiling, WinogradTiling, choose_tiling
+from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
+from haste_compiler.haste import ConvGeometry
+from tests.codegen.kernels import conv_case, run_dense, targets
+from tests.codegen.strategies import ACTIVATIONS
+from tests.codegen.test_dense import expected
+from tests.cost.geometries import square
+
+UNIT = VectorUnit(16, 32)
+
+
+def tilings(geometry: ConvGeometry, batch: int, size: int, target: str, threads: int = 1) -> list[WinogradTiling]:
+    unit = vector_unit(parse_target(target))
+    direct = choose_tiling(conv_work(geometry, batch), unit, threads)
+    return [tiling for _, tiling in winograd_tilings(geometry, batch, size, unit, threads, direct)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A generated case; ``choice`` picks one of the tilings that there are."""
+
+    channels: int
+    filters: int
+    output: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    size: int
+    batch: int
+    bias: bool
+    residual: bool
+    activation: str
+    target: str
+    threads: int
+    choice: int
+    seed: int
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        top, bottom, left, right = self.padding
+        height, width = (max(each, self.size) for each in self.output)
+        inputs = (max(1, height + 2 - top - bottom), max(1, width + 2 - left - right))
+        return ConvGeometry(self.channels, self.filters, (3, 3), (1, 1), self.padding, (1, 1), 1, inputs, (8, 8))
+
+    def check(self) -> None:
+        torch.manual_seed(self.seed)
+        geometry = self.geometry
+        case = conv_case(geometry, self.batch, bias=self.bias, residual=self.residual, activation=self.activation)
+        found = tilings(geometry, self.batch, self.size, self.target, self.threads)
+        actual = run_dense(case, self.target, found[self.choice % len(found)]).double()
+        wanted = expected(case)
+        error = (actual - wanted).norm()
+        assert error <= 1e-5 * wanted.norm() + 1e-5, f"relative error {error / wanted.norm():.1e}"
+
+
+def examples(channels: int, filters: int, side: int) -> st.SearchStrategy[Example]:
+    sides, paddings = st.integers(2, side), st.integers(0, 2)
+    return st.builds(
+        Example,
+        st.integers(1, channels),
+        st.integers(1, filters),
+        st.tuples(sides, sides),
+        st.tuples(paddings, paddings, paddings, paddings),
+        st.sampled_from(SIZES),
+        st.integers(1, 4),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(ACTIVATIONS),
+        st.sampled_from(targets()),
+        st.sampled_from((1, 2)),
+        st.integers(0, 20),
+        st.integers(0, 2**16),
+    )
+
+
+@settings(max_examples=15)
+@given(examples(40, 50, 14))
+def test_generated(example: Example) -> None:
+    example.check()
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(examples(100, 140, 30))
+def test_generated_more(example: Example) -> None:
+    example.check()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nan_and_infinity_go_where_they_go_in_pytorch(size: int) -> None:
+    geometry = ConvGeometry(18, 18, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (9, 8), (8, 8))
+    for value in (torch.nan, torch.inf, 3e38):
+        case = conv_case(geometry, 2, bias=True, residual=True, activation="none")
+        case.x[0, 3, 2, 2] = value
+        actual = run_dense(case, "llvm", tilings(geometry, 2, size, "llvm")[0])
+        torch.testing.assert_close(actual, expected(case).float(), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_transforms_compute_a_convolution(size: int) -> None:
+    generator = np.random.default_rng(0)
+    x, f = generator.standard_normal((size + 2, size + 2)), generator.standard_normal((3, 3))
+    inputs, filters, outputs = (
+        np.array(table[size]) for table in (winograd._INPUT, winograd._FILTER, winograd._OUTPUT)
+    )
+    y = outputs @ ((filters @ f @ filters.T) * (inputs @ x @ inputs.T)) @ outputs.T
+    wanted = [[(x[i : i + 3, j : j + 3] * f).sum() for j in range(size)] for i in range(size)]
+    np.testing.assert_allclose(y, wanted, atol=1e-12)
+
+
+def test_it_is_chosen_where_it_saves_and_not_where_filters_would_be_read() -> None:
+    chosen = choose_dense(square(64, 64, 56, 8), 1, UNIT, 1, 4)
+    assert isinstance(chosen, WinogradTiling) and chosen.size == 4
+    smaller = choose_dense(square(64, 64, 56, 8), 1, UNIT, 1, 2)
+    assert isinstance(smaller, WinogradTiling) and smaller.size == 2
+    assert isinstance(choose_dense(square(64, 64, 56, 8), 1, UNIT, 1, 0), ConvTiling)
+    # Four times as many bytes of filters for sixteen pixels of output.
+    assert isinstance(choose_dense(square(512, 512, 4, 4), 1, UNIT, 1, 4), ConvTiling)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        ConvGeometry(64, 64, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1, (56, 56), (8, 8)),
+        ConvGeometry(64, 64, (5, 5), (1, 1), (2, 2, 2, 2), (1, 1), 1, (56, 56), (8, 8)),
+        square(64, 64, 1, 1),
+        ConvGeometry(64, 64, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 1, (56, 56), (8, 8)),
+        ConvGeometry(64, 64, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 2, (56, 56), (8, 8)),
+    ],
+)
+def test_other_convolutions_are_left_alone(geometry: ConvGeometry) -> None:
+    assert isinstance(choose_dense(geometry, 1, UNIT, 1, 4), ConvTiling)
