@@ -1,0 +1,181 @@
+"""``torch.compile(model, backend="haste")``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._inductor.compile_fx import compile_fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.dynamo import op
+from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
+from haste_compiler.dynamo.region import Region
+from haste_compiler.dynamo.regions import Plan, find_regions
+from haste_compiler.dynamo.split import cut, replace_regions
+from haste_compiler.dynamo.trace import trace
+from haste_compiler.errors import CaptureError, ConfigError
+from haste_compiler.passes.graph import copy_module
+
+log = logging.getLogger(__name__)
+
+_LEAST_MACS = 20_000_000
+"""Multiply-adds that a region has at least: fewer take less time than what is around the call."""
+
+
+def haste(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> Callable[..., Any]:
+    """Compile a graph for ``torch.compile``: convolutions and what is around them as our code, the rest as Inductor's.
+
+    Args:
+        gm: TorchDynamo's graph.
+        example_inputs: its arguments, parameters and buffers among them.
+        options: fields of ``HasteConfig``.
+        mode: of Inductor, such as "max-autotune", for its part.
+
+    Raises:
+        ConfigError: a field is unknown or out of range, or the mode is unknown.
+    """
+    config = HasteConfig.from_dict(dict(options or {}))
+    patches = _mode_options(mode)
+
+    def inductor(graph: fx.GraphModule, inputs: Sequence[Any]) -> Function:
+        return compile_fx(copy_module(graph), list(inputs), config_patches=dict(patches))  # type: ignore[return-value]
+
+    reason = _must_stay(gm, example_inputs)
+    if reason is None:
+        try:
+            return _compile(gm, example_inputs, config, inductor)
+        except CaptureError as error:
+            reason = str(error)
+    log.info("left to Inductor as it is: %s", reason)
+    return inductor(gm, example_inputs)
+
+
+def _mode_options(mode: str | None) -> Mapping[str, Any]:
+    if mode is None:
+        return {}
+    try:
+        return torch._inductor.list_mode_options(mode)
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _must_stay(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
+    """Why a graph is none of ours; None if it may be."""
+    tensors = [value for value in (*example_inputs, *gm.parameters(), *gm.buffers()) if isinstance(value, Tensor)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        log.warning(
+            'backend="haste" computes no gradients, and this graph may need them: all of it goes to Inductor. '
+            "Call the model under torch.no_grad() or torch.inference_mode()"
+        )
+        return "it may need gradients"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    if any(type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) for tensor in tensors):
+        return "a tensor is fake, or of a class of its own"
+    return None
+
+
+def _compile(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    config: HasteConfig,
+    inductor: Callable[[fx.GraphModule, Sequence[Any]], Function],
+) -> Function:
+    traced = trace(gm)
+    placeholders = traced.graph.find_nodes(op="placeholder")
+    originals = gm.graph.find_nodes(op="placeholder")
+    fixed = [
+        node
+        for node, original, value in zip(placeholders, originals, example_inputs, strict=True)
+        if _is_fixed(original, value)
+    ]
+    plan = find_regions(traced, fixed, _LEAST_MACS if config.cost_model else 0)
+    if not plan.regions:
+        raise CaptureError("no convolution in it is worth it")
+    cuts = [cut(plan, region) for region in plan.regions]
+    threads = torch.get_num_threads()
+    regions = [
+        Region(part.gm, (len(part.tensors), len(part.weights), len(part.sizes)), config, threads) for part in cuts
+    ]
+    handles = [op.register(region) for region in regions]
+    _log_plan(traced, plan)
+    if plan.whole and _returns_region(traced, plan):
+        ours = call_directly(traced, cuts[0], regions[0])
+    else:
+        ours = _partly(replace_regions(traced, plan, cuts, handles), example_inputs, inductor, regions)
+    positions = [i for i, node in enumerate(placeholders) if isinstance(node.meta["val"], torch.SymInt)]
+    # Without the cost model nothing is measured, and Inductor's code would hardly ever run.
+    other = inductor(gm, example_inputs) if config.cost_model else gm.forward
+    compiled = CompiledGraph(ours, other, positions, _batch_position(placeholders, regions), config.cost_model)
+    numbers = [int(value.node.hint) if isinstance(value, torch.SymInt) else value for value in example_inputs]
+    compiled.choose(tuple(numbers[position] for position in positions), numbers)
+    return compiled
+
+
+def _is_fixed(placeholder: fx.Node, value: Any) -> bool:
+    """Whether an argument is a parameter or a buffer, of which changes can be noticed."""
+    if not isinstance(value, Tensor) or value.is_inference():
+        return False
+    kept = (placeholder.meta.get("tensor_dict") or {}).get("_dynamo_static_input_type")
+    return isinstance(value, nn.Parameter) or kept is not None
+
+
+def _returns_region(gm: fx.GraphModule, plan: Plan) -> bool:
+    leaves = gm.graph.output_node().args[0]
+    inside = set(plan.regions[0])
+    return isinstance(leaves, (list, tuple)) and all(isinstance(leaf, fx.Node) and leaf in inside for leaf in leaves)
+
+
+def _partly(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    inductor: Callable[[fx.GraphModule, Sequence[Any]], Function],
+    regions: Sequence[Region],
+) -> Function:
+    """A graph that calls regions, through Inductor."""
+    used = []
+    for position, node in enumerate(gm.graph.find_nodes(op="placeholder")):
+        if node.users:
+            used.append(position)
+        else:
+            gm.graph.erase_node(node)
+    gm.recompile()
+    function = inductor(gm, [example_inputs[position] for position in used])
+    # The operator knows regions by their names, as long as somebody holds them.
+    keep = list(regions)
+
+    def run(*args: Any) -> Sequence[Any]:
+        assert keep
+        return function(*[args[position] for position in used])
+
+    return run
+
+
+def _batch_position(placeholders: Sequence[fx.Node], regions: Sequence[Region]) -> int | None:
+    """Position of the argument that is the batch in all regions, if they can split it."""
+    symbols = {region.batch.symbol if region.batch is not None else None for region in regions}
+    if len(symbols) != 1 or (symbol := symbols.pop()) is None:
+        return None
+    for position, node in enumerate(placeholders):
+        value = node.meta["val"]
+        if isinstance(value, torch.SymInt) and value.node.expr == symbol:
+            return position
+    return None
+
+
+def _log_plan(gm: fx.GraphModule, plan: Plan) -> None:
+    calls = sum(node.op == "call_function" and node not in plan.constants for node in gm.graph.nodes)
+    taken = [len(region) for region in plan.regions]
+    log.info("%d of %d calls are ours, in %d regions: %s", sum(taken), calls, len(taken), taken)
+    for region in plan.regions:
+        log.debug("region:\n%s", "\n".join(node.format_node() or "" for node in region))

@@ -1,0 +1,91 @@
+"""Compiled code on PyTorch's own threads.
+
+TVM keeps a pool of threads for every thread that calls it, and they spin for a while after each kernel; so do those of
+OpenMP, which PyTorch and Inductor use. Where both run in turns each pool's spinning takes the other's cores. A library
+that TVM made asks for its threads through a pointer: here it is set to a function that asks OpenMP.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+from collections.abc import Callable
+
+import torch
+from torch._inductor.codecache import CppCodeCache
+
+from haste_compiler.codegen.library import Code
+from haste_compiler.runtime.threads import use_threads
+
+log = logging.getLogger(__name__)
+
+_POINTER = "__TVMBackendParallelLaunch"
+
+_SOURCE = r"""
+#include <atomic>
+#include <cstdint>
+#include <omp.h>
+
+// As in TVM's c_backend_api.h.
+struct Environment { void* sync_handle; int32_t num_task; };
+typedef int (*Task)(int task, Environment* environment, void* data);
+
+static thread_local int threads = 1;
+
+extern "C" void haste_use_threads(int count) { threads = count; }
+
+extern "C" int haste_parallel_launch(Task task, void* data, int tasks) {
+  int count = tasks > 0 ? tasks : threads;
+  if (count == 1) {
+    // In a forked process OpenMP's threads are gone, and even a parallel region of one thread may wait for them.
+    Environment alone{nullptr, 1};
+    return task(0, &alone, data);
+  }
+  std::atomic<int> failed{0};
+#pragma omp parallel num_threads(count)
+  {
+    Environment environment{nullptr, omp_get_num_threads()};
+    if (task(omp_get_thread_num(), &environment, data) != 0) failed = -1;
+  }
+  return failed;
+}
+"""
+
+
+def attach(code: Code) -> Callable[[int], object]:
+    """Let a library run on OpenMP's threads.
+
+    Args:
+        code: machine code; what is in memory only, not in a library, stays with TVM's own threads.
+
+    Returns:
+        A function that sets up threads for the calling one, to be called with their number before the code runs.
+    """
+    launcher = _launcher() if code.file is not None else None
+    if launcher is None:
+        return use_threads
+    library = ctypes.CDLL(code.file.name)  # type: ignore[union-attr]
+    address = ctypes.cast(launcher.haste_parallel_launch, ctypes.c_void_p).value
+    ctypes.c_void_p.in_dll(library, _POINTER).value = address
+    return launcher.use
+
+
+class _Launcher:
+    def __init__(self) -> None:
+        library = CppCodeCache.load(_SOURCE)
+        self.haste_parallel_launch = library.haste_parallel_launch
+        self._use = library.haste_use_threads
+
+    def use(self, count: int) -> None:
+        # In a worker of a DataLoader PyTorch has one thread, whatever the code was cut for.
+        self._use(min(count, torch.get_num_threads()))
+
+
+@functools.cache
+def _launcher() -> _Launcher | None:
+    try:
+        return _Launcher()
+    except Exception as error:  # whatever the C++ compiler's trouble is, TVM's own threads are there
+        log.warning("compiled code uses TVM's threads beside PyTorch's: %s", error)
+        return None

@@ -1,0 +1,134 @@
+"""A part of a graph that runs as our own code: compiled for each shape that it meets, with the weights it is given."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from haste_compiler.config import HasteConfig
+from haste_compiler.dynamo.batch import batch_symbol, pieces
+from haste_compiler.dynamo.specialize import specialize
+from haste_compiler.errors import HasteError
+from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.inputs import prepare
+
+log = logging.getLogger(__name__)
+
+Shapes = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
+"""Shapes of the tensors, and the sizes."""
+
+_MOST_PROGRAMS = 16
+"""Programs that are kept for one set of weights; those that were used longest ago are dropped."""
+
+
+@dataclass
+class _Bound:
+    """What was compiled for one set of weights.
+
+    Attributes:
+        state: address and version of each weight: other ones, and the packed weights are out of date.
+        programs: by shapes, the last one used last; None where compiling failed.
+    """
+
+    state: tuple[Any, ...]
+    programs: dict[Shapes, Executable | None] = field(default_factory=dict)
+
+
+class Region:
+    """A region that can be called from any thread.
+
+    Args:
+        gm: its graph, as ``split.cut`` returns it, sizes symbolic.
+        counts: of its placeholders, how many are tensors, weights and sizes.
+        config: what becomes HASTE in it.
+        threads: threads that its tasks are cut for.
+
+    Attributes:
+        gm: its graph.
+        batch: the batch, if it can be computed in pieces.
+    """
+
+    def __init__(self, gm: fx.GraphModule, counts: tuple[int, int, int], config: HasteConfig, threads: int) -> None:
+        self.gm, self._counts, self._config, self._threads = gm, counts, config, threads
+        self._lock = threading.RLock()
+        self._bound: dict[tuple[int, ...], _Bound] = {}
+        self._forget: dict[tuple[int, ...], list[Any]] = {}
+        self.batch = batch_symbol(gm, counts)
+        self._first_batch: int | None = None
+
+    def __call__(self, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """Compute the region's outputs, contiguous tensors."""
+        bound = self._for_weights(weights)
+        if self.batch is None or not len(tensors[0]):
+            return self._run(bound, tensors, weights, sizes)
+        batch = len(tensors[0])
+        self._first_batch = self._first_batch or batch
+        parts = pieces(batch, self._first_batch)
+        if len(parts) == 1:
+            return self._run(bound, tensors, weights, sizes)
+        results = []
+        start = 0
+        for count in parts:
+            some = [tensor[start : start + count] for tensor in tensors]
+            results.append(self._run(bound, some, weights, self.batch.sizes(sizes, count)))
+            start += count
+        return [torch.cat(outputs) for outputs in zip(*results, strict=True)]
+
+    def fake(self, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
+        """The outputs' shapes, for fake tensors."""
+        return [output.new_empty(output.shape) for output in self.gm(*tensors, *weights, *sizes)]
+
+    def _run(
+        self, bound: _Bound, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[int]
+    ) -> list[Tensor]:
+        shapes = (tuple(tuple(tensor.shape) for tensor in tensors), tuple(sizes))
+        program = bound.programs.get(shapes)
+        if program is None:
+            program = self._compile(bound, shapes, tensors, weights)
+        if program is None:
+            return [output.contiguous() for output in self.gm(*tensors, *weights, *sizes)]
+        outputs, _ = program.run(prepare(tensors, None))
+        return outputs
+
+    def _compile(
+        self, bound: _Bound, shapes: Shapes, tensors: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> Executable | None:
+        with self._lock:
+            if shapes in bound.programs:
+                return bound.programs[shapes]
+            try:
+                if any(tensor.numel() == 0 for tensor in tensors):
+                    raise HasteError("an input is empty")
+                made = specialize(self.gm, tensors, weights, shapes[1], self._config, self._threads)
+            except HasteError as error:
+                log.warning("a region runs in eager mode at %s: %s", shapes[0], error)
+                made = None
+            while len(bound.programs) >= _MOST_PROGRAMS:
+                bound.programs.pop(next(iter(bound.programs)))
+            bound.programs[shapes] = made
+            return made
+
+    def _for_weights(self, weights: Sequence[Tensor]) -> _Bound:
+        """What was compiled for these weights; nothing if one of them has changed since."""
+        key = tuple(map(id, weights))
+        state = tuple([(weight.data_ptr(), weight._version) for weight in weights])
+        bound = self._bound.get(key)
+        if bound is not None and bound.state == state:
+            return bound
+        with self._lock:
+            bound = self._bound.get(key)
+            if bound is None or bound.state != state:
+                bound = self._bound[key] = _Bound(state)
+                # An identity means nothing once its owner is gone.
+                bounds = self._bound
+                self._forget[key] = [weakref.finalize(weight, bounds.pop, key, None) for weight in weights]
+                for each in self._forget[key]:
+                    each.atexit = False
+            return bound
