@@ -10,11 +10,15 @@ from torch import Tensor, fx, nn
 from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
+from haste_compiler.codegen.cuda.lower import lower_to_cuda
+from haste_compiler.codegen.cuda.target import is_cuda
+from haste_compiler.codegen.cuda.tiling import Precision, choose_precision
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target, vector_unit
 from haste_compiler.codegen.tune import Tuner
-from haste_compiler.config import HasteConfig
+from haste_compiler.config import MAX_PATCH_SIZE, HasteConfig
+from haste_compiler.cost.cuda import CudaCostModel
 from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
@@ -32,6 +36,7 @@ def compile(
     threads: int | None = None,
     tune: bool = False,
     cache: bool = True,
+    precision: str | None = None,
 ) -> CompiledModule:
     """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
 
@@ -41,12 +46,15 @@ def compile(
         model: any model that ``torch.export`` captures.
         example_inputs: its positional arguments as a tuple (or one tensor): compile for them now. None: compile at the
             first call. Either way, inputs of other shapes are compiled when they first come.
-        target: ``"llvm"`` for this machine, ``"llvm -mcpu=..."``, or TVM's dict form.
+        target: ``"llvm"`` for this machine, ``"llvm -mcpu=..."``, ``"cuda"`` for its card, ``"cuda -arch=sm_90"``, or
+            TVM's dict form.
         config: what is merged, and how carefully; None: the default, which is safe and needs no data.
         threads: threads that a call uses; None: ``torch.get_num_threads()``.
         tune: measure tilings of the dense kernels on this machine instead of trusting the model of it; takes a minute
             or two, with a progress bar, the first time. What was measured is kept on disk.
         cache: keep the machine code in the cache on disk, and take it from there.
+        precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
+            float32, and so is hashing. None: as PyTorch's convolutions, by ``torch.backends.cudnn.allow_tf32``.
 
     Raises:
         TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
@@ -64,9 +72,10 @@ def compile(
     if not isinstance(example_inputs, Sequence | None) or isinstance(example_inputs, str):
         raise InputError(f"example_inputs is {type(example_inputs).__name__}: allowed are a tensor and a tuple")
     machine, count = parse_target(target), threads or torch.get_num_threads()
+    product = choose_precision(precision, machine)
 
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        return _specialize(model, inputs, machine, config, count, tune, cache)
+        return _specialize(model, inputs, machine, config, count, tune, cache, product)
 
     compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
@@ -82,10 +91,11 @@ def _specialize(
     threads: int,
     tune: bool,
     cache: bool,
+    precision: Precision,
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
     captured = capture(model, tuple(inputs))
-    return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache)
+    return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache, precision)
 
 
 def compile_captured(
@@ -96,6 +106,7 @@ def compile_captured(
     threads: int,
     tune: bool = False,
     cache: bool = True,
+    precision: Precision = "fp32",
 ) -> Specialization:
     """Compile a captured network: rewrite, lower, build.
 
@@ -107,23 +118,33 @@ def compile_captured(
         threads: threads that tasks are cut for.
         tune: measure tilings of the dense kernels.
         cache: use the cache on disk.
+        precision: of a card's products.
 
     Raises:
-        TargetError: tuning for a target that this machine can't run code for.
+        TargetError: tuning for a target that this machine can't run code for, or for a card.
         UnsupportedOperatorError, ConfigError: see ``compile``.
     """
     missing = missing_features(target)
     if tune and missing:
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
+    if tune and is_cuda(target):
+        raise TargetError("tune: only the tilings of a CPU's kernels are measured; a card's are chosen by a model")
+    if is_cuda(target) and config.patch_size is None:
+        # Merging filters for a small patch takes a card longer than convolving it: the whole image is one.
+        config = config.replace(patch_size=MAX_PATCH_SIZE)
     graphs = {"capture": _text(captured.gm)}
-    predict = Predictor(target, threads, leaves)
+    model = CudaCostModel.of(target, precision) if is_cuda(target) else None
+    predict = Predictor(target, threads, leaves, model)
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}), predict)
     refuse_random(gm)
     others = _drop_other_outputs(gm)
     tuner = Tuner(target, threads) if tune else None
     if tuner:
         tuner.tune(gm)
-    lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
+    if is_cuda(target):
+        lowered = lower_to_cuda(gm, target, precision)
+    else:
+        lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
     executable = Executable(build(lowered, target, key), lowered, threads, missing)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)

@@ -16,6 +16,8 @@ from tvm import relax
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.target import Target
 
+from haste_compiler.codegen.cuda.build import plan_for_card, precise_compiler
+from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.codegen.library import DIGEST_BYTES, Code
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.schedule import schedule_rest
@@ -50,7 +52,7 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Cod
         return stored
     try:
         mod = plan(lowered, target)
-        with target, pass_context():
+        with target, pass_context(), precise_compiler(target):
             executable = relax.build(mod, target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         raise HasteError(f"TVM could not generate code for {target}: {last_line(error)}") from None
@@ -64,6 +66,8 @@ def build(lowered: Lowered, target: Target, cache_key: str | None = None) -> Cod
 
 def plan(lowered: Lowered, target: Target) -> tvm.IRModule:
     """Schedule what TVM generated, plan the memory of all tensors: what is left is to generate machine code."""
+    if is_cuda(target):
+        return plan_for_card(lowered.mod, target)
     with target, pass_context():
         mod = tvm.transform.Sequential(cpu_pipeline.legalize_passes(target))(lowered.mod)
         mod = schedule_rest(mod, vector_unit(target).lanes)

@@ -110,6 +110,7 @@ class Lowering:
         self.nodes_of_group: dict[fx.Node, list[fx.Node]] = {}
 
     def run(self) -> Lowered:
+        """Lower the whole graph."""
         inputs, params = [], []
         for node in self.gm.graph.nodes:
             if node.op == "placeholder":
@@ -139,7 +140,7 @@ class Lowering:
             if node.op == "call_function":
                 self.values[node] = self._call(node)
             elif node.op == "output":
-                leaves = _args(node)[0] if isinstance(_args(node)[0], (tuple, list)) else [_args(node)[0]]
+                leaves = args_of(node)[0] if isinstance(args_of(node)[0], (tuple, list)) else [args_of(node)[0]]
                 return [self._nchw(leaf) for leaf in leaves]
         raise UnsupportedOperatorError("the graph has no output")
 
@@ -229,7 +230,7 @@ class Lowering:
         return self.builder.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
 
     def _conv2d(self, node: fx.Node) -> Value | None:
-        x, weight, bias, residual, stride, padding, dilation, groups, activation = _args(node)
+        x, weight, bias, residual, stride, padding, dilation, groups, activation = args_of(node)
         if shape_of(x)[0] == 0:
             return None
         w = self._constant(weight)
@@ -273,7 +274,7 @@ class Lowering:
         return Value(self._launch(key, layer_of(node), args, out, build), nhwc=True)
 
     def _linear(self, node: fx.Node) -> Value | None:
-        x, weight, bias, residual, activation = _args(node)
+        x, weight, bias, residual, activation = args_of(node)
         shape, filters = shape_of(x), shape_of(weight)[0]
         rows = math.prod(shape[:-1])
         if rows == 0:
@@ -307,16 +308,16 @@ class Lowering:
     # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
 
     def _hash(self, node: fx.Node) -> Any:
-        x, planes, _, *window = _args(node)
+        x, planes, _, *window = args_of(node)
         return _Pending(x, {"planes": planes, "window": window})
 
     def _group(self, node: fx.Node) -> Any:
-        codes, norm, merge, skip = _args(node)[1], _args(node)[2], _args(node)[-2], _args(node)[-1]
+        codes, norm, merge, skip = args_of(node)[1], args_of(node)[2], args_of(node)[-2], args_of(node)[-1]
         pending = self.values[codes]
         return _Pending(pending.x, {**pending.args, "norm": norm, "merge": merge, "skip": skip})
 
     def _getitem(self, node: fx.Node) -> Any:
-        source, index = _args(node)
+        source, index = args_of(node)
         value = self.values[source]
         if isinstance(value, _Pending):
             return value
@@ -328,7 +329,7 @@ class Lowering:
         return Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
     def _merge(self, node: fx.Node) -> Any:
-        pending = self.values[_args(node)[1]]
+        pending = self.values[args_of(node)[1]]
         args = pending.args
         batch, channels, *size = shape_of(pending.x)
         geometry = window_geometry(channels, size, *args["window"])
@@ -360,7 +361,7 @@ class Lowering:
         names = [layer_of(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
-            _args(node_)[2]
+            args_of(node_)[2]
             for node_ in self.gm.graph.nodes
             if node_.target is haste.hash.default and node_.meta["layer"] == layer
         ]
@@ -375,12 +376,12 @@ class Lowering:
         return _Grouping([*handed_on, counts], len(self.groups) - 1, [*chosen, x] if gated else [])
 
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
-        _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = _args(node)
+        _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = args_of(node)
         filters, _, *kernel = shape_of(weight)
         return window_geometry(channels, size, kernel, stride, padding, dilation, groups, patch, filters)
 
     def _convolve(self, node: fx.Node) -> Value:
-        merged, slot, _, _, weight, bias, residual, *_, activation = _args(node)
+        merged, slot, _, _, weight, bias, residual, *_, activation = args_of(node)
         grouping = self.values[merged]
         batch, channels = shape_of(slot)[0], shape_of(slot)[-1]
         geometry, group = self._convolve_geometry(node, channels), self.groups[grouping.index]
@@ -423,7 +424,7 @@ class Lowering:
     # Pooling and means
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
-        x = _args(node)[0]
+        x = args_of(node)[0]
         batch, channels = shape_of(x)[:2]
         if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
             return None
@@ -437,29 +438,29 @@ class Lowering:
         return Value(y, nhwc=True)
 
     def _max_pool(self, node: fx.Node) -> Value | None:
-        kernel = _pair(_args(node)[1])
+        kernel = _pair(args_of(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))
-        sizes = _size(_args(node)[0]), _size(node)
+        sizes = _size(args_of(node)[0]), _size(node)
         return self._pool(node, Pooling("max", *sizes, kernel, stride, padding, dilation))
 
     def _avg_pool(self, node: fx.Node) -> Value | None:
-        kernel = _pair(_args(node)[1])
+        kernel = _pair(args_of(node)[1])
         stride = _pair(argument(node, 2, "stride", None) or kernel)
         padding = _pair(argument(node, 3, "padding", 0))
         count_include_pad, divisor = (
             argument(node, 5, "count_include_pad", True),
             argument(node, 6, "divisor_override", None),
         )
-        sizes = _size(_args(node)[0]), _size(node)
+        sizes = _size(args_of(node)[0]), _size(node)
         pooling = Pooling("avg", *sizes, kernel, stride, padding, count_include_pad=count_include_pad, divisor=divisor)
         return self._pool(node, pooling)
 
     def _adaptive_avg_pool(self, node: fx.Node) -> Value | None:
-        return self._pool(node, Pooling("adaptive_avg", _size(_args(node)[0]), _size(node)))
+        return self._pool(node, Pooling("adaptive_avg", _size(args_of(node)[0]), _size(node)))
 
     def _mean(self, node: fx.Node) -> Value | None:
-        x, dims = _args(node)[0], argument(node, 1, "dim", None)
+        x, dims = args_of(node)[0], argument(node, 1, "dim", None)
         shape = shape_of(x)
         if dims is None or len(shape) != 4 or node.meta["val"].dtype != torch.float32:
             return None
@@ -474,7 +475,7 @@ class Lowering:
 
     def _activation(self, node: fx.Node) -> Value | None:
         activation = activation_name(node)
-        x, shape = _args(node)[0], shape_of(node)
+        x, shape = args_of(node)[0], shape_of(node)
         if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
             return None
         source = self._value(x)
@@ -489,7 +490,7 @@ class Lowering:
         return Value(y, source.nhwc)
 
     def _binary(self, node: fx.Node) -> Value | None:
-        left, right = _args(node)[:2]
+        left, right = args_of(node)[:2]
         operator_ = _BINARY[cast(Any, node.target)]
         if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
             return None
@@ -513,7 +514,7 @@ class Lowering:
         return self._nhwc(side)
 
     def _cat(self, node: fx.Node) -> Value | None:
-        tensors, dim = _args(node)[0], argument(node, 1, "dim", 0)
+        tensors, dim = args_of(node)[0], argument(node, 1, "dim", 0)
         if len(shape_of(node)) != 4 or not any(self._is_nhwc(tensor) for tensor in tensors):
             return None
         if any(len(shape_of(tensor)) != 4 for tensor in tensors):
@@ -522,7 +523,7 @@ class Lowering:
         return Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
 
     def _slice(self, node: fx.Node) -> Value | None:
-        x, dim = _args(node)[0], argument(node, 1, "dim", 0)
+        x, dim = args_of(node)[0], argument(node, 1, "dim", 0)
         if not self._is_nhwc(x):
             return None
         axis, size = (0, 3, 1, 2)[dim % 4], shape_of(x)[dim % 4]
@@ -536,7 +537,7 @@ class Lowering:
         return Value(self.builder.emit(sliced), nhwc=True)
 
     def _permute(self, node: fx.Node) -> Value | None:
-        x, order = _args(node)
+        x, order = args_of(node)
         order = [dim % len(order) for dim in order]
         if order == [0, 2, 3, 1] and self._is_nhwc(x):
             return Value(self._value(x).expr)
@@ -546,13 +547,13 @@ class Lowering:
 
     def _reshape(self, node: fx.Node) -> Value | None:
         # Only between (N, C, 1, 1) and (N, C) is the layout no matter.
-        x, shape = _args(node)[0], shape_of(_args(node)[0])
+        x, shape = args_of(node)[0], shape_of(args_of(node)[0])
         if self._is_nhwc(x) and shape[2] * shape[3] == 1:
             return Value(self.builder.emit(relax.op.reshape(self._value(x).expr, shape_of(node))))
         return None
 
     def _channel_shuffle(self, node: fx.Node) -> Value:
-        x, groups = _args(node)
+        x, groups = args_of(node)
         n, c, h, w = shape_of(x)
         split = self.builder.emit(relax.op.reshape(self._nhwc(x), (n, h, w, groups, c // groups)))
         shuffled = self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3]))
@@ -603,6 +604,7 @@ def _check_kind(node: fx.Node, kind: Any) -> None:
 
 
 def layer_of(node: fx.Node) -> str:
+    """The layer that a node belongs to; of none, the node's own name."""
     return str(node.meta.get("layer") or node.name)
 
 
@@ -612,7 +614,8 @@ def _size(node: fx.Node) -> tuple[int, int]:
     return height, width
 
 
-def _args(node: fx.Node) -> tuple[Any, ...]:
+def args_of(node: fx.Node) -> tuple[Any, ...]:
+    """The node's arguments, as whatever the operator's schema says they are."""
     return node.args
 
 

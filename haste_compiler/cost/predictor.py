@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from tvm.target import Target
 
 from haste_compiler.cost.calibration import cost_model
+from haste_compiler.cost.cuda import CudaCostModel
 from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
@@ -36,14 +37,17 @@ class Predictor:
         target: what the code is for.
         threads: threads that work on it.
         examples: the network's flat inputs; float images among them are replaced by made-up ones.
+        model: the cost model; None: the CPU's, calibrated on this machine.
     """
 
-    def __init__(self, target: Target, threads: int, examples: Sequence[Any]) -> None:
-        self._target, self._threads, self._examples = target, threads, examples
+    def __init__(
+        self, target: Target, threads: int, examples: Sequence[Any], model: CostModel | CudaCostModel | None = None
+    ) -> None:
+        self._target, self._threads, self._examples, self._model = target, threads, examples, model
 
     def __call__(self, gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
         """The predictions for some convolutions of a graph."""
-        model = cost_model(self._target, self._threads)
+        model = self._model or cost_model(self._target, self._threads)
         layers = [_Layers(gm, sharing, model) for sharing in sharings]
         natural = [
             self._probe(gm, [each for each in layers if each.may_pay], dead_leaves, seed) for seed in range(_NATURAL)
@@ -64,7 +68,7 @@ class Predictor:
 class _Layers:
     """Convolutions that would share a grouping, and what is predicted for each."""
 
-    def __init__(self, gm: fx.GraphModule, sharing: Sharing, model: CostModel) -> None:
+    def __init__(self, gm: fx.GraphModule, sharing: Sharing, model: CostModel | CudaCostModel) -> None:
         self.first = sharing.nodes[0]
         self._config = sharing.config
         self._model = model

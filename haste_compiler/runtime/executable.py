@@ -22,6 +22,7 @@ from haste_compiler.codegen.target import cpu_name
 from haste_compiler.errors import TargetError
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
+from haste_compiler.runtime.device import device_of, on_device, torch_stream
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
@@ -46,6 +47,7 @@ class Executable:
     Attributes:
         code: the same.
         constants: packed weights and tables, as TVM tensors.
+        device: where they are, and the code runs.
         groups, outputs, kernels: see ``Program``.
         pool: called with the number of threads before each run: sets them up for the calling one.
     """
@@ -55,14 +57,17 @@ class Executable:
         self.outputs, self.kernels = program.outputs, program.kernels
         self._threads, self._missing = threads, missing
         self.pool: Callable[[int], object] = use_threads
+        self.device = tvm.cpu() if missing else device_of(code.target)
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
-            tvm.runtime.from_dlpack(next(placed)) if isinstance(constant, np.ndarray) else constant
+            on_device(
+                tvm.runtime.from_dlpack(next(placed)) if isinstance(constant, np.ndarray) else constant, self.device
+            )
             for constant in program.constants
         ]
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
-        self._machine = None if missing else relax.VirtualMachine(code.module, tvm.cpu())
+        self._machine = None if missing else relax.VirtualMachine(code.module, self.device)
         self._main = None if self._machine is None else self._machine["main"]
         # The machine keeps a call's values in itself: calls take turns.
         self._turn = threading.RLock()
@@ -86,13 +91,15 @@ class Executable:
 
     def _refresh(self) -> None:
         # A new list: a call that is under way keeps the old one.
-        self._arguments = [*(tvm.runtime.tensor(values) for values in self._settings), *self.constants]
+        settings = (tvm.runtime.tensor(values, self.device) for values in self._settings)
+        self._arguments = [*settings, *self.constants]
 
     def run(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> tuple[list[Any], list[Any]]:
         """Outputs, and the statistics of each grouping as TVM tensors.
 
         Args:
-            inputs: contiguous tensors on the CPU, PyTorch's or NumPy's.
+            inputs: contiguous tensors, PyTorch's or NumPy's. A card's code takes those on the CPU too: they are copied,
+                and the outputs are on the CPU then.
             convert: makes what the caller wants of an output, a TVM tensor.
 
         Raises:
@@ -101,15 +108,19 @@ class Executable:
         if self._main is None:
             self._refuse()
         self.pool(self._threads)
-        tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
-        with self._turn:
+        given_tensors = [
+            tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs
+        ]
+        tensors = [on_device(tensor, self.device) for tensor in given_tensors]
+        home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given_tensors) else self.device
+        with self._turn, torch_stream(self.device):
             results = self._main(*tensors, *self._arguments)
         given = {tensor.data_ptr() for tensor in tensors}
         outputs = []
         for result in results[: self.outputs]:
             # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
             known = result.data_ptr() in given or result.data_ptr() in self._constant_addresses
-            outputs.append(convert(result.copyto(tvm.cpu()) if known else result))
+            outputs.append(convert(result.copyto(home) if known or home != self.device else result))
         return outputs, list(results[self.outputs :])
 
     def _refuse(self) -> NoReturn:

@@ -48,7 +48,7 @@ def test_vector_width_follows_the_target(target: TargetLike, lanes: int, registe
     [
         ("", "empty"),
         ("   ", "empty"),
-        ("cuba", "unknown target 'cuba': allowed is 'llvm'"),
+        ("cuba", "unknown target 'cuba': allowed are 'llvm' and 'cuda'"),
         ("llvm -mcpu=hasswell", "unknown CPU 'hasswell' .*did you mean haswell"),
         ("llvm -mcpu", "'-mcpu' .* is malformed: write -name=value"),
         ("llvm mcpu=haswell", "malformed"),

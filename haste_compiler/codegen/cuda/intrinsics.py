@@ -41,7 +41,8 @@ __device__ __forceinline__ unsigned haste_tf32(float value) {
   return bits;
 }
 __device__ __forceinline__ void haste_mma_tf32(float* d, const float* a, const float* b) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(haste_tf32(a[0])), "r"(haste_tf32(a[1])), "r"(haste_tf32(a[2])), "r"(haste_tf32(a[3])),
                  "r"(haste_tf32(b[0])), "r"(haste_tf32(b[1])));
@@ -55,7 +56,8 @@ __device__ __forceinline__ unsigned haste_bf16x2(float low, float high) {
   return bits;
 }
 __device__ __forceinline__ void haste_mma_bf16(float* d, const float* a, const float* b) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(haste_bf16x2(a[0], a[1])), "r"(haste_bf16x2(a[2], a[3])),
                  "r"(haste_bf16x2(a[4], a[5])), "r"(haste_bf16x2(a[6], a[7])),

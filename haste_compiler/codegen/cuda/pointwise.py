@@ -107,7 +107,7 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> ti
 
 
 def _mean_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> tirx.PrimFunc:
-    """The kernel (x NHWC, y (N, 1, 1, C)): a block averages 32 channels of an image, its eight warps share the pixels."""
+    """The kernel (x NHWC, y (N, 1, 1, C)): a block averages 32 channels, its warps share the pixels."""
     height, width = pooling.input_size
     pixels, warps = height * width, THREADS // 32
     arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, 1, 1, channels), "float32")]

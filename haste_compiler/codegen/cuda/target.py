@@ -69,5 +69,10 @@ def card_version() -> int:
     return 10 * int(major) + int(minor or 0)
 
 
+def generation(target: Target) -> int:
+    """A CUDA target's architecture as a number, 90 for "sm_90a"."""
+    return _number(arch_of(target))
+
+
 def _number(arch: str) -> int:
     return int(re.sub(r"\D", "", arch))

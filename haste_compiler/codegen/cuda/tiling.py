@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
+
+import torch
+from tvm.target import Target
 
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES, ceil_div
+from haste_compiler.codegen.cuda.target import is_cuda
+from haste_compiler.errors import ConfigError
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """How products are formed: by the CUDA cores, or by the tensor cores from operands rounded to TF32 or bfloat16. Sums
 are float32 in all of them."""
+
+
+def choose_precision(precision: str | None, target: Target) -> Precision:
+    """The precision that a user asked for; None: what PyTorch would use for convolutions on a card.
+
+    Raises:
+        ConfigError: it is none of ``Precision``, or asked for on a CPU.
+    """
+    if precision is None:
+        return "tf32" if is_cuda(target) and torch.backends.cudnn.allow_tf32 else "fp32"
+    if precision not in get_args(Precision):
+        raise ConfigError(
+            f"precision is {precision!r}: allowed are {', '.join(map(repr, get_args(Precision)))} and None"
+        )
+    if precision != "fp32" and not is_cuda(target):
+        raise ConfigError(f"precision is {precision!r}: code for a CPU is 'fp32'")
+    return cast(Precision, precision)
+
 
 DEPTH = 16
 """Depth of one step: columns of the first matrix and rows of the second that lie in shared memory at once."""

@@ -25,6 +25,9 @@
 #define __launch_bounds__(...)
 #define __shared__ static EMULATED_SHARED
 
+#define CUDART_INF_F INFINITY
+#define CUDART_NAN_F NAN
+
 using std::fabs;
 
 template <class T> T max(T a, T b) { return a > b ? a : b; }

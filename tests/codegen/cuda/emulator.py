@@ -1,8 +1,8 @@
 """Runs generated CUDA code without a card: compiled for the CPU and called by TVM's own host code.
 
-``install`` makes TVM take "cuda" memory from the CPU and load CUDA modules as what ``emulator.h`` makes of their source.
-Everything around the kernels is what runs with a card: the packing of arguments, the extents of the launches, the
-virtual machine, its memory planning, saved networks.
+``install`` makes TVM take "cuda" memory from the CPU and load CUDA modules as what ``emulator.h`` makes of their
+source. Everything around the kernels is what runs with a card: the packing of arguments, the extents of the launches,
+the virtual machine, its memory planning, saved networks.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""From a lowered network to code for a card: TVM's own operators scheduled, CUDA C compiled."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+from tvm.relax.backend.cuda import pipeline
+from tvm.target import Target
+
+from haste_compiler.codegen.cuda.target import arch_of, is_cuda
+from haste_compiler.errors import HasteError, last_line
+
+_CALLBACK = "tvm_callback_cuda_compile"
+
+
+def plan_for_card(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+    """Schedule what TVM generated, by its rules for GPUs, and plan the memory of all tensors."""
+    passes = pipeline.legalize_passes(target) + pipeline.dataflow_lower_passes(target)
+    with target, tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        return tvm.transform.Sequential(passes + pipeline.finalize_passes(target))(mod)
+
+
+def compile_source(source: str, arch: str) -> bytes:
+    """Compile CUDA C with nvcc: machine code for ``arch``, and PTX for later cards.
+
+    Raises:
+        HasteError: nvcc is not in the PATH, or refuses the source.
+    """
+    if shutil.which("nvcc") is None:
+        raise HasteError("compiling CUDA C needs nvcc, which is not in the PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        code, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
+        code.write_text(source)
+        command = ["nvcc", "-fatbin", "-O3", f"-arch={arch}", "--expt-relaxed-constexpr", str(code), "-o", str(made)]
+        ran = subprocess.run(command, capture_output=True, text=True)
+        if ran.returncode:
+            raise HasteError(f"nvcc refuses the generated code: {last_line(RuntimeError(ran.stderr))}")
+        return made.read_bytes()
+
+
+@contextmanager
+def precise_compiler(target: Target) -> Iterator[None]:
+    """While it is open, TVM compiles CUDA C as ``compile_source`` does, where nvcc is installed.
+
+    TVM itself asks for fast arithmetic: denormal numbers become zero, divisions and exponentials are approximate.
+    """
+    if not is_cuda(target) or shutil.which("nvcc") is None:
+        yield
+        return
+    before = tvm_ffi.get_global_func(_CALLBACK, allow_missing=True)
+    tvm_ffi.register_global_func(_CALLBACK, lambda code: compile_source(str(code), arch_of(target)), override=True)
+    try:
+        yield
+    finally:
+        if before is not None:
+            tvm_ffi.register_global_func(_CALLBACK, before, override=True)

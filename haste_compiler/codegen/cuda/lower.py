@@ -1,0 +1,173 @@
+"""Lowering a graph to CUDA kernels: the walk is the CPU's, the kernels and how their constants are packed are not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+from tvm import relax
+from tvm.target import Target
+
+from haste_compiler.codegen.cpu.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.pooling import Pooling
+from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, choose_tiling, conv2d_kernel, pack_filters
+from haste_compiler.codegen.cuda.pointwise import (
+    activation_kernel,
+    depthwise_kernel,
+    pack_depthwise_filters,
+    pooling_kernel,
+    transpose_kernel,
+)
+from haste_compiler.codegen.cuda.target import processors
+from haste_compiler.codegen.cuda.tiling import Precision
+from haste_compiler.codegen.lower import Lowering, Value, args_of, layer_of
+from haste_compiler.codegen.program import Lowered
+from haste_compiler.codegen.target import host_of, vector_unit
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.passes.fuse_epilogue import activation_name
+from haste_compiler.passes.graph import shape_of
+
+
+def lower_to_cuda(gm: fx.GraphModule, target: Target, precision: Precision) -> Lowered:
+    """Lower a graph that ``run_passes`` returned for a CUDA target.
+
+    Args:
+        gm: the graph; every node has ``meta["val"]``.
+        target: a complete CUDA target.
+        precision: of the products of convolutions and linear layers; hashing and grouping are always float32.
+
+    Raises:
+        UnsupportedOperatorError: as ``lower``.
+    """
+    return _CudaLowering(gm, target, precision).run()
+
+
+class _CudaLowering(Lowering):
+    def __init__(self, gm: fx.GraphModule, target: Target, precision: Precision) -> None:
+        super().__init__(gm, vector_unit(host_of(target)), 1, None)
+        self.processors, self.precision = processors(target), precision
+
+    def _transpose(self, node: fx.Node, x: Any, *, to_nhwc: bool) -> Any:
+        n, c, h, w = shape_of(node)
+        nchw, nhwc = (n, c, h, w), (n, h, w, c)
+        before, after = (nchw, nhwc) if to_nhwc else (nhwc, nchw)
+        if node.meta["val"].dtype != torch.float32 or 0 in nchw:
+            return super()._transpose(node, x, to_nhwc=to_nhwc)
+        rows, columns = (c, h * w) if to_nhwc else (h * w, c)
+        return self._launch(
+            ("transpose", before, after),
+            "transpose",
+            [x],
+            after,
+            lambda name: transpose_kernel(name, n, rows, columns, (before, after)),
+        )
+
+    def _dense(
+        self,
+        node: fx.Node,
+        geometry: ConvGeometry,
+        batch: int,
+        x: Any,
+        w: NDArray[np.float32],
+        b: NDArray[np.float32] | None,
+        residual: Any,
+        activation: str,
+    ) -> Value:
+        shortcut = [] if residual is None else [self._nhwc(residual)]
+        return Value(self._product(node, geometry, batch, x, w, b, shortcut, activation), nhwc=True)
+
+    def _linear(self, node: fx.Node) -> Value | None:
+        x, weight, bias, residual, activation = args_of(node)
+        shape, filters = shape_of(x), shape_of(weight)[0]
+        rows = math.prod(shape[:-1])
+        if rows == 0:
+            return None
+        w = self._constant(weight)[:, :, None, None]
+        b = None if bias is None else self._constant(bias)
+        geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
+
+        def flat(source: Any, channels: int) -> Any:
+            return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
+
+        shortcut = [] if residual is None else [flat(residual, filters)]
+        y = self._product(node, geometry, 1, flat(x, shape[-1]), w, b, shortcut, activation)
+        return Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
+
+    def _product(
+        self,
+        node: fx.Node,
+        geometry: ConvGeometry,
+        batch: int,
+        x: Any,
+        w: NDArray[np.float32],
+        b: NDArray[np.float32] | None,
+        shortcut: list[Any],
+        activation: str,
+    ) -> Any:
+        """A convolution of ``x`` NHWC, with what is added to it and the activation."""
+        layer, residual = layer_of(node), bool(shortcut)
+        shape = (batch, *geometry.output_size, geometry.out_channels)
+        bias = self._param(np.zeros(geometry.out_channels, np.float32) if b is None else b)
+        if is_depthwise(geometry):
+            return self._launch(
+                ("depthwise", geometry, batch, residual, activation),
+                layer,
+                [x, self._param(pack_depthwise_filters(w)), bias, *shortcut],
+                shape,
+                lambda name: depthwise_kernel(name, geometry, batch, residual=residual, activation=activation),
+            )
+        tiling = choose_tiling(geometry, batch, self.processors)
+        filters = self._param(pack_filters(w, geometry, tiling.tile))
+        end = [bias, *shortcut]
+        whole = tiling.splits == 1
+        y = self._launch(
+            ("conv2d", geometry, batch, tiling, self.precision, residual, activation),
+            layer,
+            [x, filters, *(end if whole else [])],
+            shape if whole else (tiling.splits, math.prod(shape[:3]), shape[3]),
+            lambda name: conv2d_kernel(
+                name, geometry, batch, tiling, self.precision, residual=residual, activation=activation
+            ),
+        )
+        if whole:
+            return y
+        return self._launch(
+            ("add_parts", tiling.splits, shape, residual, activation),
+            layer,
+            [y, *end],
+            shape,
+            lambda name: add_parts_kernel(name, tiling.splits, shape, residual=residual, activation=activation),
+        )
+
+    def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
+        x = args_of(node)[0]
+        batch, channels = shape_of(x)[:2]
+        if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
+            return None
+        y = self._launch(
+            ("pool", pooling, batch, channels),
+            layer_of(node),
+            [self._nhwc(x)],
+            (batch, *pooling.output_size, channels),
+            lambda name: pooling_kernel(name, pooling, batch, channels),
+        )
+        return Value(y, nhwc=True)
+
+    def _activation(self, node: fx.Node) -> Value | None:
+        activation, shape = activation_name(node), shape_of(node)
+        if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
+            return None
+        source = self._value(args_of(node)[0])
+        stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else tuple(shape)
+        y = self._launch(
+            ("activation", math.prod(stored), stored, activation),
+            layer_of(node),
+            [source.expr],
+            stored,
+            lambda name: activation_kernel(name, stored, activation),
+        )
+        return Value(y, source.nhwc)

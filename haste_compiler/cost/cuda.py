@@ -1,0 +1,87 @@
+"""The cost model of a card: what its arithmetic and its memory allow, from the manufacturer's figures.
+
+Nothing here was measured. A dense convolution takes as long as its products or its traffic; a HASTE convolution besides
+reads its windows several times, each patch by one multiprocessor, and reads and writes filters for every group, which
+for small patches alone takes longer than the convolution. So HASTE pays for large patches of many images, if at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.target import Target
+
+from haste_compiler.codegen.cuda.target import generation, processors
+from haste_compiler.codegen.cuda.tiling import Precision
+from haste_compiler.cost.merging import Merging
+from haste_compiler.haste.geometry import ConvGeometry
+
+_TERA = 1e12
+_LAUNCH_SECONDS = 3e-6
+_REACHED = 0.6
+"""Share of a figure that a good kernel reaches."""
+
+_PASSES = 5
+"""How often the grouping reads a patch's windows: sums, dots, merging, coefficients, what is left."""
+
+_BLOCK_BYTES = 60e9
+"""Bytes a second that one multiprocessor reads from the second-level cache."""
+
+
+@dataclass(frozen=True)
+class CardFigures:
+    """A generation's figures: products a second (two operations each) by precision, and bytes a second."""
+
+    products: dict[Precision, float]
+    memory: float
+    cache: float
+
+
+_FIGURES = {
+    80: CardFigures({"fp32": 9.7 * _TERA, "tf32": 78 * _TERA, "bf16": 156 * _TERA}, 1.5 * _TERA, 4 * _TERA),
+    90: CardFigures({"fp32": 33 * _TERA, "tf32": 247 * _TERA, "bf16": 494 * _TERA}, 3.3 * _TERA, 5.5 * _TERA),
+}
+"""Of the A100 and the H100."""
+
+
+@dataclass(frozen=True)
+class CudaCostModel:
+    """Predicts times on a card; it has the methods of ``CostModel``."""
+
+    figures: CardFigures
+    processors: int
+    precision: Precision
+
+    @classmethod
+    def of(cls, target: Target, precision: Precision) -> CudaCostModel:
+        """The model for a CUDA target."""
+        return cls(_FIGURES[90 if generation(target) >= 90 else 80], processors(target), precision)
+
+    def dense(self, geometry: ConvGeometry, batch: int, winograd: int = 0) -> float:
+        """Seconds of the dense convolution; there is no Winograd on a card."""
+        return self._product(geometry, batch, 1.0)
+
+    def group(self, geometry: ConvGeometry, batch: int, planes: int, nonzeros: int | None, merging: Merging) -> float:
+        """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
+        patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
+        window = 4 * geometry.window_pixels * geometry.in_channels / geometry.groups
+        hashed = 4 * planes * (nonzeros or geometry.window_pixels / 3) * geometry.in_channels / geometry.groups
+        waves = -(-patches // self.processors)
+        return _LAUNCH_SECONDS + waves * (_PASSES * window + hashed) / _BLOCK_BYTES
+
+    def convolve(self, geometry: ConvGeometry, batch: int, skip: str, merging: Merging) -> float:
+        """Seconds of merging the filters and convolving what is left."""
+        patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
+        filters = 4 * geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
+        _, groups, members, _, flats, _ = merging.counts.sum(axis=0) / merging.counts[:, [0, 2, 3, 4]].sum()
+        # Every member's filters are read, every group's written and read again.
+        traffic = patches * filters * (members + flats + 2 * groups) / self.figures.cache
+        return 2 * _LAUNCH_SECONDS + traffic + self._product(geometry, batch, merging.kept)
+
+    def _product(self, geometry: ConvGeometry, batch: int, kept: float) -> float:
+        products = batch * geometry.dense_macs * kept / (_REACHED * self.figures.products[self.precision])
+        pixels = geometry.input_size[0] * geometry.input_size[1] * geometry.in_channels * kept
+        outputs = geometry.output_size[0] * geometry.output_size[1] * geometry.out_channels
+        filters = geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
+        traffic = 4 * (batch * (pixels + outputs) + filters) / (_REACHED * self.figures.memory)
+        return _LAUNCH_SECONDS + max(products, traffic)
