@@ -76,11 +76,14 @@ def planned(model: nn.Module, x: Tensor, compiled: Any) -> float:
     from haste_compiler.codegen.build import plan
     from haste_compiler.codegen.lower import lower
     from haste_compiler.codegen.target import vector_unit
+    from haste_compiler.cost.predictor import Predictor
     from haste_compiler.passes import capture, run_passes
 
-    chosen = {layer.name: {"enabled": True} for layer in compiled.layers if layer.eligible}
-    config = compiled.config.replace(enabled=False, layers=chosen)
-    lowered = lower(run_passes(capture(model, (x,)), config), vector_unit(compiled.target), compiled.threads)
+    captured = capture(model, (x,))
+    # Predictions decide which layers have a gate, and with it the plain convolution's filters as well.
+    predict = Predictor(compiled.target, compiled.threads, captured.flatten_inputs((x,)))
+    gm = run_passes(captured, compiled.config, predict=predict)
+    lowered = lower(gm, vector_unit(compiled.target), compiled.threads)
     mod = plan(lowered, compiled.target)
     constants = sum(constant.nbytes for constant in lowered.constants)
     scratch = [_scratch(function.body) for function in mod.functions.values() if isinstance(function, tirx.PrimFunc)]
