@@ -15,6 +15,7 @@ from haste_compiler.errors import (
     HasteError,
     InputError,
     TargetError,
+    TuningError,
     UnsupportedOperatorError,
     ValidationError,
 )
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
         ParetoPoint,
         SearchResult,
         ThresholdError,
+        Tuning,
         ValidationReport,
         compile,
         search,
+        tune,
         validate,
     )
     from haste_compiler.runtime.artifact_load import LoadedModule, load
@@ -55,12 +58,15 @@ __all__ = [
     "SearchResult",
     "TargetError",
     "ThresholdError",
+    "Tuning",
+    "TuningError",
     "UnsupportedOperatorError",
     "ValidationError",
     "ValidationReport",
     "compile",
     "load",
     "search",
+    "tune",
     "validate",
 ]
 

@@ -3,6 +3,8 @@
 from haste_compiler.compiler import compile
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
+from haste_compiler.tuning.tune import tune
+from haste_compiler.tuning.tuning import Tuning
 from haste_compiler.validation import ThresholdError, ValidationReport, validate
 
 __all__ = [
@@ -11,8 +13,10 @@ __all__ = [
     "ParetoPoint",
     "SearchResult",
     "ThresholdError",
+    "Tuning",
     "ValidationReport",
     "compile",
     "search",
+    "tune",
     "validate",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,6 @@ from haste_compiler.codegen.cuda.tiling import Precision, choose_precision
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target, vector_unit
-from haste_compiler.codegen.tune import Tuner
 from haste_compiler.config import MAX_PATCH_SIZE, HasteConfig
 from haste_compiler.cost.cuda import CudaCostModel
 from haste_compiler.cost.predictor import Predictor
@@ -25,6 +26,12 @@ from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.passes.capture import Captured
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
+from haste_compiler.tuning.device import LocalDevice
+from haste_compiler.tuning.tuner import Tuner
+from haste_compiler.tuning.tuning import Tuning
+
+_TUNING_SECONDS = 120.0
+"""What ``tune=True`` may take for one signature; what isn't measured by then is left to the model."""
 
 
 def compile(
@@ -34,7 +41,7 @@ def compile(
     target: TargetLike = "llvm",
     config: HasteConfig | None = None,
     threads: int | None = None,
-    tune: bool = False,
+    tune: bool | Tuning | str | os.PathLike[str] = False,
     cache: bool = True,
     precision: str | None = None,
 ) -> CompiledModule:
@@ -50,8 +57,9 @@ def compile(
             TVM's dict form.
         config: what is merged, and how carefully; None: the default, which is safe and needs no data.
         threads: threads that a call uses; None: ``torch.get_num_threads()``.
-        tune: measure tilings of the dense kernels on this machine instead of trusting the model of it; takes a minute
-            or two, with a progress bar, the first time. What was measured is kept on disk.
+        tune: True: measure tilings of the dense kernels on this machine instead of trusting the model of it; takes a
+            minute or two, with a progress bar, the first time. What was measured is kept on disk. Or what ``tune``
+            returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
             float32, and so is hashing. None: as PyTorch's convolutions, by ``torch.backends.cudnn.allow_tf32``.
@@ -59,7 +67,32 @@ def compile(
     Raises:
         TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
             inputs, and saved; calls are refused.
+        TuningError: ``tune`` is for another target or number of threads, or no tuning.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
+    """
+    example_inputs = check_arguments(model, example_inputs, config, threads)
+    machine, count = parse_target(target), threads or torch.get_num_threads()
+    product = choose_precision(precision, machine)
+    tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
+    if isinstance(tuning, Tuning):
+        tuning.check(machine, count)
+
+    def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
+        return _specialize(model, inputs, machine, config, count, tuning, cache, product)
+
+    compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
+    if example_inputs is not None:
+        compiled.prepare(*example_inputs)
+    return compiled
+
+
+def check_arguments(
+    model: nn.Module, example_inputs: Sequence[Any] | Tensor | None, config: HasteConfig | None, threads: int | None
+) -> Sequence[Any] | None:
+    """Check what ``compile`` and ``tune`` are given; return the example inputs as a sequence.
+
+    Raises:
+        InputError, ConfigError: something has a wrong type.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
@@ -71,16 +104,7 @@ def compile(
         example_inputs = (example_inputs,)
     if not isinstance(example_inputs, Sequence | None) or isinstance(example_inputs, str):
         raise InputError(f"example_inputs is {type(example_inputs).__name__}: allowed are a tensor and a tuple")
-    machine, count = parse_target(target), threads or torch.get_num_threads()
-    product = choose_precision(precision, machine)
-
-    def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        return _specialize(model, inputs, machine, config, count, tune, cache, product)
-
-    compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
-    if example_inputs is not None:
-        compiled.prepare(*example_inputs)
-    return compiled
+    return example_inputs
 
 
 def _specialize(
@@ -89,7 +113,7 @@ def _specialize(
     target: Target,
     config: HasteConfig,
     threads: int,
-    tune: bool,
+    tune: bool | Tuning,
     cache: bool,
     precision: Precision,
 ) -> Specialization:
@@ -104,7 +128,7 @@ def compile_captured(
     target: Target,
     config: HasteConfig,
     threads: int,
-    tune: bool = False,
+    tune: bool | Tuning = False,
     cache: bool = True,
     precision: Precision = "fp32",
 ) -> Specialization:
@@ -116,7 +140,7 @@ def compile_captured(
         target: a complete target.
         config: what is merged.
         threads: threads that tasks are cut for.
-        tune: measure tilings of the dense kernels.
+        tune: measure tilings of the dense kernels, or take these.
         cache: use the cache on disk.
         precision: of a card's products.
 
@@ -125,32 +149,33 @@ def compile_captured(
         UnsupportedOperatorError, ConfigError: see ``compile``.
     """
     missing = missing_features(target)
-    if tune and missing:
+    if tune is True and missing:
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
     if tune and is_cuda(target):
         raise TargetError("tune: only the tilings of a CPU's kernels are measured; a card's are chosen by a model")
     if is_cuda(target) and config.patch_size is None:
         # Merging filters for a small patch takes a card longer than convolving it: the whole image is one.
         config = config.replace(patch_size=MAX_PATCH_SIZE)
+    if isinstance(tune, Tuning):
+        config = tune.configure(config, {layer.name for layer in conv_layers(captured.gm)})
     graphs = {"capture": _text(captured.gm)}
     model = CudaCostModel.of(target, precision) if is_cuda(target) else None
     predict = Predictor(target, threads, leaves, model)
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}), predict)
     refuse_random(gm)
-    others = _drop_other_outputs(gm)
-    tuner = Tuner(target, threads) if tune else None
-    if tuner:
-        tuner.tune(gm)
+    others = drop_other_outputs(gm)
+    if tune is True:
+        tune = Tuner(target, threads, LocalDevice(threads)).tune(gm, time.monotonic() + _TUNING_SECONDS)
     if is_cuda(target):
         lowered = lower_to_cuda(gm, target, precision)
     else:
-        lowered = lower(gm, vector_unit(target), threads, tuner.choose if tuner else None)
+        lowered = lower(gm, vector_unit(target), threads, tune.choose if tune else None)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
     executable = Executable(build(lowered, target, key), lowered, threads, missing)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)
 
 
-def _drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:
+def drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:
     """Leave only tensors among a graph's outputs; return the rest (numbers, None) by position."""
     output = gm.graph.output_node()
     leaves = output.args[0]

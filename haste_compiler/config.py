@@ -29,6 +29,12 @@ _MERGES = ("mean", "projection")
 _SKIPS = ("none", "zeros", "flat")
 
 
+def even_patch(output_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """A patch's (height, width), each about ``side``, of which patches share the output plane evenly."""
+    height, width = (-(-length // max(1, round(length / side))) for length in output_size)
+    return height, width
+
+
 @dataclass(frozen=True, eq=False)
 class HasteConfig:
     """How the convolutions of a network are turned into HASTE convolutions. Immutable, hashable, JSON-able.
@@ -125,8 +131,7 @@ class HasteConfig:
     def patch_for(self, output_size: tuple[int, int]) -> tuple[int, int]:
         """Return the patch's (height, width) in output pixels on an output plane of this size."""
         if self.patch_size is None:
-            height, width = (-(-side // max(1, round(side / _USUAL_PATCH))) for side in output_size)
-            return height, width
+            return even_patch(output_size, _USUAL_PATCH)
         return (self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else self.patch_size
 
     def replace(self, **changes: Any) -> Self:

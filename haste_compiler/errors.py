@@ -47,6 +47,10 @@ class ArtifactTargetError(ArtifactError, TargetError):
     """The file's machine code can't run on this machine."""
 
 
+class TuningError(HasteError):
+    """Measuring failed: no device is left, or a tuning that was loaded doesn't fit; the message says which."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its type where it says nothing."""
     return _lines(error)[0]

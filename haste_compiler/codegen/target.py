@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,6 +138,13 @@ def cpu_name(target: Target) -> str:
     if is_cuda(target):
         return arch_of(target)
     return str(target.attrs.get("mcpu", architecture(target)))
+
+
+def target_options(target: Target) -> dict[str, Any]:
+    """What makes the same target again."""
+    derived = ("keys", "tag")
+    options = json.loads(str(target))
+    return {key: value for key, value in options.items() if key not in derived and not key.startswith("feature.")}
 
 
 def own_architecture() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from tvm.target import Target
 
 import haste_compiler
 from haste_compiler.codegen.program import HasteGroup
-from haste_compiler.codegen.target import architecture, required_features
+from haste_compiler.codegen.target import architecture, required_features, target_options
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation, LayerChoice
 from haste_compiler.errors import ArtifactError
@@ -78,7 +77,7 @@ def save(
                 "tvm": tvm.__version__,
             },
             "target": {
-                "options": _options(target),
+                "options": target_options(target),
                 "architecture": architecture(target),
                 "features": required_features(target),
             },
@@ -87,13 +86,6 @@ def save(
             "specializations": described,
         }
         write_artifact(path, manifest, parts)
-
-
-def _options(target: Target) -> dict[str, Any]:
-    """What makes the same target again."""
-    derived = ("keys", "tag")
-    options = json.loads(str(target))
-    return {key: value for key, value in options.items() if key not in derived and not key.startswith("feature.")}
 
 
 def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:

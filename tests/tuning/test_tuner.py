@@ -9,7 +9,7 @@ from torch import nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
-from haste_compiler.codegen.tune import Tuner
+from haste_compiler.tuning.device import LocalDevice
 
 
 def test_measured_tilings_compute_the_same_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +22,6 @@ def test_measured_tilings_compute_the_same_and_are_kept(tmp_path: Path, monkeypa
     def again(*arguments: Any) -> None:
         raise AssertionError("measured a second time")
 
-    monkeypatch.setattr(Tuner, "_measure", again)
+    monkeypatch.setattr(LocalDevice, "time", again)
     kept = haste_compiler.compile(model, (x,), config=dense, tune=True, cache=False)
     assert torch.allclose(kept(x), model(x), atol=1e-5)

@@ -1,0 +1,106 @@
+"""``Tuner``: for every dense convolution and linear layer, the few tilings that the model ranks best, timed."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from torch import fx
+from tvm.target import Target
+
+from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
+from haste_compiler.codegen.cpu.conv2d import conv_work
+from haste_compiler.codegen.cpu.dense import DenseTiling, dense_kernel
+from haste_compiler.codegen.cpu.depthwise import is_depthwise
+from haste_compiler.codegen.lower import lower
+from haste_compiler.codegen.target import vector_unit
+from haste_compiler.codegen.tiling import choose_tiling, register_tiles, tile_cost
+from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
+from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.tuning.device import Device, Job
+from haste_compiler.tuning.jobs import time_jobs
+from haste_compiler.tuning.tuning import DenseWork, Measured, Tuning, read_layers, write_layers
+
+_CANDIDATES = 8
+_WINOGRAD_CANDIDATES = 3
+
+
+class Tuner:
+    """Measures tilings, and remembers.
+
+    Results are kept in the cache directory, one file for each target, number of threads and version of this package.
+
+    Args:
+        target: what the code is for; ``device`` must be able to run it.
+        threads: threads of TVM's pool that work on a kernel.
+        device: what measures.
+    """
+
+    def __init__(self, target: Target, threads: int, device: Device) -> None:
+        self._target, self._threads, self._device = target, threads, device
+        self._path = cache_directory() / f"tuning-{cache_key('', target, threads)}.json"
+        self._known = _read(self._path)
+
+    def tune(self, gm: fx.GraphModule, deadline: float) -> Tuning:
+        """Measure every dense convolution and linear layer of a graph that isn't known yet, with a progress bar.
+
+        Args:
+            gm: what ``run_passes`` returned.
+            deadline: by ``time.monotonic``; what isn't begun by then is left to the model.
+
+        Raises:
+            TuningError: the device gave up; what was measured until then is kept.
+        """
+        works: dict[DenseWork, None] = {}
+        modelled = Tuning(self._target, self._threads).modelled
+
+        def collect(geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+            if not is_depthwise(geometry):
+                works[DenseWork.of(geometry, batch, winograd)] = None
+            return modelled(geometry, batch, winograd)
+
+        lower(gm, vector_unit(self._target), self._threads, collect)
+        candidates = {work: self._candidates(work) for work in works if work not in self._known}
+        jobs = {work: partial(_job, work, tilings) for work, tilings in candidates.items()}
+        try:
+            for work, seconds in time_jobs(jobs, self._device, self._target, deadline, "tuning tilings"):
+                best, first = min(seconds, key=seconds.__getitem__), next(iter(seconds))
+                tiling = candidates[work][int(best.removeprefix("k"))]
+                self._known[work] = Measured(tiling, seconds[best], seconds[first], len(seconds))
+        finally:
+            if jobs:
+                write_cached(self._path, write_layers(self._known))
+        layers = {work: self._known[work] for work in works if work in self._known}
+        return Tuning(self._target, self._threads, layers, skipped=len(works) - len(layers))
+
+    def _candidates(self, work: DenseWork) -> list[DenseTiling]:
+        """The model's choice, then what it ranks best: of the convolution as it is written, and of each size of
+        Winograd's tiles."""
+        geometry, batch, winograd = work.geometry, work.batch, work.winograd
+        sums, unit = conv_work(geometry, batch), vector_unit(self._target)
+        tiles = sorted(
+            register_tiles(sums.rows, sums.columns, sums.channels, unit), key=lambda tile: tile_cost(sums, tile)
+        )
+        direct = [choose_tiling(sums, unit, self._threads, tile) for tile in tiles[:_CANDIDATES]]
+        found: list[DenseTiling] = [Tuning(self._target, self._threads).modelled(geometry, batch, winograd), *direct]
+        for size in SIZES:
+            if size <= winograd:
+                ranked = sorted(
+                    winograd_tilings(geometry, batch, size, unit, self._threads, direct[0]), key=lambda each: each[0]
+                )
+                found += [tiling for _, tiling in ranked[:_WINOGRAD_CANDIDATES]]
+        return list(dict.fromkeys(found))
+
+
+def _job(work: DenseWork, tilings: list[DenseTiling]) -> Job:
+    kernels = {f"k{i}": dense_kernel(f"k{i}", work.geometry, work.batch, tiling) for i, tiling in enumerate(tilings)}
+    return Job(kernels)
+
+
+def _read(path: Path) -> dict[DenseWork, Measured]:
+    try:
+        return read_layers(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        # No file yet, or one that was cut off: measured again.
+        return {}

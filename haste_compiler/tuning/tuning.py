@@ -1,0 +1,223 @@
+"""``Tuning``: what was measured, as a value that compiles use and files carry to other machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import tvm
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tvm.target import Target
+
+import haste_compiler
+from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense
+from haste_compiler.codegen.target import cpu_name, target_options, vector_unit
+from haste_compiler.codegen.tiling import ConvTiling, RegisterTile, WinogradTiling
+from haste_compiler.config import HasteConfig
+from haste_compiler.errors import TuningError
+from haste_compiler.haste.geometry import ConvGeometry
+
+_FORMAT = "haste-tuning"
+
+
+@dataclass(frozen=True)
+class DenseWork:
+    """A dense convolution or linear layer, as far as its tiling depends on it.
+
+    Attributes:
+        geometry: its patch is 1×1.
+        batch: images.
+        winograd: largest side of Winograd's tiles that its configuration allows.
+    """
+
+    geometry: ConvGeometry
+    batch: int
+    winograd: int
+
+    @classmethod
+    def of(cls, geometry: ConvGeometry, batch: int, winograd: int) -> Self:
+        """The work of a layer of any patch."""
+        return cls(dataclasses.replace(geometry, patch=(1, 1)), batch, winograd)
+
+    def __str__(self) -> str:
+        shape, (kh, kw), (height, width) = self.geometry, self.geometry.kernel, self.geometry.input_size
+        stride = "" if shape.stride == (1, 1) else f", stride {shape.stride[0]}×{shape.stride[1]}"
+        groups = "" if shape.groups == 1 else f", {shape.groups} groups"
+        images = "" if self.batch == 1 else f", {self.batch} images"
+        return f"{shape.in_channels} → {shape.out_channels}, {kh}×{kw} on {height}×{width}{stride}{groups}{images}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured for one layer.
+
+    Attributes:
+        tiling: the fastest.
+        seconds: its time.
+        modelled_seconds: the time of the tiling that the model of the machine would have chosen.
+        candidates: how many were tried.
+    """
+
+    tiling: DenseTiling
+    seconds: float
+    modelled_seconds: float
+    candidates: int
+
+    @property
+    def algorithm(self) -> str:
+        """How the convolution is computed."""
+        return (
+            f"Winograd {self.tiling.size}×{self.tiling.size}" if isinstance(self.tiling, WinogradTiling) else "direct"
+        )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What ``tune`` found, for one target and number of threads; prints as a table.
+
+    Attributes:
+        target: what the kernels were compiled for.
+        threads: that worked on each.
+        layers: the fastest tiling of every dense convolution and linear layer that was measured.
+        patches: the fastest patch, height and width, of HASTE layers, by their qualified names.
+        skipped: layers that were left to the model because the time was up.
+    """
+
+    target: Target
+    threads: int
+    layers: Mapping[DenseWork, Measured] = field(default_factory=dict)
+    patches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    skipped: int = 0
+
+    def choose(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+        """The tiling that was measured to be fastest; the model's choice where nothing was measured."""
+        known = self.layers.get(DenseWork.of(geometry, batch, winograd))
+        return known.tiling if known else self.modelled(geometry, batch, winograd)
+
+    def modelled(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+        """The choice of the model of the machine."""
+        return choose_dense(geometry, batch, vector_unit(self.target), self.threads, winograd)
+
+    def configure(self, config: HasteConfig, layers: Collection[str]) -> HasteConfig:
+        """A configuration with the patches that were found, in those of ``layers`` for which it names none itself."""
+        chosen = {
+            name: {**config.layers.get(name, {}), "patch_size": patch}
+            for name, patch in self.patches.items()
+            if name in layers and config.for_layer(name).patch_size is None
+        }
+        return config.replace(layers={**config.layers, **chosen}) if chosen else config
+
+    def check(self, target: Target, threads: int) -> None:
+        """Check that this was measured for a target and number of threads.
+
+        Raises:
+            TuningError: it wasn't.
+        """
+        for name, mine, wanted in (
+            ("target", str(self.target), str(target)),
+            ("threads", self.threads, threads),
+        ):
+            if mine != wanted:
+                raise TuningError(f"the tuning is for {name} {mine}, and can't be used for {name} {wanted}: tune anew")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a JSON file that ``compile(..., tune=path)`` takes, here or on another machine."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            TuningError: the file can't be read, holds something else, or was written by another version.
+        """
+        try:
+            stored = json.loads(Path(path).read_text())
+            if stored["format"] != _FORMAT:
+                raise ValueError(f"format {stored['format']!r}")
+            written = dict(stored["versions"])
+            if written != _versions():
+                raise TuningError(f"{path} was made by {_said(written)}, installed is {_said(_versions())}: tune anew")
+            patches = {str(name): (int(height), int(width)) for name, (height, width) in stored["patches"].items()}
+            layers = read_layers(stored["layers"])
+            return cls(Target(stored["target"]), int(stored["threads"]), layers, patches, int(stored["skipped"]))
+        except OSError as error:
+            raise TuningError(f"{path} can't be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TuningError(f"{path} holds no tuning: {type(error).__name__}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "format": _FORMAT,
+            "versions": _versions(),
+            "target": target_options(self.target),
+            "threads": self.threads,
+            "layers": write_layers(self.layers),
+            "patches": dict(self.patches),
+            "skipped": self.skipped,
+        }
+
+    def __str__(self) -> str:
+        """Tables as plain text. No colours, no line is wrapped."""
+        console = Console(file=StringIO(), width=1000, color_system=None)
+        title = f"{len(self.layers)} layers measured with {self.threads} threads, for {cpu_name(self.target)}"
+        table = Table(box=box.SIMPLE, title=title, title_justify="left")
+        table.add_column("layer")
+        table.add_column("algorithm")
+        for name in ("ms", "by the model, ms", "candidates"):
+            table.add_column(name, justify="right")
+        for work, each in self.layers.items():
+            times = (f"{seconds * 1e3:.3f}" for seconds in (each.seconds, each.modelled_seconds))
+            table.add_row(str(work), each.algorithm, *times, str(each.candidates))
+        console.print(table)
+        for name, (height, width) in self.patches.items():
+            console.print(Text(f"{name}: patches of {height}×{width}"))
+        if self.skipped:
+            console.print(f"{self.skipped} layers were not measured in time")
+        assert isinstance(console.file, StringIO)
+        return console.file.getvalue().rstrip()
+
+
+def write_layers(layers: Mapping[DenseWork, Measured]) -> list[dict[str, Any]]:
+    """Measurements as plain values."""
+    return [{**dataclasses.asdict(work), **dataclasses.asdict(measured)} for work, measured in layers.items()]
+
+
+def read_layers(stored: Sequence[Mapping[str, Any]]) -> dict[DenseWork, Measured]:
+    """What ``write_layers`` made.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    layers = {}
+    for each in stored:
+        work = DenseWork(ConvGeometry(**each["geometry"]), int(each["batch"]), int(each["winograd"]))
+        seconds, modelled = float(each["seconds"]), float(each["modelled_seconds"])
+        layers[work] = Measured(_tiling(each["tiling"]), seconds, modelled, int(each["candidates"]))
+    return layers
+
+
+def _tiling(stored: Mapping[str, Any]) -> DenseTiling:
+    """What ``dataclasses.asdict`` made of a tiling."""
+    rest = {**stored, "tile": RegisterTile(**stored["tile"])}
+    if "direct" not in stored:
+        return ConvTiling(**rest)
+    return WinogradTiling(**{**rest, "direct": _tiling(stored["direct"])})
+
+
+def _versions() -> dict[str, str]:
+    return {"haste_compiler": haste_compiler.__version__, "tvm": tvm.__version__}
+
+
+def _said(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
