@@ -628,3 +628,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HASTE_CACHE", str(tmp_path / "file" / "cache"))
     model, x = nn.Sequential(nn.Conv2d(8, 8, 3)), torch.randn(1, 8, 9, 9)
     check_same(haste_compiler.compile(model, (x,), config=HasteConfig.exact())(x), model(x), 1e-5)
+
+
+def test_as_many_channels_as_rows_and_columns() -> None:
+    """Then NCHW and NHWC have the same shape, and the two changes of layout must still be different kernels."""
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), torch.randn(1, 8, 8, 8)
+    check_same(haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False))(x), model(x), 1e-5)

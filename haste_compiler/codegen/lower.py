@@ -202,7 +202,7 @@ class Lowering:
             return self.builder.emit(relax.op.permute_dims(x, [0, 2, 3, 1] if to_nhwc else [0, 3, 1, 2]))
         rows, columns = (c, h * w) if to_nhwc else (h * w, c)
         return self._launch(
-            ("transpose", before, after),
+            ("transpose", before, after, to_nhwc),
             "transpose",
             [x],
             after,

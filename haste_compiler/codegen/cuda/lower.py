@@ -59,7 +59,7 @@ class _CudaLowering(Lowering):
             return super()._transpose(node, x, to_nhwc=to_nhwc)
         rows, columns = (c, h * w) if to_nhwc else (h * w, c)
         return self._launch(
-            ("transpose", before, after),
+            ("transpose", before, after, to_nhwc),
             "transpose",
             [x],
             after,
