@@ -20,6 +20,11 @@ from haste_compiler.config import HasteConfig
 @config_options
 @machine_options
 @click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
+@click.option(
+    "--tuning",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `haste tune -o` wrote; measures nothing.",
+)
 @json_option
 def compile(
     network: Callable[[], Network],
@@ -28,6 +33,7 @@ def compile(
     target: str,
     threads: int | None,
     tune: bool,
+    tuning: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL and save it to one file, which haste_compiler.load runs without the model, and without PyTorch.
@@ -41,9 +47,11 @@ def compile(
     """
     import haste_compiler
 
+    if tune and tuning:
+        raise click.UsageError("--tune and --tuning exclude each other", click.get_current_context())
     loaded, start = network(), time.perf_counter()
     examples = [loaded.example, *loaded.examples[1:]]
-    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, tune=tune)
+    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, tune=tuning or tune)
     for example in examples:
         note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
         compiled.prepare(*example)

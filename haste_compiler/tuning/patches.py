@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +17,10 @@ from haste_compiler.codegen.target import vector_unit
 from haste_compiler.config import HasteConfig, even_patch
 from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.probe import probe_values
+from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
-from haste_compiler.passes.choose_layers import Sharing, choose_layers, sharings
+from haste_compiler.passes.choose_layers import choose_layers, sharings
 from haste_compiler.passes.layers import configured_geometry, layer_name
 from haste_compiler.passes.rewrite_haste import joint_norm
 from haste_compiler.tuning.device import Device, Job
@@ -30,6 +33,53 @@ _SIDES = (8, 4, 14)
 
 _SURELY_FASTER = 0.95
 """Another patch than the default must take no more than this share of its time."""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """HASTE layers that share a grouping.
+
+    Attributes:
+        names: qualified.
+        geometries: of each, with any patch.
+        config: of all.
+        x: what they read, (N, C, H, W).
+        norm: |F_c| over all their filters, (C,).
+    """
+
+    names: tuple[str, ...]
+    geometries: tuple[ConvGeometry, ...]
+    config: HasteConfig
+    x: Tensor
+    norm: Tensor
+
+    @property
+    def patches(self) -> list[Patch]:
+        """Those to try, the default first."""
+        return list(dict.fromkeys(even_patch(self.geometries[0].output_size, side) for side in _SIDES))
+
+    def job(self, patch: Patch, target: Target, threads: int) -> Job:
+        """Their kernels for one patch."""
+        config, unit, batch = self.config, vector_unit(target), self.x.shape[0]
+        geometries = [dataclasses.replace(geometry, patch=patch) for geometry in self.geometries]
+        drawn = draw_hyperplanes(geometries[0].window_pixels, config.seed, self.names[0], config.nonzeros)
+        planes = pack_hyperplanes(drawn.numpy())
+        kernels = {
+            "group": haste_group_kernel(
+                "group", geometries[0], batch, unit.lanes, merge=config.merge, skip=config.skip, planes=len(planes)
+            )
+        }
+        for number, geometry in enumerate(geometries):
+            tiling = choose_haste_tiling(geometry, batch, unit, threads)
+            symbol = f"convolve{number}"
+            kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, unit.lanes, tiling, skip=config.skip)
+        values = {
+            "x": self.x.permute(0, 2, 3, 1).contiguous().numpy(),
+            "planes": planes,
+            "filter_norm2": self.norm.double().square().float().numpy(),
+            "settings": Settings.of(config).pack().numpy(),
+        }
+        return Job(kernels, values)
 
 
 class PatchTuner:
@@ -46,8 +96,7 @@ class PatchTuner:
     def __init__(self, examples: Sequence[Any], config: HasteConfig, target: Target, threads: int, device: Device):
         self._examples, self._config, self._target, self._threads = examples, config, target, threads
         self._device = device
-        self._patches: dict[tuple[str, ...], list[Patch]] = {}
-        self._jobs: dict[tuple[tuple[str, ...], Patch], Callable[[], Job]] = {}
+        self._found: list[_Layers] = []
 
     def observe(self, name: str, gm: fx.GraphModule) -> None:
         """The observer of ``run_passes``: sees which layers become HASTE layers, and what they read."""
@@ -59,12 +108,9 @@ class PatchTuner:
         sources = [sharing.nodes[0].all_input_nodes[0] for sharing in left_open]
         inputs = probe_values(gm, sources, self._examples, dead_leaves, 0)
         for sharing, x in zip(left_open, inputs, strict=True):
-            layers = tuple(map(layer_name, sharing.nodes))
-            geometry = configured_geometry(sharing.nodes[0], sharing.config)
-            norm = joint_norm(gm, sharing.nodes, geometry.groups)
-            self._patches[layers] = list(dict.fromkeys(even_patch(geometry.output_size, side) for side in _SIDES))
-            for patch in self._patches[layers]:
-                self._jobs[layers, patch] = partial(_job, sharing, patch, x, norm, self._target, self._threads)
+            geometries = tuple(configured_geometry(node, sharing.config) for node in sharing.nodes)
+            norm = joint_norm(gm, sharing.nodes, geometries[0].groups)
+            self._found.append(_Layers(tuple(map(layer_name, sharing.nodes)), geometries, sharing.config, x, norm))
 
     def tune(self, deadline: float) -> dict[str, Patch]:
         """Measure, with a progress bar.
@@ -78,37 +124,19 @@ class PatchTuner:
         Raises:
             TuningError: the device gave up.
         """
-        timed = time_jobs(self._jobs, self._device, self._target, deadline, "tuning patches")
+        jobs = {
+            (layers.names, patch): partial(layers.job, patch, self._target, self._threads)
+            for layers in self._found
+            for patch in layers.patches
+        }
+        timed = time_jobs(jobs, self._device, self._target, deadline, "tuning patches")
         times = {key: sum(kernels.values()) for key, kernels in timed}
-        found: dict[str, Patch] = {}
-        for layers, (default, *others) in self._patches.items():
-            limit = _SURELY_FASTER * times.get((layers, default), 0.0)
-            timed_others = ((times.get((layers, patch), limit), patch) for patch in others)
-            seconds, best = min(timed_others, default=(limit, default))
+        chosen: dict[str, Patch] = {}
+        for layers in self._found:
+            default, *others = layers.patches
+            limit = _SURELY_FASTER * times.get((layers.names, default), 0.0)
+            measured = ((times.get((layers.names, patch), limit), patch) for patch in others)
+            seconds, best = min(measured, default=(limit, default))
             if seconds < limit:
-                found |= dict.fromkeys(layers, best)
-        return found
-
-
-def _job(sharing: Sharing, patch: Patch, x: Tensor, norm: Tensor, target: Target, threads: int) -> Job:
-    """The kernels of convolutions that share a grouping, for one patch, on ``x``, their input (N, C, H, W)."""
-    config, unit, batch = sharing.config.replace(patch_size=patch), vector_unit(target), x.shape[0]
-    geometries = [configured_geometry(node, config) for node in sharing.nodes]
-    drawn = draw_hyperplanes(geometries[0].window_pixels, config.seed, layer_name(sharing.nodes[0]), config.nonzeros)
-    planes = pack_hyperplanes(drawn.numpy())
-    kernels = {
-        "group": haste_group_kernel(
-            "group", geometries[0], batch, unit.lanes, merge=config.merge, skip=config.skip, planes=len(planes)
-        )
-    }
-    for number, geometry in enumerate(geometries):
-        tiling = choose_haste_tiling(geometry, batch, unit, threads)
-        symbol = f"convolve{number}"
-        kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, unit.lanes, tiling, skip=config.skip)
-    values = {
-        "x": x.permute(0, 2, 3, 1).contiguous().numpy(),
-        "planes": planes,
-        "filter_norm2": norm.double().square().float().numpy(),
-        "settings": Settings.of(config).pack().numpy(),
-    }
-    return Job(kernels, values)
+                chosen |= dict.fromkeys(layers.names, best)
+        return chosen

@@ -172,14 +172,15 @@ class Tuning:
         console = Console(file=StringIO(), width=1000, color_system=None)
         title = f"{len(self.layers)} layers measured with {self.threads} threads, for {cpu_name(self.target)}"
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
-        table.add_column("layer")
-        table.add_column("algorithm")
+        for name in ("layer", "algorithm"):
+            table.add_column(name)
         for name in ("ms", "by the model, ms", "candidates"):
             table.add_column(name, justify="right")
         for work, each in self.layers.items():
             times = (f"{seconds * 1e3:.3f}" for seconds in (each.seconds, each.modelled_seconds))
             table.add_row(str(work), each.algorithm, *times, str(each.candidates))
-        console.print(table)
+        if self.layers:
+            console.print(table)
         for name, (height, width) in self.patches.items():
             console.print(Text(f"{name}: patches of {height}×{width}"))
         if self.skipped:
