@@ -357,23 +357,29 @@ class Lowering:
             ),
         )
         tensors = [self.builder.emit(relax.TupleGetItem(grouped, i)) for i in range(len(layout) + gated)]
+        self._register_group(node, batch, channels, merge, skip, gated)
+        *handed_on, counts, bound = tensors[: len(layout)]
+        chosen = tensors[len(layout) :]
+        self.statistics += [counts, bound, *chosen]
+        return _Grouping([*handed_on, counts], len(self.groups) - 1, [*chosen, x] if gated else [])
+
+    def _register_group(
+        self, node: fx.Node, batch: int, channels: int, merge: str, skip: str, gated: bool = False
+    ) -> None:
+        """Remember a grouping, by its call of ``merge``, and the layers that share it."""
         convolves = [user for user in node.users if user.target is haste.convolve.default]
         names = [layer_of(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
             args_of(node_)[2]
             for node_ in self.gm.graph.nodes
-            if node_.target is haste.hash.default and node_.meta["layer"] == layer
+            if node_.target is haste.hash.default and node_.meta["layer"] == node.meta["layer"]
         ]
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
         self.groups.append(
             HasteGroup(tuple(names), tuple(geometries), batch, merge, skip, node.meta["nonzeros"], initial, gated)
         )
-        *handed_on, counts, bound = tensors[: len(layout)]
-        chosen = tensors[len(layout) :]
-        self.statistics += [counts, bound, *chosen]
-        return _Grouping([*handed_on, counts], len(self.groups) - 1, [*chosen, x] if gated else [])
 
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
         _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = args_of(node)
