@@ -32,7 +32,7 @@ from haste_compiler.validation.running import fresh_copy
 ROUNDING = 1e-4
 """Largest difference that rounding may make, as a share of the layer's largest value."""
 
-_TRIES, _NUDGE = 8, 3e-6
+_TRIES, _NUDGE = 16, 3e-6
 """How often an input is changed within rounding, and by how much, to see which patches rounding may decide."""
 
 
@@ -43,7 +43,7 @@ class LayerCheck:
     Attributes:
         name: qualified name.
         kind: "haste", "conv", "linear" or "pool".
-        kernel: symbol of the kernel that wrote the result.
+        kernels: symbols of its kernels, in order.
         error: largest absolute difference over the layer's largest value, near ties left out.
         near_ties: patches, of a HASTE layer, that rounding may have decided otherwise than the operator did.
         merging: of a HASTE layer, what merging and dropping changed: relative error of the norm against the plain
@@ -53,14 +53,15 @@ class LayerCheck:
 
     name: str
     kind: str
-    kernel: str
+    kernels: tuple[str, ...]
     error: float
     near_ties: int = 0
     merging: float | None = None
     wrong: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.kind}, kernel {self.kernel}): {self.wrong or 'right'}"
+        made_by = f", kernel {' and '.join(self.kernels)}" if self.kernels else ""
+        return f"{self.name} ({self.kind}{made_by}): {self.wrong or 'right'}"
 
 
 def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> list[LayerCheck]:
@@ -146,14 +147,15 @@ class _Checker:
         differing, error = compare(expected, found)
         ties = 0
         if layer.kind == "haste" and expected is not plain and differing.any():
-            patches, ties = _without_near_ties(layer, expected, found)
-            differing &= patches
-            error = compare(torch.where(patches, expected, found), found)[1]
+            explained, ties = _near_ties(layer, expected, found)
+            differing &= ~explained
+            error = compare(expected, torch.where(explained, expected, found))[1]
         wrong = ""
         if differing.any():
             wrong = _wrong_input(layer, calls[0]) or describe_difference(expected, found, differing)
+        kernels = tuple(dict.fromkeys(call.symbol for call in calls))
         merging = None if plain is None else _relative(plain, found)
-        self.checks.append(LayerCheck(layer.name, layer.kind, calls[-1].symbol, error, ties, merging, wrong))
+        self.checks.append(LayerCheck(layer.name, layer.kind, kernels, error, ties, merging, wrong))
         return found
 
     def finish(self, gm: fx.GraphModule, expected: Sequence[Tensor]) -> None:
@@ -163,7 +165,7 @@ class _Checker:
             if differing.any():
                 between = _between(gm.graph.output_node())
                 wrong = f"{between}: {describe_difference(mine, theirs, differing)}"
-                self.checks.append(LayerCheck(f"output[{index}]", "output", "", error, wrong=wrong))
+                self.checks.append(LayerCheck(f"output[{index}]", "output", (), error, wrong=wrong))
 
     def _calls(self, layer: Layer) -> list[KernelCall]:
         """The kernels' calls that make up one run of a layer."""
@@ -199,8 +201,8 @@ def _like(expected: Tensor, result: Tensor) -> Tensor | None:
     return result.reshape(expected.shape) if result.numel() == expected.numel() else None
 
 
-def _without_near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:
-    """The elements of a HASTE layer's patches that no near tie explains (bool, as the output), and how many one does.
+def _near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:
+    """The patches of a HASTE layer that differ because of a near tie: their elements (bool, as the output), how many.
 
     The operator is run again on inputs that differ within rounding: a patch that rounding decides moves then, too.
     """
@@ -211,18 +213,18 @@ def _without_near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[T
     distance = _by_patch(found - expected, patch)
     moved = torch.zeros_like(distance)
     generator = torch.Generator().manual_seed(0)
-    unexplained = distance > ROUNDING * scale
-    before = unexplained
+    differing = ~(distance <= ROUNDING * scale)
+    explained = torch.zeros_like(differing)
     for _ in range(_TRIES):
         nudge = 1 + _NUDGE * torch.randn(layer.x.shape, generator=generator)
         moved = torch.maximum(moved, _by_patch(layer.compute(layer.x * nudge) - expected, patch))
         # NaN is never explained.
-        unexplained = before & ~(distance <= 2 * moved + ROUNDING * scale)
-        if not unexplained.any():
+        explained = differing & (distance <= 2 * moved + ROUNDING * scale)
+        if bool((explained == differing).all()):
             break
-    whole = unexplained.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
+    whole = explained.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
     height, width = expected.shape[2:]
-    return whole[:, :, :height, :width].expand_as(expected), int(before.sum() - unexplained.sum())
+    return whole[:, :, :height, :width].expand_as(expected), int(explained.sum())
 
 
 def _by_patch(difference: Tensor, patch: tuple[int, int]) -> Tensor:
