@@ -13,8 +13,17 @@ from tvm import relax
 from tvm.target import Target
 
 from haste_compiler.codegen.cpu.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.haste_group import pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, choose_tiling, conv2d_kernel, pack_filters
+from haste_compiler.codegen.cuda.haste_convolve import (
+    choose_haste_tile,
+    haste_convolve_kernel,
+    merge_filters_kernel,
+    merged_filters_shape,
+    pack_haste_filters,
+)
+from haste_compiler.codegen.cuda.haste_group import MOST_CHANNELS, cuda_group_layout, haste_group_kernel
 from haste_compiler.codegen.cuda.pointwise import (
     activation_kernel,
     depthwise_kernel,
@@ -27,7 +36,8 @@ from haste_compiler.codegen.cuda.tiling import Precision
 from haste_compiler.codegen.lower import Lowering, Value, args_of, layer_of
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import shape_of
 
@@ -142,6 +152,58 @@ class _CudaLowering(Lowering):
             shape,
             lambda name: add_parts_kernel(name, tiling.splits, shape, residual=residual, activation=activation),
         )
+
+    def _merge(self, node: fx.Node) -> Any:
+        pending = self.values[args_of(node)[1]]
+        batch, channels, *size = shape_of(pending.x)
+        geometry = window_geometry(channels, size, *pending.args["window"])
+        merge, skip, layer = pending.args["merge"], pending.args["skip"], node.meta["layer"]
+        if geometry.in_channels // geometry.groups > MOST_CHANNELS:
+            raise UnsupportedOperatorError(
+                f"layer {layer!r} has {geometry.in_channels // geometry.groups} input channels a group: a card groups "
+                f"up to {MOST_CHANNELS}; leave it dense, with layers={{{layer!r}: {{'enabled': False}}}}"
+            )
+        planes = pack_hyperplanes(self._constant(pending.args["planes"]))
+        norm2 = np.square(self._constant(pending.args["norm"]).astype(np.float64)).astype(np.float32)
+        layout = cuda_group_layout(geometry, batch).tensors()
+        grouped = self._launch(
+            ("haste_group", geometry, batch, merge, skip),
+            layer,
+            [self._nhwc(pending.x), self._param(planes), self._param(norm2), self.settings[layer]],
+            layout,
+            lambda name: haste_group_kernel(name, geometry, batch, merge=merge, skip=skip, planes=planes.shape[0]),
+        )
+        tensors = {name: self.builder.emit(relax.TupleGetItem(grouped, i)) for i, (name, _, _) in enumerate(layout)}
+        self._register_group(node, batch, channels, merge, skip)
+        self.statistics += [tensors["counts"], tensors["bound"]]
+        return tensors
+
+    def _convolve(self, node: fx.Node) -> Value:
+        merged, slot, _, _, weight, bias, residual, *_, activation = args_of(node)
+        grouped = self.values[merged]
+        batch, geometry = shape_of(slot)[0], self._convolve_geometry(node, shape_of(slot)[-1])
+        tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_of(node)
+        filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile))
+        lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
+        mixed = self._launch(
+            ("haste_filters", geometry, batch, tile),
+            layer,
+            [*lists, filters],
+            merged_filters_shape(geometry, batch, tile),
+            lambda name: merge_filters_kernel(name, geometry, batch, tile),
+        )
+        b = np.zeros(geometry.out_channels, np.float32) if bias is None else self._constant(bias)
+        shortcut = [] if residual is None else [self._nhwc(residual)]
+        y = self._launch(
+            ("haste_convolve", geometry, batch, tile, self.precision, bool(shortcut), activation),
+            layer,
+            [grouped["merged"], grouped["order"], grouped["counts"], filters, mixed, self._param(b), *shortcut],
+            (batch, *geometry.output_size, geometry.out_channels),
+            lambda name: haste_convolve_kernel(
+                name, geometry, batch, tile, self.precision, residual=bool(shortcut), activation=activation
+            ),
+        )
+        return Value(y, nhwc=True)
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
         x = args_of(node)[0]

@@ -119,7 +119,9 @@ class GemmTiling:
     splits: int = 1
 
 
-def choose_gemm(rows: int, columns: int, depth: int, count: int, processors: int) -> GemmTiling:
+def choose_gemm(
+    rows: int, columns: int, depth: int, count: int, processors: int, most_splits: int = _SPLITS[-1]
+) -> GemmTiling:
     """The tiling with the shortest modelled time.
 
     Blocks are dealt out to the multiprocessors in waves; a wave takes what one block takes. Small images give few
@@ -129,13 +131,14 @@ def choose_gemm(rows: int, columns: int, depth: int, count: int, processors: int
         rows, columns, depth: of one product.
         count: products like it at once (conv groups).
         processors: multiprocessors of the card.
+        most_splits: parts that the depth may be cut in.
     """
     steps = ceil_div(depth, DEPTH)
     best: tuple[float, GemmTiling] | None = None
     for tile in TILES:
         blocks = ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns) * count
         for splits in _SPLITS:
-            if splits > 1 and depth < _LEAST_SPLIT_DEPTH * splits:
+            if splits > most_splits or (splits > 1 and depth < _LEAST_SPLIT_DEPTH * splits):
                 break
             waves = math.ceil(blocks * splits / processors)
             block = tile.rows * tile.columns * (ceil_div(steps, splits) * DEPTH + 64) / tile.efficiency

@@ -111,6 +111,14 @@ inline void wait(Barrier& barrier) {
   while (barrier.turn == turn) yield();
 }
 
+inline int barrier_line = 0;
+
+inline void wait_at(int line) {
+  if (block_barrier.arrived == 0) barrier_line = line;
+  if (barrier_line != line) fail("threads of a block wait at different barriers");
+  wait(block_barrier);
+}
+
 inline void finish_group(Fiber& fiber) {
   for (const Copy& copy : fiber.groups.front()) {
     if (copy.valid) memcpy(copy.to, copy.from, copy.bytes);
@@ -240,7 +248,8 @@ template <int depth> void mma(float* d, const float* a, const float* b, int bits
 #define threadIdx (emulator::current->thread)
 #define blockIdx (emulator::block)
 
-inline void __syncthreads() { emulator::wait(emulator::block_barrier); }
+// All threads must come to the same barrier in the code, not just to any.
+#define __syncthreads() emulator::wait_at(__LINE__)
 inline void __syncwarp(unsigned = 0) { emulator::wait(emulator::warp()); }
 template <class T> T __shfl_down_sync(unsigned, T value, int offset, int width = 32) {
   int lane = emulator::rank() % 32, source = lane + offset;

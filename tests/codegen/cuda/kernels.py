@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
+from haste_compiler.codegen.cpu.haste_group import COUNTS, pack_hyperplanes
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
-from haste_compiler.codegen.cuda.tiling import GemmTiling, Precision
+from haste_compiler.codegen.cuda.haste_convolve import (
+    haste_convolve_kernel,
+    merge_filters_kernel,
+    merged_filters_shape,
+    pack_haste_filters,
+)
+from haste_compiler.codegen.cuda.haste_group import cuda_group_layout, haste_group_kernel
+from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.haste import Settings, filter_norms
 from tests.codegen.cuda import emulator
-from tests.codegen.kernels import Arguments, ConvCase, nhwc
+from tests.codegen.kernels import Arguments, ConvCase, HasteOutput, nchw, nhwc
 
 
 def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda -arch=sm_80") -> Any:
@@ -78,3 +88,85 @@ def run_conv2d(case: ConvCase, tiling: GemmTiling, precision: Precision = "fp32"
     y = arguments.write(shape)
     arguments.call(built["add"])
     return y.permute(0, 3, 1, 2)
+
+
+class CudaHasteKernels:
+    """The three kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
+
+    def __init__(
+        self, case: ConvCase, planes: Tensor, merge: str, skip: str, tile: GemmTile, precision: Precision = "fp32"
+    ) -> None:
+        self.case, self.planes, self.tile = case, planes, tile
+        geometry, batch = case.geometry, case.batch
+        self.layout = cuda_group_layout(geometry, batch)
+        self.code = build(
+            {
+                "group": haste_group_kernel("group", geometry, batch, merge=merge, skip=skip, planes=planes.shape[0]),
+                "filters": merge_filters_kernel("filters", geometry, batch, tile),
+                "convolve": haste_convolve_kernel(
+                    "convolve",
+                    geometry,
+                    batch,
+                    tile,
+                    precision,
+                    residual=case.residual is not None,
+                    activation=case.activation,
+                ),
+            }
+        )
+
+    def run(self, settings: Settings, x: Tensor | None = None) -> HasteOutput:
+        """Group, merge filters and convolve."""
+        case, geometry = self.case, self.case.geometry
+        norms = filter_norms(case.weight.double(), geometry.groups)
+        grouping = CudaArguments()
+        grouping.read(nhwc(case.x if x is None else x), pack_hyperplanes(self.planes.numpy()))
+        grouping.read(norms.square().float(), settings.pack())
+        made = {name: grouping.write(shape, getattr(torch, dtype)) for name, shape, dtype in self.layout.tensors()}
+        grouping.call(self.code["group"])
+
+        packed = pack_haste_filters(case.weight.numpy(), geometry, self.tile)
+        merging = CudaArguments()
+        merging.read(made["order"], made["coeff"], made["starts"], made["counts"], packed)
+        filters = merging.write(merged_filters_shape(geometry, case.batch, self.tile))
+        merging.call(self.code["filters"])
+
+        convolving = CudaArguments()
+        convolving.read(made["merged"], made["order"], made["counts"], packed, filters)
+        convolving.read(torch.zeros(geometry.out_channels) if case.bias is None else case.bias)
+        if case.residual is not None:
+            convolving.read(nhwc(case.residual))
+        y = convolving.write(case.output_shape())
+        convolving.call(self.code["convolve"])
+        shape = (case.batch, *geometry.patch_grid, geometry.groups)
+        counts, bound = made["counts"].view(*shape, len(COUNTS)), made["bound"].view(shape) * geometry.taps**0.5
+        return HasteOutput(nchw(y), *self._channels(made), counts, bound)
+
+    def _channels(self, made: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Slot, coefficient and carried mean of every channel, from the kernel's lists."""
+        geometry = self.case.geometry
+        per_group = geometry.in_channels // geometry.groups
+        order, factors, starts, counts = (
+            made[name].flatten(0, 1).tolist() for name in ("order", "coeff", "starts", "counts")
+        )
+        slot = torch.full((len(order), per_group), -2, dtype=torch.int32)
+        coeff, offset = torch.zeros(slot.shape), torch.zeros(slot.shape)
+        for entry, (channels, values, first, (singles, groups, members, zeros, flats, _)) in enumerate(
+            zip(order, factors, starts, counts, strict=True)
+        ):
+            assert singles + members + zeros + flats == per_group
+            assert sorted(channels) == list(range(per_group))
+            assert (first[0], first[groups], first[groups + 1]) == (0, members, members + flats)
+            base = entry % geometry.groups * per_group
+            for start, end in pairwise(first[: groups + 1]):
+                assert end - start >= 2 and channels[start:end] == sorted(channels[start:end])
+                for channel in channels[start:end]:
+                    slot[entry, channel], coeff[entry, channel] = base + channels[start], values[channel]
+            for channel in channels[members : members + flats]:
+                slot[entry, channel], offset[entry, channel] = -1, values[channel]
+            for channel in channels[members + flats : members + flats + singles]:
+                slot[entry, channel], coeff[entry, channel] = base + channel, values[channel]
+            for channel in channels[members + flats + singles :]:
+                slot[entry, channel] = -1
+        shape = (self.case.batch, *geometry.patch_grid, geometry.in_channels)
+        return slot.view(shape), coeff.view(shape), offset.view(shape)
