@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -54,6 +55,10 @@ class Value:
 
     expr: Any
     nhwc: bool = False
+
+
+_BUILDING = threading.RLock()
+"""TVM's builders know each other through one stack for all threads."""
 
 
 @dataclass
@@ -127,7 +132,7 @@ class Lowering:
                 name = f"{node.meta['layer']}.settings"
                 self.settings[node.meta["layer"]] = relax.Var(name.replace(".", "_"), relax.TensorType([3], "float32"))
                 params.append(self.settings[node.meta["layer"]])
-        with self.builder.function("main"):
+        with _BUILDING, self.builder.function("main"):
             with self.builder.dataflow():
                 outputs = self._nodes()
                 result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
