@@ -78,5 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    if message:
+        click.echo(f"error: {' '.join(message.split())}", err=True)
     return code

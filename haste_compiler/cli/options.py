@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,22 @@ def _or_none(kind: type[int] | type[float]) -> Callable[[str], int | float | str
             raise click.BadParameter(f"{text!r} is no number, nor none") from None
 
     return read
+
+
+def _limit(text: str) -> float:
+    """Reads a number to hold something against; NaN would miss it or not as the comparison is written."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise click.BadParameter(f"{text!r} is no number")
+    return number
+
+
+_limit.__name__ = "float"
+LIMIT = click.types.FuncParamType(_limit)
+"""A limit or a budget."""
 
 
 def _patch(text: str) -> int | list[int]:
@@ -72,8 +89,10 @@ _FIELDS: dict[str, dict[str, Any]] = {
 _MAYBE_NONE = ("tolerance", "nonzeros")
 
 
-def output_option(help: str, required: bool = False) -> Callable[[Command], Command]:
-    """Adds -o; refuses at once, not after all the work, what can't be written."""
+def output_option(
+    help: str, required: bool = False, names: tuple[str, ...] = ("-o", "--output")
+) -> Callable[[Command], Command]:
+    """Adds -o, or an option of other names; refuses at once, not after all the work, what can't be written."""
 
     def check(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
         if path is not None and not path.absolute().parent.is_dir():
@@ -81,7 +100,7 @@ def output_option(help: str, required: bool = False) -> Callable[[Command], Comm
         return path
 
     kind = click.Path(dir_okay=False, writable=True, path_type=Path)
-    return click.option("-o", "--output", required=required, type=kind, callback=check, help=help)
+    return click.option(*names, required=required, type=kind, callback=check, help=help)
 
 
 def config_options(command: Command) -> Command:

@@ -9,7 +9,14 @@ import click
 
 from haste_compiler.cli.images import read_images
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, image_options, machine_options, network_options, output_option
+from haste_compiler.cli.options import (
+    LIMIT,
+    config_options,
+    image_options,
+    machine_options,
+    network_options,
+    output_option,
+)
 from haste_compiler.cli.output import FellShort, emit, json_option, note
 from haste_compiler.config import HasteConfig
 
@@ -17,11 +24,11 @@ from haste_compiler.config import HasteConfig
 @click.command(short_help="Find settings for every layer within a budget.")
 @network_options
 @image_options(required=False)
-@click.option("--max-accuracy-drop", type=float, help="Most of top-1 that may be lost, 0.01 being one point.")
-@click.option("--min-agreement", type=float, help="Least part of the images with the original's class, 0 to 1.")
-@click.option("--max-output-error", type=float, help="Largest relative error of the outputs.")
-@click.option("--target-macs", type=float, help="Least net part of all multiply-adds that is saved, 0 to 1.")
-@click.option("--target-latency", type=float, help="Most milliseconds for a call with one image.")
+@click.option("--max-accuracy-drop", type=LIMIT, help="Most of top-1 that may be lost, 0.01 being one point.")
+@click.option("--min-agreement", type=LIMIT, help="Least part of the images with the original's class, 0 to 1.")
+@click.option("--max-output-error", type=LIMIT, help="Largest relative error of the outputs.")
+@click.option("--target-macs", type=LIMIT, help="Least net part of all multiply-adds that is saved, 0 to 1.")
+@click.option("--target-latency", type=LIMIT, help="Most milliseconds for a call with one image.")
 @output_option("Configuration to write, .json or .yaml.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Pareto front to draw, .png or .svg.")
 @config_options
@@ -61,7 +68,7 @@ def search(
     loaded = network()
     shape = tuple(loaded.example[0].shape)
     pictures = None if images == "random" else read_images(images, shape, limit)
-    note(f"searching on {'made-up' if pictures is None else len(pictures.pixels)} images")
+    note(f"searching on {'made-up' if pictures is None else pictures.count} images")
     shortfall = ""
     try:
         result = haste_compiler.search(

@@ -47,12 +47,13 @@ class Batch:
         return str(spec), tuple(kinds)
 
 
-def read_batches(inputs: Any, labels: Labels = None) -> Iterator[Batch]:
+def read_batches(inputs: Any, labels: Labels = None, *, may_be_none: bool = False) -> Iterator[Batch]:
     """Read batches one after the other, each copied, so that nobody can change them between two runs.
 
     Args:
         inputs: a tensor, a tuple of arguments, or an iterable of such batches; a list counts as an iterable.
         labels: classes of all images in order; or True: each batch's last item is its labels.
+        may_be_none: it is no error if there is no batch.
 
     Raises:
         InputError: there is no batch, or no image in them; a batch is no tensor, tuple or list; labels are missing, are
@@ -68,7 +69,7 @@ def read_batches(inputs: Any, labels: Labels = None) -> Iterator[Batch]:
             raise InputError(f"a batch of {count} images has {len(batch.labels)} labels")
         offset, images = offset + count, images + count
         yield batch
-    if not images:
+    if not images and not may_be_none:
         raise InputError("there is nothing to validate on: inputs hold no images")
     if isinstance(labels, Tensor) and offset != len(labels):
         raise InputError(f"there are {len(labels)} labels for {offset} images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -22,8 +23,13 @@ class OutputTally:
         self._labelled = 0
         self._correct = [0, 0]
 
-    def add(self, original: Outputs, compiled: Outputs, labels: Tensor | None = None) -> None:
+    def add(self, original: Outputs, compiled: Outputs, labels: Tensor | None = None, index: int = 0) -> None:
         """Compare the outputs of one batch.
+
+        Args:
+            original, compiled: what the two networks returned.
+            labels: class of each image, if known.
+            index: of the batch among all: sums are taken in this order, whoever compared which batch.
 
         Raises:
             ValidationError: structure, shape or dtype differ, a leaf that is no tensor does, there are labels but no
@@ -36,9 +42,31 @@ class OutputTally:
             raise ValidationError(f"the original returns another structure than before: {original.described}")
         for tally, mine, theirs in zip(self._leaves, original.copies, compiled.copies, strict=True):
             if isinstance(mine, Tensor):
-                tally.add(mine, theirs)
+                tally.add(mine, theirs, index)
         if labels is not None:
             self._count_correct(original, compiled, labels)
+
+    @classmethod
+    def joined(cls, tallies: Iterable[OutputTally]) -> OutputTally:
+        """Several tallies of different batches as one; it doesn't matter which batches each had.
+
+        Raises:
+            ValidationError: they saw outputs of different structures.
+        """
+        whole = cls()
+        for tally in tallies:
+            if tally._leaves is None:
+                continue
+            if whole._leaves is None:
+                whole._leaves = [_LeafTally(leaf.name) for leaf in tally._leaves]
+            mine, theirs = ([leaf.name for leaf in leaves] for leaves in (whole._leaves, tally._leaves))
+            if mine != theirs:
+                raise ValidationError(f"the original returns {mine} for some batches, {theirs} for others")
+            for leaf, other in zip(whole._leaves, tally._leaves, strict=True):
+                leaf.join(other)
+            whole._labelled += tally._labelled
+            whole._correct = [a + b for a, b in zip(whole._correct, tally._correct, strict=True)]
+        return whole
 
     def comparisons(self) -> tuple[OutputComparison, ...]:
         """One comparison for every leaf that is a tensor."""
@@ -150,32 +178,44 @@ class _LeafTally:
     def __init__(self, name: str) -> None:
         self.name = name
         self.described = ""
-        self._max_abs = self._error = self._reference = self._worst = 0.0
-        self._rows, self._agree, self._overlap, self._top = 0, 0, 0.0, 0
+        self._max_abs = 0.0
+        self._norms: list[tuple[int, float, float]] = []
+        self._rows = self._agree = self._overlap = self._top = 0
         self._not_finite = 0
         self._predicted: set[int] = set()
         self._constant_rows = 0
 
-    def add(self, original: Tensor, compiled: Tensor) -> None:
+    def add(self, original: Tensor, compiled: Tensor, index: int) -> None:
         self.described = self.described or describe(original)
         difference, reference = difference_of(original, compiled)
         error, size = norm(difference), norm(reference)
         self._max_abs = max(self._max_abs, float(difference.max()) if difference.numel() else 0.0)
-        self._error, self._reference = math.hypot(self._error, error), math.hypot(self._reference, size)
-        self._worst = max(self._worst, ratio(error, size))
+        self._norms.append((index, error, size))
         self._not_finite += int((~_float64(original).isfinite()).sum())
         if is_scores(original):
             self._compare_ranks(original.cpu().double(), compiled.cpu().double())
 
+    def join(self, other: _LeafTally) -> None:
+        self.described = self.described or other.described
+        self._max_abs = max(self._max_abs, other._max_abs)
+        self._norms += other._norms
+        for name in ("_rows", "_agree", "_overlap", "_top", "_not_finite", "_constant_rows"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._predicted |= other._predicted
+
     def result(self) -> OutputComparison:
+        # In the batches' order, so that the sum's rounding doesn't depend on who compared them.
+        whole = whole_reference = 0.0
+        for _, error, size in sorted(self._norms):
+            whole, whole_reference = math.hypot(whole, error), math.hypot(whole_reference, size)
         return OutputComparison(
             name=self.name,
             kind=self.described,
             max_abs_error=self._max_abs,
-            rel_error=ratio(self._error, self._reference),
-            worst_rel_error=self._worst,
+            rel_error=ratio(whole, whole_reference),
+            worst_rel_error=max((ratio(error, size) for _, error, size in self._norms), default=0.0),
             agreement=self._agree / self._rows if self._rows else None,
-            top5_agreement=self._overlap / self._top if self._top else None,
+            top5_agreement=self._overlap / (TOP * self._top) if self._top else None,
         )
 
     def warnings(self) -> list[str]:
@@ -210,6 +250,6 @@ class _LeafTally:
         self._constant_rows += int(((original == original[:, :1]).all(dim=1)).sum())
         if classes > TOP:
             mine, theirs = original.topk(TOP, dim=1).indices, compiled.topk(TOP, dim=1).indices
-            shared = (mine.unsqueeze(2) == theirs.unsqueeze(1)).sum(dim=(1, 2)) / TOP
-            self._overlap += float(torch.where(unranked, equal.double(), shared.double()).sum())
+            shared = (mine.unsqueeze(2) == theirs.unsqueeze(1)).sum(dim=(1, 2))
+            self._overlap += int(torch.where(unranked, TOP * equal, shared).sum())
             self._top += rows

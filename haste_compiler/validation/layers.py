@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -19,12 +19,37 @@ from haste_compiler.validation.report import Channels, LayerReport
 from haste_compiler.validation.running import fresh_copy
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Layer:
     kind: str
-    macs: MacCount = field(default_factory=MacCount)
+    macs: MacCount
     channels: Channels | None = None
     bound: float | None = None
+
+    def __add__(self, other: _Layer) -> _Layer:
+        channels = [each.channels for each in (self, other) if each.channels is not None]
+        bounds = [each.bound for each in (self, other) if each.bound is not None]
+        return _Layer(
+            "haste" if "haste" in (self.kind, other.kind) else self.kind,
+            self.macs + other.macs,
+            sum(channels[1:], channels[0]) if channels else None,
+            # Kept where it is NaN, too: a bound that is not known must not look like a small one.
+            float(np.max(bounds)) if bounds else None,
+        )
+
+
+class LayersFound(NamedTuple):
+    """What one process counted.
+
+    Attributes:
+        layers: by name, in the order in which they run.
+        reasons: of the convolutions, why they merge, or not.
+        merged: the names of the HASTE layers, for each input signature.
+    """
+
+    layers: dict[str, _Layer]
+    reasons: dict[str, str]
+    merged: dict[Any, tuple[str, ...]]
 
 
 class LayerTally:
@@ -41,6 +66,8 @@ class LayerTally:
         self._model, self._compiled = model, compiled
         self._operators: dict[Any, list[OperatorMacs]] = {}
         self._layers: dict[str, _Layer] = {}
+        self._reasons: dict[str, str] = {}
+        self._merged: dict[Any, tuple[str, ...]] = {}
 
     def add(self, batch: Batch) -> None:
         """Count one batch.
@@ -54,16 +81,41 @@ class LayerTally:
             graph = capture(self._model, fresh_copy(batch.inputs)).gm
             self._operators[batch.signature] = operator_macs(graph)
         stats = dict(self._compiled.stats(*fresh_copy(batch.inputs)))
+        self._reasons = self._reasons or {layer.name: layer.reason for layer in self._compiled.layers}
+        self._merged.setdefault(batch.signature, tuple(stats))
         for operator in self._operators[batch.signature]:
-            layer = self._layers.setdefault(operator.layer, _Layer(operator.kind))
             own = stats.pop(operator.layer, None)
             if own is None:
-                layer.macs += MacCount(dense=operator.macs, convolution=operator.macs)
+                layer = _Layer(operator.kind, MacCount(dense=operator.macs, convolution=operator.macs))
             else:
                 _check(operator, own)
-                _add(layer, own)
+                layer = _of_stats(own)
+            before = self._layers.get(operator.layer)
+            self._layers[operator.layer] = layer if before is None else before + layer
         if stats:
             raise ValidationError(f"the compiled network has HASTE layers that the model has not: {', '.join(stats)}")
+
+    def found(self) -> LayersFound:
+        """What was counted, as plain data."""
+        return LayersFound(self._layers, self._reasons, self._merged)
+
+    def join(self, found: Iterable[LayersFound]) -> None:
+        """Take in place of the own count the sum of several processes' counts, this one's among them.
+
+        Raises:
+            ValidationError: for inputs of the same shapes some merge in other layers than the others.
+        """
+        self._layers, self._reasons, self._merged = {}, {}, {}
+        for each in found:
+            for signature, names in each.merged.items():
+                if self._merged.setdefault(signature, names) != names:
+                    raise ValidationError(
+                        "the processes chose different layers to merge: their cost models differ. Give them one cache, "
+                        "a configuration without cost model, or one saved network"
+                    )
+            self._reasons = self._reasons or each.reasons
+            for name, layer in each.layers.items():
+                self._layers[name] = self._layers[name] + layer if name in self._layers else layer
 
     def total(self) -> MacCount:
         """Multiply-adds of the whole network."""
@@ -78,12 +130,11 @@ class LayerTally:
             seconds: time by layer, if it was measured.
             dense_seconds: time by layer in the dense compile.
         """
-        reasons = {layer.name: layer.reason for layer in self._compiled.layers}
         return tuple(
             LayerReport(
                 name=name,
                 kind=layer.kind,
-                reason=reasons.get(name, ""),
+                reason=self._reasons.get(name, ""),
                 macs=layer.macs,
                 channels=layer.channels,
                 error_bound=layer.bound,
@@ -116,16 +167,9 @@ def _sum(counts: np.ndarray[Any, Any]) -> tuple[int, ...]:
     return tuple(int(count) for count in counts.reshape(-1, counts.shape[-1]).sum(axis=0, dtype=np.int64))
 
 
-def _add(layer: _Layer, stats: Stats) -> None:
+def _of_stats(stats: Stats) -> _Layer:
     singles, groups, members, zeros, flats, _ = _sum(np.asarray(stats.counts))
-    before = layer.channels or Channels(0, 0, 0)
-    layer.kind = "haste"
-    layer.macs += stats.macs
-    layer.channels = Channels(
-        before.kept + singles + groups, before.merged + members - groups, before.skipped + zeros + flats
-    )
     # Patches and convolution groups write different outputs: their errors' squares add up.
     squares = np.square(np.asarray(stats.bound, dtype=np.float64).reshape(max(stats.images, 1), -1)).sum(axis=1)
-    worst = float(np.sqrt(squares.max(initial=0.0)))
-    # Kept where it is NaN, too: a bound that is not known must not look like a small one.
-    layer.bound = worst if layer.bound is None else float(np.maximum(layer.bound, worst))
+    channels = Channels(singles + groups, members - groups, zeros + flats)
+    return _Layer("haste", stats.macs, channels, float(np.sqrt(squares.max(initial=0.0))))

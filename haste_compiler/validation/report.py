@@ -64,6 +64,9 @@ class Channels:
     merged: int
     skipped: int
 
+    def __add__(self, other: Channels) -> Channels:
+        return Channels(self.kept + other.kept, self.merged + other.merged, self.skipped + other.skipped)
+
     @property
     def total(self) -> int:
         """All of them."""
