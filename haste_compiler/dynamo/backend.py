@@ -15,7 +15,7 @@ from haste_compiler.dynamo import op
 from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.regions import Plan, find_regions
-from haste_compiler.dynamo.split import cut, replace_regions
+from haste_compiler.dynamo.split import Cut, cut, replace_regions
 from haste_compiler.dynamo.trace import trace
 from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.passes.graph import copy_module
@@ -109,7 +109,7 @@ def _compile(
     ]
     handles = [op.register(region) for region in regions]
     _log_plan(traced, plan)
-    if plan.whole and _returns_region(traced, plan):
+    if plan.whole and _is_direct(traced, cuts[0]):
         ours = call_directly(traced, cuts[0], regions[0])
     else:
         ours = _partly(replace_regions(traced, plan, cuts, handles), example_inputs, inductor, regions)
@@ -130,10 +130,11 @@ def _is_fixed(placeholder: fx.Node, value: Any) -> bool:
     return isinstance(value, nn.Parameter) or kept is not None
 
 
-def _returns_region(gm: fx.GraphModule, plan: Plan) -> bool:
-    leaves = gm.graph.output_node().args[0]
-    inside = set(plan.regions[0])
-    return isinstance(leaves, (list, tuple)) and all(isinstance(leaf, fx.Node) and leaf in inside for leaf in leaves)
+def _is_direct(gm: fx.GraphModule, part: Cut) -> bool:
+    """Whether a region that makes all calls takes nothing but a graph's arguments, and makes all of its outputs."""
+    leaves: Any = gm.graph.output_node().args[0]
+    outputs = set(part.outputs)
+    return all(node.op == "placeholder" for node in part.sizes) and all(leaf in outputs for leaf in leaves)
 
 
 def _partly(

@@ -78,8 +78,7 @@ def call_directly(gm: fx.GraphModule, part: Cut, region: Region) -> Function:
     tensors, weights, sizes = (
         [placeholders.index(node) for node in nodes] for nodes in (part.tensors, part.weights, part.sizes)
     )
-    leaves = gm.graph.output_node().args[0]
-    assert isinstance(leaves, (list, tuple))
+    leaves: Any = gm.graph.output_node().args[0]
     order = [part.outputs.index(leaf) for leaf in leaves]
 
     def run(*args: Any) -> Sequence[Any]:

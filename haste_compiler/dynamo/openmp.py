@@ -7,6 +7,7 @@ that TVM made asks for its threads through a pointer: here it is set to a functi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import logging
@@ -67,7 +68,9 @@ def attach(code: Code) -> Callable[[int], object]:
         return use_threads
     library = ctypes.CDLL(code.file.name)  # type: ignore[union-attr]
     address = ctypes.cast(launcher.haste_parallel_launch, ctypes.c_void_p).value
-    ctypes.c_void_p.in_dll(library, _POINTER).value = address
+    # Code without a parallel loop has no pointer.
+    with contextlib.suppress(ValueError):
+        ctypes.c_void_p.in_dll(library, _POINTER).value = address
     return launcher.use
 
 

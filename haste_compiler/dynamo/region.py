@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._prims_common import suggest_memory_format
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.dynamo.batch import batch_symbol, pieces
@@ -25,7 +27,7 @@ Shapes = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 """Shapes of the tensors, and the sizes."""
 
 _MOST_PROGRAMS = 16
-"""Programs that are kept for one set of weights; those that were used longest ago are dropped."""
+"""Programs that are kept for one set of weights; those that were were made first are dropped."""
 
 
 @dataclass
@@ -34,10 +36,12 @@ class _Bound:
 
     Attributes:
         state: address and version of each weight: other ones, and the packed weights are out of date.
-        programs: by shapes, the last one used last; None where compiling failed.
+        weights: an identity means nothing once its owner is gone.
+        programs: by shapes, in the order in which they were made; None where compiling failed.
     """
 
     state: tuple[Any, ...]
+    weights: list[weakref.ref[Tensor]]
     programs: dict[Shapes, Executable | None] = field(default_factory=dict)
 
 
@@ -59,12 +63,25 @@ class Region:
         self.gm, self._counts, self._config, self._threads = gm, counts, config, threads
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, ...], _Bound] = {}
-        self._forget: dict[tuple[int, ...], list[Any]] = {}
         self.batch = batch_symbol(gm, counts)
+        self._channels_last = {
+            index
+            for index, node in enumerate(gm.graph.output_node().args[0])  # type: ignore[arg-type]
+            if _is_channels_last(node.meta["val"])
+        }
         self._first_batch: int | None = None
 
     def __call__(self, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """Compute the region's outputs, contiguous tensors."""
+        """Compute the region's outputs; see ``fake`` for their layout."""
+        outputs = self._outputs(tensors, weights, sizes)
+        if not self._channels_last:
+            return outputs
+        return [
+            output.contiguous(memory_format=torch.channels_last) if index in self._channels_last else output
+            for index, output in enumerate(outputs)
+        ]
+
+    def _outputs(self, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
         bound = self._for_weights(weights)
         if self.batch is None or not len(tensors[0]):
             return self._run(bound, tensors, weights, sizes)
@@ -82,8 +99,11 @@ class Region:
         return [torch.cat(outputs) for outputs in zip(*results, strict=True)]
 
     def fake(self, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[Any]) -> list[Tensor]:
-        """The outputs' shapes, for fake tensors."""
-        return [output.new_empty(output.shape) for output in self.gm(*tensors, *weights, *sizes)]
+        """The outputs' shapes, for fake tensors: contiguous, but for those that PyTorch computes as channels_last."""
+        outputs = [output.new_empty(output.shape) for output in self.gm(*tensors, *weights, *sizes)]
+        for index in self._channels_last:
+            outputs[index] = outputs[index].contiguous(memory_format=torch.channels_last)
+        return outputs
 
     def _run(
         self, bound: _Bound, tensors: Sequence[Tensor], weights: Sequence[Tensor], sizes: Sequence[int]
@@ -125,10 +145,15 @@ class Region:
         with self._lock:
             bound = self._bound.get(key)
             if bound is None or bound.state != state:
-                bound = self._bound[key] = _Bound(state)
-                # An identity means nothing once its owner is gone.
-                bounds = self._bound
-                self._forget[key] = [weakref.finalize(weight, bounds.pop, key, None) for weight in weights]
-                for each in self._forget[key]:
-                    each.atexit = False
+                forget = functools.partial(_forget, weakref.ref(self), key)
+                bound = self._bound[key] = _Bound(state, [weakref.ref(weight, forget) for weight in weights])
             return bound
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    return value.dim() == 4 and suggest_memory_format(value) == torch.channels_last
+
+
+def _forget(region: weakref.ref[Region], key: tuple[int, ...], weight: object) -> None:
+    if (alive := region()) is not None:
+        alive._bound.pop(key, None)

@@ -99,7 +99,7 @@ def find_regions(gm: fx.GraphModule, fixed: Iterable[fx.Node], least_macs: int) 
             by_level[level[node]].append(node)
     regions = []
     for members in by_level.values():
-        for part in _connected(_trimmed(members)):
+        for part in _connected(members if len(members) == len(calls) else _trimmed(members)):
             if any(is_call(node, *_CONVOLUTIONS) for node in part) and _macs(part) >= least_macs:
                 regions.append(part)
     return Plan(regions, constants, len(regions) == 1 and len(regions[0]) == len(calls))
@@ -168,10 +168,10 @@ def _trimmed(members: list[fx.Node]) -> list[fx.Node]:
         for node in order:
             if is_call(node, *_MOVEMENT) and inside.isdisjoint(neighbours(node)):
                 inside.discard(node)
-    # A call of several results stays together with them.
     for node in members:
-        if is_call(node, operator.getitem) and (node in inside) != (node.args[0] in inside):
-            inside.discard(node)
+        # What picks from a call of several results stays with the call.
+        if is_call(node, operator.getitem) and node.args[0] in inside:
+            inside.add(node)
     return [node for node in members if node in inside]
 
 

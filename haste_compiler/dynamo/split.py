@@ -37,7 +37,9 @@ def cut(plan: Plan, region: Sequence[fx.Node]) -> Cut:
     inside = set(region)
     needed = _constants_of(region, plan.constants)
     nodes = [*needed, *region]
-    tensors, weights, sizes = [], [], []
+    tensors: list[fx.Node] = []
+    weights: list[fx.Node] = []
+    sizes: list[fx.Node] = []
     for source in dict.fromkeys(source for node in nodes for source in node.all_input_nodes):
         if source in inside or source in needed:
             continue
@@ -90,7 +92,6 @@ def replace_regions(gm: fx.GraphModule, plan: Plan, cuts: Sequence[Cut], handles
         for index, node in enumerate(part.outputs):
             copies[node] = graph.call_function(operator.getitem, (call, index))
             copies[node].meta = dict(node.meta)
-    _keep_output_layout(graph)
     graph.eliminate_dead_code()
     graph.lint()
     return fx.GraphModule(gm, graph)
@@ -99,19 +100,6 @@ def replace_regions(gm: fx.GraphModule, plan: Plan, cuts: Sequence[Cut], handles
 def _copy(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
     copy = graph.node_copy(node, copies.__getitem__)
     if copy.target is aten.view.default:
-        # What a region returns is contiguous, which the tensor that was viewed may not have been.
+        # Whether a tensor can be viewed depends on its layout, which a region's outputs may not share.
         copy.target = aten.reshape.default
     return copy
-
-
-def _keep_output_layout(graph: fx.Graph) -> None:
-    """Outputs that PyTorch would have returned as channels_last are that."""
-    output = graph.output_node()
-    for node in output.all_input_nodes:
-        value = node.meta.get("val")
-        if node.target is not operator.getitem or not isinstance(value, Tensor) or value.dim() != 4:
-            continue
-        if not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last):
-            with graph.inserting_before(output):
-                laid_out = graph.call_function(aten.clone.default, (node,), {"memory_format": torch.channels_last})
-            output.replace_input_with(node, laid_out)
