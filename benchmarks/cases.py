@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 from tests import zoo
 
+ABSENT = "the trained networks are absent (../shared, or where HASTE_SHARED points)"
+
+TRAINED = ("cifar_resnet18", "photographs_resnet18")
+"""Cases whose network is trained, so that HASTE has something to merge."""
+
+MOST_IMAGES = 32
+"""Largest batch: there are no more photographs."""
+
+_CIFAR_CHECKED = 512
+_CIFAR_SEARCHED = 512
+
 
 class AbsentError(Exception):
     """Something that a measurement needs is not on this machine; the message says what."""
@@ -19,58 +30,105 @@ class Case:
 
     Attributes:
         model: in evaluation mode.
-        inputs: of batch 1, each (1, C, H, W) and of the same shape; every measurement runs over all of them.
+        inputs: calls that are timed, each (N, C, H, W) and of the same shape; every measurement runs over all of them.
+        checked: calls whose outputs are compared with the original's, of that shape too.
+        labels: classes of the checked images, int64 (images,); None: there are none.
         ours: this compiler's runners that are measured; random weights hold nothing that is worth merging.
         calls: how often each input is run in one measurement; more for what takes microseconds.
     """
 
     model: nn.Module
     inputs: list[Tensor]
-    ours: tuple[str, ...] = ("dense", "haste")
+    checked: list[Tensor]
+    labels: Tensor | None = None
+    ours: tuple[str, ...] = ("dense", "haste", "searched", "paper")
     calls: int = 1
 
 
-def _random_network(name: str) -> Case:
+def _random_network(name: str, batch: int) -> Case:
     reason = zoo.missing_torchvision()
     if reason:
         raise AbsentError(reason)
-    return Case(zoo.build(name), [zoo.example_input(name)], ours=("dense",))
+    x = [zoo.example_input(name, batch)]
+    return Case(zoo.build(name), x, x, ours=("dense",))
 
 
-def _trained_network(images: Callable[[], Tensor]) -> Case:
+def _trained_network(images: Tensor, labels: Tensor | None, batch: int) -> Case:
+    """All images are checked, some 4 of them timed, or one call."""
+    whole = images[: len(images) // batch * batch]
+    calls = [x.contiguous() for x in whole.split(batch)]
+    return Case(
+        zoo.trained("resnet18"), calls[: max(1, 4 // batch)], calls, None if labels is None else labels[: len(whole)]
+    )
+
+
+def _cifar(batch: int) -> Case:
+    _need_trained()
+    return _trained_network(*zoo.cifar_images("resnet18", _CIFAR_CHECKED), batch)
+
+
+def _photographs(batch: int) -> Case:
+    """Half of the photographs, and their mirror images; the other half is searched on."""
+    _need_trained()
+    return _trained_network(_with_mirrored(zoo.photographs()[::2]), None, batch)
+
+
+def searched_images(case: str) -> Tensor:
+    """Unlabelled images (N, C, H, W) like those of one of ``TRAINED``, but others.
+
+    Raises:
+        AbsentError: they are not there.
+    """
+    _need_trained()
+    if case == "photographs_resnet18":
+        return _with_mirrored(zoo.photographs()[1::2])
+    return zoo.cifar_images("resnet18", _CIFAR_CHECKED + _CIFAR_SEARCHED)[0][_CIFAR_CHECKED:]
+
+
+def _need_trained() -> None:
     if zoo.trained_module() is None:
-        raise AbsentError("the trained networks are absent (../shared, or where HASTE_SHARED points)")
-    return Case(zoo.trained("resnet18"), [x.contiguous() for x in images().split(1)])
+        raise AbsentError(ABSENT)
 
 
-def _single_convolution(duplicated: int) -> Case:
+def _with_mirrored(images: Tensor) -> Tensor:
+    return torch.cat((images, images.flip(3)))
+
+
+def _single_convolution(duplicated: int, batch: int) -> Case:
     """A 3×3 convolution, 128→128 channels, 28×28 pixels of noise; so many channels are copies of other ones."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 128, 28, 28, generator=generator)
+    x = torch.randn(batch, 128, 28, 28, generator=generator)
     order = torch.randperm(128, generator=generator)
     x[:, order[:duplicated]] = x[:, order[128 - duplicated :]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Case(nn.Conv2d(128, 128, 3, padding=1).eval(), [x], ("dense", "haste_everywhere"), calls=20)
+        model = nn.Conv2d(128, 128, 3, padding=1).eval()
+    return Case(model, [x], [x], ours=("dense", "haste_everywhere"), calls=20)
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    "resnet18": lambda: _random_network("resnet18"),
-    "resnet50": lambda: _random_network("resnet50"),
-    "vgg16_bn": lambda: _random_network("vgg16_bn"),
-    "cifar_resnet18": lambda: _trained_network(lambda: zoo.cifar_images("resnet18", 4)[0]),
-    "photographs_resnet18": lambda: _trained_network(lambda: zoo.photographs(4)),
-    "conv_half_duplicated": lambda: _single_convolution(64),
-    "conv_none_duplicated": lambda: _single_convolution(0),
+CASES: dict[str, Callable[[int], Case]] = {
+    "cifar_resnet18": _cifar,
+    "photographs_resnet18": _photographs,
+    "resnet18": lambda batch: _random_network("resnet18", batch),
+    "resnet34": lambda batch: _random_network("resnet34", batch),
+    "resnet50": lambda batch: _random_network("resnet50", batch),
+    "vgg16_bn": lambda batch: _random_network("vgg16_bn", batch),
+    "squeezenet1_1": lambda batch: _random_network("squeezenet1_1", batch),
+    "mobilenet_v2": lambda batch: _random_network("mobilenet_v2", batch),
+    "conv_half_duplicated": lambda batch: _single_convolution(64, batch),
+    "conv_none_duplicated": lambda batch: _single_convolution(0, batch),
 }
-"""Name of each case and what builds it. Building raises AbsentError where something is not installed or not there."""
+"""Name of each case and what builds it for a batch. Building raises AbsentError where something is not there."""
 
 TITLES: dict[str, str] = {
-    "resnet18": "ResNet-18, 224×224, random weights",
-    "resnet50": "ResNet-50, 224×224, random weights",
-    "vgg16_bn": "VGG-16 with batch norms, 224×224, random weights",
     "cifar_resnet18": "ResNet-18 trained on CIFAR-10, 32×32 test images",
     "photographs_resnet18": "ResNet-18 trained on CIFAR-10, photographs at 224×224",
+    "resnet18": "ResNet-18, 224×224, random weights",
+    "resnet34": "ResNet-34, 224×224, random weights",
+    "resnet50": "ResNet-50, 224×224, random weights",
+    "vgg16_bn": "VGG-16 with batch norms, 224×224, random weights",
+    "squeezenet1_1": "SqueezeNet 1.1, 224×224, random weights",
+    "mobilenet_v2": "MobileNetV2, 224×224, random weights",
     "conv_half_duplicated": "convolution 128→128, 3×3, 28×28, half of the channels duplicated",
     "conv_none_duplicated": "convolution 128→128, 3×3, 28×28, no channel duplicated",
 }

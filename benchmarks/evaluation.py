@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import haste_compiler
-from benchmarks.cases import AbsentError
+from benchmarks.cases import ABSENT, AbsentError
 from haste_compiler import HasteConfig, InputError
 from haste_compiler.cli.images import list_images
 from haste_compiler.haste import MacCount
@@ -122,7 +122,7 @@ def _network(name: str) -> tuple[nn.Module, Callable[[Pixels], Tensor]]:
     if name in TRAINED:
         module = zoo.trained_module()
         if module is None:
-            raise AbsentError("the trained networks are absent (../shared, or where HASTE_SHARED points)")
+            raise AbsentError(ABSENT)
         return module.load(name), lambda pixels: module.normalize(pixels, name)
     where, _, what = name.partition(":")
     if where == "torchvision" and what:

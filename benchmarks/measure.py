@@ -1,20 +1,24 @@
 """Time several runners of one case in turns, and check that all of them compute the same."""
 
 import gc
+import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.cases import Case
-from benchmarks.runners import OURS, PEERS, Runner
+from benchmarks.runners import EXACT, Make, Runner
 from haste_compiler.errors import first_line
 
 MAX_DENSE_ERROR = 1e-4
+"""Most that the relative error of a runner may be that computes what eager PyTorch does."""
+
+_LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,14 @@ class Measurement:
 
     Attributes:
         runner: its name.
-        best: milliseconds for one input, the least over all rounds.
-        median: milliseconds for one input, the median over all rounds.
+        best: milliseconds for one call, the least over all rounds.
+        median: milliseconds for one call, the median over all rounds.
         prepare: seconds that exporting, compiling and the first call took.
-        error: largest 2-norm of the difference from eager PyTorch's output, as a share of that output's norm.
+        error: 2-norm of the difference from eager PyTorch's outputs as a share of theirs, the worst call's.
+        agreement: share of the checked images whose class is eager PyTorch's; NaN where outputs are no scores.
+        lost: points of top-1 accuracy lost on the checked images; NaN without labels.
+        size: MiB of the file that the network can be kept in; NaN where there is none.
+        rounds: how often it was timed.
         failure: why there are no numbers, or that they are worth nothing; empty if all is well.
         peak: MiB of memory at most while it runs, NaN if that wasn't asked for; see `memory.Memory`, as for the next.
         preparing: MiB at most while it was made.
@@ -34,14 +42,18 @@ class Measurement:
     """
 
     runner: str
-    best: float = float("nan")
-    median: float = float("nan")
-    prepare: float = float("nan")
-    error: float = float("nan")
+    best: float = math.nan
+    median: float = math.nan
+    prepare: float = math.nan
+    error: float = math.nan
+    agreement: float = math.nan
+    lost: float = math.nan
+    size: float = math.nan
+    rounds: int = 0
     failure: str = ""
-    peak: float = float("nan")
-    preparing: float = float("nan")
-    planned: float = float("nan")
+    peak: float = math.nan
+    preparing: float = math.nan
+    planned: float = math.nan
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -49,17 +61,35 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
-def _prepare(name: str, case: Case, threads: int, expected: list[Tensor]) -> tuple[Runner, list[Any], Measurement]:
+def compare(actual: list[Tensor], expected: list[Tensor], labels: Tensor | None) -> tuple[float, float, float]:
+    """Relative error of the worst call, agreement, and points of accuracy lost: see `Measurement`."""
+    error = max(relative_error(a, e) for a, e in zip(actual, expected, strict=True))
+    if expected[0].dim() != 2:
+        return error, math.nan, math.nan
+    after, before = (torch.cat(outputs).argmax(dim=1) for outputs in (actual, expected))
+    agreement = float((after == before).double().mean())
+    if labels is None:
+        return error, agreement, math.nan
+    return error, agreement, 100 * float(((before == labels).double() - (after == labels).double()).mean())
+
+
+def _prepare(
+    name: str, make: Make, case: Case, threads: int, expected: list[Tensor]
+) -> tuple[Runner, list[Any], Measurement]:
     start = time.perf_counter()
-    runner = {**PEERS, **OURS}[name](case.model, case.inputs[0], threads)
+    runner = make(case.model, case.inputs[0], threads)
     encoded = [runner.encode(x) for x in case.inputs]
     runner.run(encoded[0])
     seconds = time.perf_counter() - start
-    error = max(relative_error(runner.decode(runner.run(e)), y) for e, y in zip(encoded, expected, strict=True))
+    # An output may be the runner's own memory, which its next call writes over.
+    outputs = [runner.decode(runner.run(runner.encode(x))).clone() for x in case.checked]
+    error, agreement, lost = compare(outputs, expected, case.labels)
+    size = runner.size() / 2**20 if runner.size else math.nan
     failure = ""
-    if not name.startswith("haste") and not error <= MAX_DENSE_ERROR:
+    if name in EXACT and not error <= MAX_DENSE_ERROR:
         failure = f"wrong: differs from eager PyTorch by {error:.1e} of the output's norm"
-    return runner, encoded, Measurement(name, prepare=seconds, error=error, failure=failure)
+    found = Measurement(name, prepare=seconds, error=error, agreement=agreement, lost=lost, size=size, failure=failure)
+    return runner, encoded, found
 
 
 def _milliseconds(runner: Runner, encoded: list[Any], calls: int) -> float:
@@ -74,29 +104,36 @@ def _milliseconds(runner: Runner, encoded: list[Any], calls: int) -> float:
 
 
 def measure(
-    case: Case, names: list[str], threads: int, rounds: int, tick: Callable[[str], None] = lambda doing: None
+    case: Case,
+    makes: Mapping[str, Make],
+    threads: int,
+    rounds: int,
+    seconds: float = math.inf,
+    tick: Callable[[str, float], None] = lambda doing, part: None,
 ) -> list[Measurement]:
     """Time the runners in alternating rounds, each round in another order, so that a slow spell hits all alike.
 
     Args:
-        case: what to run.
-        names: of the runners.
-        threads: for each of them. The process must have been started with `runners.thread_environment(threads)`.
-        rounds: how often each runner is timed.
-        tick: called with what is being done.
+        case: what they run.
+        makes: what prepares each runner, by name.
+        threads: of all runners; the process must have been started with `thread_environment(threads)`.
+        rounds: how often each runner is timed, at most.
+        seconds: after which no other round begins; there are three at least.
+        tick: called with what is being done, and which part of it all is over.
 
     Returns:
-        One measurement a runner, in the order of `names`. A runner that fails has its reason and no times.
+        One measurement a runner, in the order of `makes`. A runner that fails has its reason and no times.
     """
+    began, steps = time.perf_counter(), len(makes) + rounds
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        expected = [case.model(x).clone() for x in case.inputs]
+        expected = [case.model(x).clone() for x in case.checked]
     ready: dict[str, tuple[Runner, list[Any]]] = {}
     results: dict[str, Measurement] = {}
-    for name in names:
-        tick(f"preparing {name}")
+    for i, (name, make) in enumerate(makes.items()):
+        tick(f"preparing {name}", i / steps)
         try:
-            runner, encoded, results[name] = _prepare(name, case, threads, expected)
+            runner, encoded, results[name] = _prepare(name, make, case, threads, expected)
         except Exception as error:  # a peer that is absent or cannot take the network must not stop the others
             results[name] = Measurement(name, failure=f"{type(error).__name__}: {first_line(error)}"[:200])
         else:
@@ -108,13 +145,15 @@ def measure(
     gc.disable()
     try:
         for i in range(rounds):
-            tick(f"round {i + 1} of {rounds}")
+            if i >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
+                break
+            tick(f"round {i + 1} of {rounds}", (len(makes) + i) / steps)
             for name in order:
                 times[name].append(_milliseconds(*ready[name], case.calls))
             order = order[1:] + order[:1]
     finally:
         gc.enable()
-    return [
-        Measurement(name, min(times[name]), statistics.median(times[name]), m.prepare, m.error) if name in times else m
-        for name, m in results.items()
-    ]
+    for name, taken in times.items():
+        median = statistics.median(taken)
+        results[name] = replace(results[name], best=min(taken), median=median, rounds=len(taken))
+    return list(results.values())

@@ -1,4 +1,4 @@
-"""Peak memory of one runner on one case, in this process: `python -m benchmarks.memory CASE RUNNER`, JSON on stdout."""
+"""Peak memory of one runner on one case, in this process: `python -m benchmarks.memory CASE RUNNER …`, JSON."""
 
 import ctypes
 import gc
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import runners
+from benchmarks import runners, searched
 from benchmarks.cases import CASES
 from tests import zoo
 
@@ -39,7 +39,7 @@ class Memory:
     planned: float = math.nan
 
 
-def measure_memory(case: str, runner: str, threads: int) -> Memory:
+def measure_memory(case: str, runner: str, threads: int, batch: int, searched_file: Path) -> Memory:
     """Measure in this process, which should have done nothing else before. Linux only.
 
     Raises:
@@ -51,8 +51,9 @@ def measure_memory(case: str, runner: str, threads: int) -> Memory:
     _settle()
     before = _status("VmRSS")
     _reset_peak()
-    built = CASES[case]()
-    made = {**runners.PEERS, **runners.OURS}[runner](built.model, built.inputs[0], threads)
+    built = CASES[case](batch)
+    make = runners.makers([runner], searched.read(searched_file, case))[runner]
+    made = make(built.model, built.inputs[0], threads)
     encoded = [made.encode(x) for x in built.inputs]
     for x in encoded:
         made.run(x)
@@ -138,5 +139,5 @@ def _reset_peak() -> None:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    case, runner, threads = sys.argv[1:]
-    print("\n" + json.dumps(asdict(measure_memory(case, runner, int(threads)))))
+    case, runner, threads, batch, file = sys.argv[1:]
+    print("\n" + json.dumps(asdict(measure_memory(case, runner, int(threads), int(batch), Path(file)))))

@@ -3,7 +3,7 @@
 import copy
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor import config as inductor_config
+
+from haste_compiler import HasteConfig
 
 
 def _same(value: Any) -> Any:
@@ -25,11 +27,17 @@ class Runner:
         run: what is timed, from an encoded input to the runner's own kind of output.
         encode: from an input (N, C, H, W) to what `run` takes; not timed.
         decode: from what `run` returns to a tensor; not timed.
+        size: bytes of the file or files that the network can be kept in; None where there is no such thing.
     """
 
     run: Callable[[Any], Any]
     encode: Callable[[Tensor], Any] = _same
     decode: Callable[[Any], Tensor] = _same
+    size: Callable[[], int] | None = None
+
+
+Make = Callable[[nn.Module, Tensor, int], Runner]
+"""Prepares a network for inputs of one shape and a number of threads."""
 
 
 def _without_gradients(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -80,11 +88,11 @@ def onnx_runtime(model: nn.Module, x: Tensor, threads: int) -> Runner:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     with tempfile.TemporaryDirectory() as folder:
-        session = onnxruntime.InferenceSession(
-            _export_onnx(model, x, folder), options, providers=["CPUExecutionProvider"]
-        )
+        path = _export_onnx(model, x, folder)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        size = Path(path).stat().st_size
     name = session.get_inputs()[0].name
-    return Runner(lambda a: session.run(None, {name: a})[0], lambda t: t.numpy(), torch.from_numpy)
+    return Runner(lambda a: session.run(None, {name: a})[0], lambda t: t.numpy(), torch.from_numpy, lambda: size)
 
 
 def openvino(model: nn.Module, x: Tensor, threads: int) -> Runner:
@@ -99,38 +107,42 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Runner:
         "PERFORMANCE_HINT": "LATENCY",
     }
     with tempfile.TemporaryDirectory() as folder:
-        compiled = core.compile_model(core.read_model(_export_onnx(model, x, folder)), "CPU", options)
+        network = core.read_model(_export_onnx(model, x, folder))
+    compiled = core.compile_model(network, "CPU", options)
     request = compiled.create_infer_request()
+
+    def size() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            ov.save_model(network, Path(folder) / "model.xml", compress_to_fp16=False)
+            return sum(path.stat().st_size for path in Path(folder).iterdir())
+
     return Runner(
         lambda a: request.infer({0: a}, share_inputs=True, share_outputs=True)[0],
         lambda t: t.numpy(),
         lambda a: torch.from_numpy(a.copy()),
+        size,
     )
 
 
-def _ours(model: nn.Module, x: Tensor, **fields: Any) -> Runner:
-    import haste_compiler
+def ours(config: HasteConfig) -> Make:
+    """This compiler with a configuration."""
 
-    config = haste_compiler.HasteConfig(**fields)
-    return Runner(haste_compiler.compile(model, (x,), target="llvm", config=config))
+    def make(model: nn.Module, x: Tensor, threads: int) -> Runner:
+        import haste_compiler
 
+        compiled = haste_compiler.compile(model, (x,), target="llvm", config=config, threads=threads)
 
-def ours_dense(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """This compiler with every convolution dense."""
-    return _ours(model, x, enabled=False)
+        def size() -> int:
+            with tempfile.TemporaryDirectory() as folder:
+                compiled.save(Path(folder) / "network.haste")
+                return (Path(folder) / "network.haste").stat().st_size
 
+        return Runner(compiled, size=size)
 
-def ours_haste(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """This compiler at its default configuration."""
-    return _ours(model, x)
-
-
-def ours_everywhere(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """This compiler with every eligible convolution a HASTE convolution, whatever is predicted, in patches of 28×28."""
-    return _ours(model, x, cost_model=False, patch_size=28)
+    return make
 
 
-PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
+PEERS: dict[str, Make] = {
     "eager": eager,
     "channels_last": channels_last,
     "inductor": inductor,
@@ -139,12 +151,17 @@ PEERS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
 }
 """Everything that a user could pick instead, by name."""
 
-OURS: dict[str, Callable[[nn.Module, Tensor, int], Runner]] = {
-    "dense": ours_dense,
-    "haste": ours_haste,
-    "haste_everywhere": ours_everywhere,
+OURS: dict[str, HasteConfig | None] = {
+    "dense": HasteConfig(enabled=False),
+    "haste": HasteConfig(),
+    "searched": None,
+    "paper": HasteConfig.paper(),
+    "haste_everywhere": HasteConfig(cost_model=False, patch_size=28),
 }
-"""This compiler's own compiles, by name."""
+"""This compiler's configurations, by name; None: what a search found for the network."""
+
+EXACT = (*PEERS, "dense")
+"""Runners that must compute what eager PyTorch does; the others approximate it."""
 
 TITLES: dict[str, str] = {
     "eager": "PyTorch, NCHW",
@@ -154,8 +171,22 @@ TITLES: dict[str, str] = {
     "openvino": "OpenVINO, f32",
     "dense": "haste-compiler, dense",
     "haste": "haste-compiler, HASTE",
+    "searched": "haste-compiler, HASTE, searched",
+    "paper": "haste-compiler, published rule",
     "haste_everywhere": "haste-compiler, HASTE everywhere, patch 28",
 }
+
+
+def makers(names: Sequence[str], searched: HasteConfig | None = None) -> dict[str, Make]:
+    """What prepares each of some runners.
+
+    Args:
+        names: of runners; "searched" is left out where nothing was searched.
+        searched: what was found for the network.
+    """
+    configs = {**OURS, "searched": searched}
+    known = {**PEERS, **{name: ours(config) for name, config in configs.items() if config is not None}}
+    return {name: known[name] for name in names if name in known}
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -4,42 +4,62 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from benchmarks import runners
-from benchmarks.cases import CASES, TITLES, Case
-from benchmarks.measure import Measurement, measure, relative_error
+from benchmarks.cases import CASES, TITLES, TRAINED, Case
+from benchmarks.measure import Measurement, compare, measure, relative_error
 from benchmarks.memory import Memory
-from benchmarks.report import Result, machine, markdown
+from benchmarks.report import Result, machine, markdown, plot
+from haste_compiler import HasteConfig
 
 
 def small_case() -> Case:
-    return Case(nn.Conv2d(4, 8, 3).eval(), [torch.randn(1, 4, 9, 9), torch.randn(1, 4, 9, 9)])
+    x = [torch.randn(1, 4, 9, 9), torch.randn(1, 4, 9, 9)]
+    return Case(nn.Conv2d(4, 8, 3).eval(), x, x)
 
 
 def test_runners_that_agree_with_eager_are_timed() -> None:
-    done = measure(small_case(), ["eager", "channels_last"], threads=1, rounds=3)
+    done = measure(small_case(), runners.makers(["eager", "channels_last"]), threads=1, rounds=3)
     assert [m.runner for m in done] == ["eager", "channels_last"]
     for m in done:
-        assert not m.failure and 0 < m.best <= m.median and m.error < 1e-5
+        assert not m.failure and 0 < m.best <= m.median and m.error < 1e-5 and m.rounds == 3
 
 
-def test_wrong_and_failing_runners_get_a_reason_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_is_up_there_are_three_rounds() -> None:
+    done = measure(small_case(), runners.makers(["eager"]), threads=1, rounds=9, seconds=0)
+    assert done[0].rounds == 3
+
+
+def test_wrong_and_failing_runners_get_a_reason_and_no_time() -> None:
     def wrong(model: nn.Module, x: Tensor, threads: int) -> runners.Runner:
         return runners.Runner(lambda t: model(t) + 1)
 
     def absent(model: nn.Module, x: Tensor, threads: int) -> runners.Runner:
         raise ImportError("not here\nsecond line")
 
-    monkeypatch.setitem(runners.PEERS, "inductor", wrong)
-    monkeypatch.setitem(runners.PEERS, "openvino", absent)
-    done = {m.runner: m for m in measure(small_case(), ["inductor", "openvino", "eager"], threads=1, rounds=2)}
-    assert "wrong" in done["inductor"].failure and math.isnan(done["inductor"].best)
+    makes = {"inductor": wrong, "openvino": absent, "eager": runners.eager, "dense": wrong, "haste": wrong}
+    done = {m.runner: m for m in measure(small_case(), makes, threads=1, rounds=2)}
+    for name in ("inductor", "dense"):
+        assert "wrong" in done[name].failure and math.isnan(done[name].best) and done[name].error > 0.1
     assert done["openvino"].failure == "ImportError: not here"
     assert not done["eager"].failure
+    # It approximates, which is no failure.
+    assert not done["haste"].failure and done["haste"].best > 0 and done["haste"].error > 0.1
+
+
+def test_every_checked_call_is_compared_and_not_only_what_is_timed() -> None:
+    x, other = torch.ones(1, 4), -torch.ones(1, 4)
+
+    def wrong_below_zero(model: nn.Module, x: Tensor, threads: int) -> runners.Runner:
+        return runners.Runner(lambda t: t.clamp(min=0))
+
+    (done,) = measure(Case(nn.Identity(), [x], [x, other]), {"openvino": wrong_below_zero}, threads=1, rounds=1)
+    assert done.error == 1 and "wrong" in done.failure
 
 
 def test_relative_error_is_a_share_of_the_norm() -> None:
@@ -47,29 +67,87 @@ def test_relative_error_is_a_share_of_the_norm() -> None:
     assert relative_error(y + torch.tensor([0.0, 0.5]), y) == pytest.approx(0.1)
 
 
+def test_agreement_is_with_the_original_and_points_are_lost_on_the_labels() -> None:
+    expected = torch.eye(4)
+    actual = expected[[0, 1, 2, 0]]
+    assert compare([actual], [expected], None)[1] == 0.75
+    # The fourth image's label is the class that it was given by the original; the third's neither's.
+    assert compare([actual], [expected], torch.tensor([0, 1, 3, 3]))[1:] == (0.75, 25)
+    # One that the original got wrong is right now.
+    assert compare([actual], [expected], torch.tensor([0, 1, 2, 0]))[1:] == (0.75, -25)
+    worst = compare([expected[:2], 2 * expected[2:]], [expected[:2], expected[2:]], None)
+    assert worst[:2] == (1, 1)
+    assert math.isnan(compare([torch.ones(1, 2, 3, 3)], [torch.ones(1, 2, 3, 3)], None)[1])
+
+
 def test_half_of_the_channels_of_the_duplicated_case_are_copies() -> None:
     for name, distinct in (("conv_half_duplicated", 64), ("conv_none_duplicated", 128)):
-        (x,) = CASES[name]().inputs
+        (x,) = CASES[name](1).inputs
         assert len({channel.numpy().tobytes() for channel in x[0]}) == distinct
 
 
-def test_ratio_is_to_the_fastest_peer_and_not_to_ourselves() -> None:
-    measured = [Measurement("eager", 4.0, 5.0, 0, 0), Measurement("openvino", 2.0, 3.0, 0, 0)]
-    result = Result("resnet18", 1, 3, [*measured, Measurement("dense", 1.0, 1.5, 0, 0), Measurement("inductor")])
-    assert result.best_peer() == 2.0
-    text = markdown([result, Result("resnet50", 2, 3, [], failure="no torchvision")])
+def result(threads: int, *measured: Measurement) -> Result:
+    return Result("resnet18", 4, threads, list(measured))
+
+
+def test_ratio_is_to_the_fastest_peer_that_is_right_and_not_to_ourselves() -> None:
+    measured = result(
+        1,
+        Measurement("eager", 4.0, 5.0, 0, 0, rounds=3),
+        Measurement("openvino", 2.0, 3.0, 0, 0, rounds=3),
+        Measurement("onnxruntime", 0.5, 0.5, failure="wrong: differs"),
+        Measurement("dense", 1.0, 1.5, 0, 0, rounds=3),
+        Measurement("inductor", failure="ImportError: no such thing"),
+    )
+    best = measured.best_peer()
+    assert best is not None and best.runner == "openvino"
+    text = markdown([measured, Result("resnet50", 1, 2, [], failure="no torchvision")])
+    assert "| resnet18 | 4 | 1 | OpenVINO, f32 2.00 ms | 0.50 |" in text
     assert "| haste-compiler, dense | 1.00 | 1.50 | 0.50 |" in text
-    assert "Not measured: no torchvision" in text
+    assert "2 threads not measured: no torchvision" in text
+    assert "torch.compile, freezing, 1 thread: ImportError: no such thing" in text
     assert machine()["versions"] in text
-    assert json.loads(json.dumps(result.to_dict()))["measurements"][3]["best"] is None
+
+
+def test_results_survive_json() -> None:
+    measured = result(1, Measurement("eager", 4.0, 5.0, 0, 0, rounds=3), Measurement("inductor", failure="absent"))
+    stored = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert stored["measurements"][1]["best"] is None
+    assert repr(Result.from_dict(stored)) == repr(measured)
+
+
+def test_two_threads_are_set_beside_one_and_the_worst_of_both_is_shown() -> None:
+    one = Measurement("haste", 6.0, 7.0, 1.0, 0.02, 0.99, 0.5, 40.0, 3)
+    two = Measurement("haste", 4.0, 5.0, 2.0, 0.03, 0.97, 0.25, 40.0, 3)
+    eager = Measurement("eager", 12.0, 13.0, 0, 0, 1.0, 0.0, rounds=3)
+    text = markdown([result(1, one, eager), result(2, two, eager)])
+    assert "| 6.00 | 7.00 | 0.50 | 4.00 | 5.00 | 0.33 | 1.50 | 3.0e-02 | 97.0% | 0.50 | 2.0 | 40.0 |" in text
+    assert "1→2" not in markdown([result(2, two, eager)]).split("###")[1]
 
 
 def test_memory_has_columns_where_it_was_measured() -> None:
-    timed = Result("resnet18", 1, 3, [Measurement("eager", 4.0, 5.0, 0, 0)])
-    assert "peak MiB" not in markdown([timed])
-    ours = Measurement("dense", 1.0, 1.5, 0, 0, peak=254.4, preparing=346.2, planned=61.4)
-    text = markdown([Result("resnet18", 1, 3, [*timed.measurements, ours])])
-    assert "| 0.0e+00 | 0.0 | 254 | 346 | 61 |" in text and "| 0.0e+00 | 0.0 |  |  |  |" in text
+    eager = Measurement("eager", 4.0, 5.0, 0, 0, rounds=3)
+    assert "peak MiB" not in markdown([result(1, eager)])
+    ours = Measurement("dense", 1.0, 1.5, 0, 0, peak=254.4, preparing=346.2, planned=61.4, rounds=3)
+    text = markdown([result(1, eager, ours)])
+    assert "| 254 | 346 | 61 |" in text
+
+
+def test_the_chart_has_a_panel_for_each_case(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib draws the chart")
+    eager, ours = Measurement("eager", 4.0, 5.0, rounds=3), Measurement("dense", 1.0, 1.5, rounds=3)
+    other = Result("resnet50", 1, 1, [eager, ours])
+    absent = Result("vgg16_bn", 1, 1, [], absent="gone")
+    plot([result(1, eager, ours), result(2, eager), other, absent], tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert all(TITLES[name] in drawn for name in ("resnet18", "resnet50")) and TITLES["vgg16_bn"] not in drawn
+    plot([absent], tmp_path / "nothing.svg")
+    assert not (tmp_path / "nothing.svg").exists()
+
+
+def test_searched_is_left_out_where_nothing_was_searched() -> None:
+    assert list(runners.makers(["searched", "paper", "openvino"])) == ["paper", "openvino"]
+    assert list(runners.makers(["searched", "eager"], HasteConfig())) == ["searched", "eager"]
 
 
 @pytest.mark.slow
@@ -77,14 +155,15 @@ def test_memory_has_columns_where_it_was_measured() -> None:
 def test_memory_is_that_of_one_runner() -> None:
     command = [sys.executable, "-m", "benchmarks.memory", "conv_half_duplicated"]
     found = {}
-    for runner in ("eager", "haste"):
-        done = subprocess.run([*command, runner, "1"], capture_output=True, text=True, check=True)
+    for runner in ("eager", "haste_everywhere"):
+        done = subprocess.run([*command, runner, "1", "1", "none.json"], capture_output=True, text=True, check=True)
         found[runner] = Memory(**json.loads(done.stdout.splitlines()[-1]))
-    assert math.isnan(found["eager"].planned) and found["eager"].running < found["haste"].running
+    ours = found["haste_everywhere"]
+    assert math.isnan(found["eager"].planned) and found["eager"].running < ours.running
     # 0.56 MiB of filters, 0.38 MiB of input and of output each.
-    assert 1.3 < found["haste"].planned < 6 and found["haste"].planned < found["haste"].running
+    assert 1.3 < ours.planned < 6 and ours.planned < ours.running
 
 
 def test_everything_that_can_be_asked_for_has_a_title() -> None:
-    assert TITLES.keys() == CASES.keys()
+    assert TITLES.keys() == CASES.keys() and set(TRAINED) < CASES.keys()
     assert runners.TITLES.keys() == runners.PEERS.keys() | runners.OURS.keys()

@@ -1,0 +1,120 @@
+"""Time compiled networks beside what else a user could pick, on this machine's CPU: `python -m benchmarks.peers`.
+
+Networks × batches × numbers of threads × competitors, each row of the tables from one process in which all competitors
+take turns. With `--layers`: how far every layer of our dense compile is from what the machine can do.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import cases, roofline, runners, searched, worker
+from benchmarks.report import Result, machine, markdown, plot
+
+QUICK = ["cifar_resnet18", "conv_half_duplicated", "conv_none_duplicated"]
+"""Networks of ``--quick``."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=list(cases.CASES), metavar="NAME", help="; ".join(cases.CASES))
+    parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="default: 1 4 16; with --quick: 1")
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 2; with --quick: 1")
+    parser.add_argument(
+        "--competitors",
+        nargs="+",
+        choices=list(runners.TITLES),
+        default=list(runners.TITLES),
+        metavar="NAME",
+        help="; ".join(f"{name}: {title}" for name, title in runners.TITLES.items()),
+    )
+    parser.add_argument("--rounds", type=int, help="how often each is timed; default: 20, with --quick: 8")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time that all of it may take, about")
+    parser.add_argument("--quick", action="store_true", help="only what is small, one thread, batch 1, few rounds")
+    parser.add_argument("--memory", action="store_true", help="also measure each competitor's peak memory (Linux)")
+    parser.add_argument("--layers", action="store_true", help="instead: each layer's distance to the machine's peaks")
+    parser.add_argument("--out", type=Path, default=Path("build/peers"), help="folder of the results: %(default)s")
+    parser.add_argument("--json", type=Path, help="file of all numbers; default: peers.json in --out")
+    parser.add_argument("--searched", type=Path, help="file of what was searched; default: searched.json in --out")
+    return parser
+
+
+def main() -> int:
+    """Measure what the command line asks for; 1 if anything failed or came out wrong."""
+    parser = _parser()
+    given = parser.parse_args()
+    given.networks = given.networks or (QUICK if given.quick else list(cases.CASES))
+    given.batches = given.batches or ([1] if given.quick else [1, 4, 16])
+    given.threads = given.threads or ([1] if given.quick else [1, 2])
+    given.rounds = given.rounds or (8 if given.quick else 20)
+    if min(given.rounds, *given.threads, *given.batches) < 1 or max(given.batches) > cases.MOST_IMAGES:
+        parser.error(f"--rounds, --threads and --batches must be at least 1, --batches at most {cases.MOST_IMAGES}")
+    end = time.monotonic() + given.seconds
+    given.out.mkdir(parents=True, exist_ok=True)
+    name = "layers" if given.layers else "peers"
+    given.json = given.json or given.out / f"{name}.json"
+    given.searched = (given.searched or given.out / "searched.json").absolute()
+    if given.layers:
+        text, stored, failed = roofline.study(given.networks, given.batches, given.threads, given.rounds)
+    else:
+        _search(given)
+        results = _measure(given, end)
+        text, stored = markdown(results), [result.to_dict() for result in results]
+        failed = any(r.failure or any(m.failure for m in r.measurements) for r in results)
+        plot(results, given.out / "peers.svg")
+    given.json.write_text(json.dumps({"machine": machine(), "results": stored}, indent=1, allow_nan=False) + "\n")
+    (given.out / f"{name}.md").write_text(text)
+    print(text)
+    return int(failed)
+
+
+def _search(given: argparse.Namespace) -> None:
+    """Search, in a process each, the configurations that are wanted and not in the file yet."""
+    for case in given.networks:
+        wanted = "searched" in given.competitors and case in cases.TRAINED
+        if wanted and searched.read(given.searched, case) is None:
+            print(f"searching a configuration for {case}", file=sys.stderr)
+            command = [sys.executable, "-m", "benchmarks.searched", case, str(given.searched)]
+            if subprocess.run(command, env=runners.thread_environment(max(given.threads)), check=False).returncode:
+                print(f"the search for {case} failed: its competitor is left out", file=sys.stderr)
+
+
+def _measure(given: argparse.Namespace, end: float) -> list[Result]:
+    """Every case, batch and number of threads, with a progress bar; the time that is left is shared evenly."""
+    cells = [(c, b, t) for c in given.networks for b in given.batches for t in given.threads]
+    results: list[Result] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(cells))
+        for number, (case, batch, threads) in enumerate(cells):
+            label = f"{case}, batch {batch}, {threads} threads"
+
+            def tick(doing: str, part: float, label: str = label, number: int = number) -> None:
+                bar.update(task, description=f"{label}: {doing}", completed=number + part)
+
+            left = end - time.monotonic()
+            if left <= 0:
+                results.append(Result(case, batch, threads, [], absent="no time was left"))
+                continue
+            tick("starting", 0.0)
+            share = left / (len(cells) - number)
+            names = given.competitors
+            result = worker.run(
+                worker.Work(case, batch, threads, names, given.rounds, share, str(given.searched)), tick
+            )
+            if given.memory:
+                tick("measuring memory", 1.0)
+                result = worker.add_memory(result, given.searched)
+            results.append(result)
+            bar.update(task, completed=number + 1)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
