@@ -17,6 +17,9 @@ from tvm.target import Target
 from haste_compiler.codegen.cuda.target import arch_of, is_cuda
 from haste_compiler.errors import HasteError, last_line
 
+NVCC_OPTIONS = ("-O3", "--expt-relaxed-constexpr", "-maxrregcount=128")
+"""How the generated code is compiled. Two blocks of 256 threads fit a multiprocessor with 128 registers each."""
+
 _CALLBACK = "tvm_callback_cuda_compile"
 
 
@@ -38,7 +41,7 @@ def compile_source(source: str, arch: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         code, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
         code.write_text(source)
-        command = ["nvcc", "-fatbin", "-O3", f"-arch={arch}", "--expt-relaxed-constexpr", str(code), "-o", str(made)]
+        command = ["nvcc", "-fatbin", f"-arch={arch}", *NVCC_OPTIONS, str(code), "-o", str(made)]
         ran = subprocess.run(command, capture_output=True, text=True)
         if ran.returncode:
             raise HasteError(f"nvcc refuses the generated code: {last_line(RuntimeError(ran.stderr))}")

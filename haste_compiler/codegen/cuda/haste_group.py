@@ -274,7 +274,9 @@ class _Group:
 
     def _hash(self) -> None:
         """bit_l = <P_c, v_l> above its mean over the channels: the same as hashing P_c minus the mean window."""
-        self._each_channel(lambda c: T.buffer_store(self.codes, T.int32(0), [c]))
+        first = self.entry * self.channels
+        # Codes grow where the order will be: TVM wants barriers where shared memory is read and written in a loop.
+        self._each_channel(lambda c: T.buffer_store(self.order, T.int32(0), [first + c]))
         with T.serial(0, tirx.Cast("int32", self.settings[0])) as plane:
             base = bind(plane * (2 + self.pixels))
             plus, both = bind(self.planes[base]), bind(self.planes[base] + self.planes[base + 1])
@@ -292,10 +294,11 @@ class _Group:
 
             def set_bit(c: Expr, mean: Expr = mean, plane: Expr = plane) -> None:
                 above = tirx.Cast("int32", self.scratch[self._note(_RESIDUALS, c)] > mean)
-                T.buffer_store(self.codes, self._read(self.codes, c) | (above << plane), [c])
+                T.buffer_store(self.order, self.order[first + c] | (above << plane), [first + c])
 
             self._each_channel(set_bit)
-            emit.barrier()
+        self._each_channel(lambda c: T.buffer_store(self.codes, self.order[first + c], [c]))
+        emit.barrier()
 
     def _classify(self) -> None:
         """Which channels are zero or flat; a patch that isn't finite keeps every channel to itself."""
@@ -320,9 +323,8 @@ class _Group:
             if self.skip != "none":
                 with T.If(square == T.float32(0)), T.Then():
                     kind.set(T.int32(_ZERO))
-            with T.If(tirx.Not(finite)), T.Then():
-                kind.set(T.int32(_ALONE))
-            T.buffer_store(self.kind, kind.get(), [c])
+            # Not the other way round: TVM turns a comparison round that is negated, and NaN passes.
+            T.buffer_store(self.kind, tirx.Select(finite, kind.get(), T.int32(_ALONE)), [c])
 
         self._each_channel(classify)
         emit.barrier()

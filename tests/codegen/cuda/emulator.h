@@ -23,7 +23,6 @@
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
-#define __shared__ static EMULATED_SHARED
 
 #define CUDART_INF_F INFINITY
 #define CUDART_NAN_F NAN

@@ -7,9 +7,9 @@ the virtual machine, its memory planning, saved networks.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
-import os
 import re
 import shutil
 import struct
@@ -122,26 +122,30 @@ class _Reader:
         self._at += length
 
 
+_COMPILER = ["g++", "-std=c++20", "-O1", "-w", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off"]
+
+
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="haste-emulator-"))
+    """Where libraries go, with the header compiled beforehand, which is most of what compiling a kernel takes."""
+    folder = tempfile.TemporaryDirectory(prefix="haste-emulator-")
+    atexit.register(folder.cleanup)
+    header = Path(folder.name) / "emulator.h"
+    shutil.copy(_HERE / "emulator.h", header)
+    subprocess.run([*_COMPILER, "-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
+    return Path(folder.name)
 
 
 def compile_source(source: str, axes: dict[str, list[str]]) -> Path:
     """Compile generated CUDA C for the CPU; ``axes``: what each kernel takes after its arguments."""
     text = translate(source, axes)
-    key = hashlib.sha256(text.encode() + (_HERE / "emulator.h").read_bytes()).hexdigest()[:24]
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
     library = _folder() / f"{key}.so"
     if not library.exists():
         code = library.with_suffix(".cc")
         code.write_text(text)
-        command = ["g++", "-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off"]
-        made = subprocess.run(
-            [*command, f"-I{_HERE}", str(code), "-o", str(library)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        command = [*_COMPILER, "-shared", f"-I{library.parent}", str(code), "-o", str(library)]
+        made = subprocess.run(command, capture_output=True, text=True)
         assert made.returncode == 0, f"the generated code is no valid C++:\n{made.stderr[:3000]}"
     return library
 
@@ -151,14 +155,12 @@ def translate(source: str, axes: dict[str, list[str]]) -> str:
     body = source[source.index("#define ushort unsigned short") :].partition("#endif")[2]
     for function in SOURCES.values():
         body = body.replace(function, "")
-    wrappers = []
+    wrappers: list[str] = []
     starts = list(_KERNEL.finditer(body))
-    for number, match in enumerate(starts):
-        end = starts[number + 1].start() if number + 1 < len(starts) else len(body)
-        wrappers.append(_wrapper(match, axes[match[2]], len(list(_SHARED.finditer(body, match.end(), end)))))
+    for match in starts:
+        wrappers.append(_wrapper(match, axes[match[2]]))
     body = _with_known_shared(body, starts)
-    # Only what a kernel leaves uninitialised is poisoned: static memory is found by its pointers.
-    return f'#define EMULATED_SHARED\n#include "emulator.h"\n{body}\n' + "\n".join(wrappers)
+    return f'#include "emulator.h"\n{body}\n' + "\n".join(wrappers)
 
 
 def _with_known_shared(body: str, starts: list[re.Match[str]]) -> str:
@@ -182,7 +184,7 @@ def _with_known_shared(body: str, starts: list[re.Match[str]]) -> str:
     return "".join([*pieces, body[at:]])
 
 
-def _wrapper(match: re.Match[str], axes: list[str], shared: int) -> str:
+def _wrapper(match: re.Match[str], axes: list[str]) -> str:
     threads, name, parameters = int(match[1]), match[2], match[3]
     arguments = []
     for index, parameter in enumerate(filter(None, (part.strip() for part in parameters.split(",")))):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import tvm
 from torch import Tensor
@@ -61,33 +64,68 @@ class CudaArguments(Arguments):
         self.check_guards()
 
 
-def run_conv2d(case: ConvCase, tiling: GemmTiling, precision: Precision = "fp32") -> Tensor:
-    """The dense convolution of a case, (N, K, OH, OW)."""
-    geometry, batch = case.geometry, case.x.shape[0]
-    residual = case.residual is not None
-    functions = {
-        "conv": conv2d_kernel("conv", geometry, batch, tiling, precision, residual=residual, activation=case.activation)
-    }
-    shape = (batch, *geometry.output_size, geometry.out_channels)
-    filters = pack_filters(case.weight.numpy(), geometry, tiling.tile)
+@contextmanager
+def reversed_threads() -> Iterator[None]:
+    """While it is open, the emulator runs the threads of a block from the last to the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HASTE_EMULATOR_ORDER", "reversed")
+        yield
+
+
+def call(arguments: CudaArguments, function: Any, *written: Tensor) -> None:
+    """Call a kernel with its threads in one order and in the other: without a race the outputs are equal."""
+    arguments.call(function)
+    first = [tensor.clone() for tensor in written]
+    with reversed_threads():
+        arguments.call(function)
+    for before, after in zip(first, written, strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=0, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class DenseRun:
+    """One way to compute a dense convolution."""
+
+    case: ConvCase
+    tiling: GemmTiling
+    precision: Precision = "fp32"
+
+
+def run_conv2d(runs: Sequence[DenseRun]) -> list[Tensor]:
+    """The dense convolution of each, (N, K, OH, OW); built together, which takes less time."""
+    functions = {}
+    for number, run in enumerate(runs):
+        case, splits = run.case, run.tiling.splits
+        rest = {"residual": case.residual is not None, "activation": case.activation}
+        functions[f"conv_{number}"] = conv2d_kernel(
+            f"conv_{number}", case.geometry, case.batch, run.tiling, run.precision, **rest
+        )
+        if splits > 1:
+            functions[f"add_{number}"] = add_parts_kernel(f"add_{number}", splits, case.output_shape(), **rest)
+    built = build(functions)
+    return [_run_conv2d(run, built, number) for number, run in enumerate(runs)]
+
+
+def _run_conv2d(run: DenseRun, built: Any, number: int) -> Tensor:
+    case, splits = run.case, run.tiling.splits
+    shape = case.output_shape()
     end = [torch.zeros(shape[3]) if case.bias is None else case.bias]
     if case.residual is not None:
         end.append(nhwc(case.residual))
     arguments = CudaArguments()
-    arguments.read(nhwc(case.x), filters, *(end if tiling.splits == 1 else []))
-    if tiling.splits == 1:
+    arguments.read(nhwc(case.x), pack_filters(case.weight.numpy(), case.geometry, run.tiling.tile))
+    if splits == 1:
+        arguments.read(*end)
         y = arguments.write(shape)
-        arguments.call(build(functions)["conv"])
-        return y.permute(0, 3, 1, 2)
-    functions["add"] = add_parts_kernel("add", tiling.splits, shape, residual=residual, activation=case.activation)
-    built = build(functions)
-    sums = arguments.write((tiling.splits, shape[0] * shape[1] * shape[2], shape[3]))
-    arguments.call(built["conv"])
+        call(arguments, built[f"conv_{number}"], y)
+        return nchw(y)
+    sums = arguments.write((splits, shape[0] * shape[1] * shape[2], shape[3]))
+    call(arguments, built[f"conv_{number}"], sums)
     arguments = CudaArguments()
     arguments.read(sums, *end)
     y = arguments.write(shape)
-    arguments.call(built["add"])
-    return y.permute(0, 3, 1, 2)
+    call(arguments, built[f"add_{number}"], y)
+    return nchw(y)
 
 
 class CudaHasteKernels:
@@ -123,13 +161,13 @@ class CudaHasteKernels:
         grouping.read(nhwc(case.x if x is None else x), pack_hyperplanes(self.planes.numpy()))
         grouping.read(norms.square().float(), settings.pack())
         made = {name: grouping.write(shape, getattr(torch, dtype)) for name, shape, dtype in self.layout.tensors()}
-        grouping.call(self.code["group"])
+        call(grouping, self.code["group"], *made.values())
 
         packed = pack_haste_filters(case.weight.numpy(), geometry, self.tile)
         merging = CudaArguments()
         merging.read(made["order"], made["coeff"], made["starts"], made["counts"], packed)
         filters = merging.write(merged_filters_shape(geometry, case.batch, self.tile))
-        merging.call(self.code["filters"])
+        call(merging, self.code["filters"], filters)
 
         convolving = CudaArguments()
         convolving.read(made["merged"], made["order"], made["counts"], packed, filters)
@@ -137,7 +175,7 @@ class CudaHasteKernels:
         if case.residual is not None:
             convolving.read(nhwc(case.residual))
         y = convolving.write(case.output_shape())
-        convolving.call(self.code["convolve"])
+        call(convolving, self.code["convolve"], y)
         shape = (case.batch, *geometry.patch_grid, geometry.groups)
         counts, bound = made["counts"].view(*shape, len(COUNTS)), made["bound"].view(shape) * geometry.taps**0.5
         return HasteOutput(nchw(y), *self._channels(made), counts, bound)

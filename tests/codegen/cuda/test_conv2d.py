@@ -1,0 +1,133 @@
+"""The dense CUDA convolution, emulated, against PyTorch in double precision, with operands rounded as asked for."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision, choose_gemm
+from haste_compiler.haste import ConvGeometry, ops
+from tests.codegen.cuda.kernels import DenseRun, run_conv2d
+from tests.codegen.kernels import conv_case
+from tests.codegen.strategies import ACTIVATIONS, geometries
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+
+
+def rounded(x: Tensor, precision: Precision) -> Tensor:
+    """What the tensor cores make of an operand: TF32 has 10 bits of mantissa, ties away from zero."""
+    if precision == "bf16":
+        x = x.bfloat16()
+    if precision == "tf32":
+        x = ((x.view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
+    return x.double()
+
+
+def expected(run: DenseRun) -> Tensor:
+    case = run.case
+    bias = None if case.bias is None else case.bias.double()
+    residual = None if case.residual is None else case.residual.double()
+    geometry = case.geometry
+    sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+    x, weight = rounded(case.x, run.precision), rounded(case.weight, run.precision)
+    result: Tensor = ops.conv2d(x, weight, bias, residual, *sizes, case.activation)
+    return result
+
+
+def check(runs: list[DenseRun]) -> None:
+    for run, y in zip(runs, run_conv2d(runs), strict=True):
+        wanted = expected(run)
+        error = (y.double() - wanted).norm()
+        assert error <= 2e-6 * wanted.norm() + 1e-5, f"{run.tiling}: relative error {error / wanted.norm():.1e}"
+
+
+# One pixel; sides that no tile divides; three channels, which are copied one by one; whole tiles; conv groups.
+CORNERS = [
+    ConvGeometry(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, 1), (8, 8)),
+    ConvGeometry(33, 65, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (5, 7), (8, 8)),
+    ConvGeometry(16, 64, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (8, 8), (8, 8)),
+    ConvGeometry(3, 31, (7, 7), (2, 2), (3, 3, 3, 3), (1, 1), 1, (13, 15), (8, 8)),
+    ConvGeometry(8, 24, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), 2, (9, 9), (8, 8)),
+]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_corners(precision: Precision) -> None:
+    cases = [conv_case(geometry, 2, bias=True, residual=True, activation="relu") for geometry in CORNERS]
+    check([DenseRun(case, GemmTiling(TILES[3]), precision) for case in cases])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_tile(precision: Precision) -> None:
+    case = conv_case(CORNERS[2], 3, bias=True, residual=False, activation="none")
+    check([DenseRun(case, GemmTiling(tile), precision) for tile in TILES])
+
+
+def test_a_cut_depth_is_added_up() -> None:
+    # More parts than steps: some have nothing to sum.
+    cases = [conv_case(geometry, 2, bias=True, residual=True, activation="silu") for geometry in CORNERS[:3]]
+    check([DenseRun(case, GemmTiling(TILES[7], splits)) for case in cases for splits in (2, 16)])
+
+
+def test_nan_and_infinity_go_where_they_go_in_pytorch() -> None:
+    geometry = ConvGeometry(20, 18, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (9, 8), (8, 8))
+    case = conv_case(geometry, 2, bias=True, residual=False, activation="none")
+    case.x[0, 3, 2, 2], case.x[1, 5, 7, 7], case.x[1, 17, 0, 0] = torch.nan, torch.inf, -torch.inf
+    run = DenseRun(case, GemmTiling(TILES[3]))
+    (y,) = run_conv2d([run])
+    torch.testing.assert_close(y, expected(run).float(), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A generated case, small enough to be printed."""
+
+    geometry: ConvGeometry
+    batch: int
+    bias: bool
+    residual: bool
+    activation: str
+    tiling: GemmTiling
+    precision: Precision
+    seed: int
+
+    def run(self) -> DenseRun:
+        torch.manual_seed(self.seed)
+        case = conv_case(self.geometry, self.batch, bias=self.bias, residual=self.residual, activation=self.activation)
+        return DenseRun(case, self.tiling, self.precision)
+
+
+examples = st.builds(
+    Example,
+    geometries(side=12),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(ACTIVATIONS),
+    st.builds(GemmTiling, st.sampled_from(TILES), st.sampled_from((1, 1, 2, 5))),
+    st.sampled_from(PRECISIONS),
+    st.integers(0, 2**16),
+)
+
+
+@settings(max_examples=2)
+@given(st.lists(examples, min_size=5, max_size=5))
+def test_generated_convolutions(several: list[Example]) -> None:
+    check([example.run() for example in several])
+
+
+@pytest.mark.slow
+@settings(max_examples=80)
+@given(st.lists(examples, min_size=5, max_size=5))
+def test_generated_convolutions_more(several: list[Example]) -> None:
+    check([example.run() for example in several])
+
+
+def test_small_images_are_cut_along_the_depth_and_large_ones_not() -> None:
+    small = choose_gemm(49, 512, 4608, 1, 132)
+    large = choose_gemm(32 * 56 * 56, 64, 576, 1, 132)
+    assert small.splits > 1 and large.splits == 1
+    assert large.tile.rows * large.tile.columns >= 128 * 64
