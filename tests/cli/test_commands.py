@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -82,6 +83,44 @@ def test_validate_a_saved_network(haste: Haste, file: Path, digits: Path) -> Non
     code, out, _ = haste("validate", *NETWORK, "--images", digits, "--artifact", file, "--json")
     fresh = haste("validate", *MODEL, "--images", digits, "--no-time", "--json")[1]
     assert code == 0 and json.loads(out)["outputs"] == json.loads(fresh)["outputs"]
+
+
+def test_limits_of_the_project(haste: Haste, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.haste]\nmax_rel_error = 1e-9\nmin_speedup = 100\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("validate", *MODEL, "--images", digits, "--no-time")
+    code, _, err = haste(*arguments)
+    assert code == 1 and f"max_rel_error from {tmp_path / 'pyproject.toml'}" in err
+    assert err.splitlines()[-1].startswith("error: max_rel_error is ")
+    code, _, err = haste(*arguments, "--max-rel-error", 0.5)
+    assert code == 0 and "pyproject.toml" not in err
+    code, out, err = haste(*arguments, "--min-speedup", 1)
+    assert code == 2 and not out and "--min-speedup needs times" in err
+
+
+def test_junit(haste: Haste, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "report.xml"
+    arguments = ("validate", *MODEL, "--images", digits, "--no-time", "--junit-xml", path)
+    assert haste(*arguments, "--max-rel-error", 0.5, "--min-agreement", 1.01)[0] == 1
+    (suite,) = ElementTree.parse(path).getroot()
+    cases = {case.attrib["name"]: [child.tag for child in case] for case in suite.findall("testcase")}
+    assert cases == {
+        "output float32(2, 10)": ["system-out"],
+        "max_rel_error at most 0.5": ["system-out"],
+        "agreement at least 1.01": ["failure", "system-out"],
+    }
+    assert "blocks.0.conv1" in str(suite.findtext("system-out"))
+    assert haste(*arguments, "--images", tmp_path / "absent")[0] == 2
+    (suite,) = ElementTree.parse(path).getroot()
+    assert suite.attrib["errors"] == "1" and "allowed are a folder" in str(suite.findtext("testcase/error"))
+    code, _, err = haste(*arguments[:-1], tmp_path / "absent" / "report.xml")
+    assert code == 2 and "there is no folder" in err
+
+
+@pytest.mark.parametrize("limit", ["nan", "much", ""])
+def test_limits_that_are_no_numbers(haste: Haste, limit: str) -> None:
+    code, _, err = haste("validate", *MODEL, "--images", "random", "--max-rel-error", limit)
+    assert code == 2 and f"Invalid value for '--max-rel-error': {limit!r} is no number" in err
 
 
 def test_validate_on_made_up_images(haste: Haste) -> None:

@@ -36,6 +36,41 @@ def test_folder_of_classes(tmp_path: Path) -> None:
     torch.testing.assert_close(green, torch.full((4,), -0.456 / 0.224))
 
 
+def test_labels_from_a_file(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow reads images")
+    folder, labels = tmp_path / "images", tmp_path / "labels.txt"
+    folder.mkdir()
+    for name in ("a b.png", "c.png", "d.png"):
+        image.new("RGB", (40, 50)).save(folder / name)
+    labels.write_text("c.png,7\nother.png 3\n\na b.png 281\nd.png 0\n")
+    found = read_images(str(folder), SHAPE, limit=9, labels=labels)
+    assert found.labels is not None and found.labels.tolist() == [281, 7, 0]
+    shares = [list(found.share(1, rank, 2)) for rank in range(2)]
+    assert [[call[1].tolist() for call in share] for share in shares] == [[[281], [0]], [[7]]]
+    for text, message in [
+        ("c.png 7\n", "has no label for 2 of 3 images, such as a b.png"),
+        ("c.png seven\n", "line 1: 'c.png seven' is not an image's name and its class's number"),
+        ("7\n", "line 1: '7' is not"),
+    ]:
+        labels.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_images(str(folder), SHAPE, limit=9, labels=labels)
+    with pytest.raises(InputError, match="--labels is for a folder"):
+        read_images("random", SHAPE, limit=9, labels=labels)
+
+
+def test_images_are_read_when_they_are_needed(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow reads images")
+    image.new("RGB", (40, 50)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    calls = read_images(str(tmp_path), SHAPE, limit=9).batches(1)
+    assert next(calls).shape == (1, 3, 20, 30)
+    for name in ("b.png", "c.png"):
+        with pytest.raises(InputError, match=f"{name} can't be read"):
+            read_images(str(tmp_path), SHAPE, limit=9).read(1 + "bc".index(name[0]), 3)
+
+
 def test_made_up() -> None:
     found = read_images("random", SHAPE, limit=2)
     assert found.pixels.shape == SHAPE and found.labels is None
@@ -49,6 +84,11 @@ def test_made_up() -> None:
         ({"images": np.zeros((1, 3, 20, 30), np.uint8)}, "but holds uint8"),
         ({"images": np.zeros((0, 3, 20, 30), np.float32)}, "but holds none"),
         ({"images": np.zeros((1, 1, 20, 30), np.float32)}, "holds images of 1x20x30, the network takes 3x20x30"),
+        ({"images": np.zeros((3, 20, 30), np.float32)}, "holds images of 20x30, the network takes 3x20x30"),
+        (
+            {"images": np.zeros((2, 3, 20, 30), np.float32), "labels": np.zeros(2)},
+            r"labels must be 2 integers, not float64 of shape \(2,\)",
+        ),
     ],
 )
 def test_arrays_that_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -67,5 +107,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             read_images(str(source), SHAPE, limit=3)
+    with pytest.raises(InputError, match="holds images of 3 channels, the network takes 1"):
+        read_images(str(tmp_path), (2, 1, 20, 30), limit=3)
     with pytest.raises(InputError, match="images need a network that takes"):
         read_images("random", (2, 10), limit=3)
