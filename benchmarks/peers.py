@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -45,14 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for; 1 if anything failed or came out wrong."""
     parser = _parser()
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.networks = given.networks or (QUICK if given.quick else list(cases.CASES))
     given.batches = given.batches or ([1] if given.quick else [1, 4, 16])
     given.threads = given.threads or ([1] if given.quick else [1, 2])
-    given.rounds = given.rounds or (8 if given.quick else 20)
+    if given.rounds is None:
+        given.rounds = 8 if given.quick else 20
     if min(given.rounds, *given.threads, *given.batches) < 1 or max(given.batches) > cases.MOST_IMAGES:
         parser.error(f"--rounds, --threads and --batches must be at least 1, --batches at most {cases.MOST_IMAGES}")
     end = time.monotonic() + given.seconds
