@@ -56,6 +56,11 @@ def haste(
             return _compile(gm, example_inputs, config, inductor)
         except CaptureError as error:
             reason = str(error)
+        except Exception as error:
+            # Whatever our tracing trips over, the model still runs.
+            log.warning("a graph goes to Inductor as it is, for a defect of haste_compiler: %r", error)
+            log.debug("", exc_info=True)
+            reason = type(error).__name__
     log.info("left to Inductor as it is: %s", reason)
     return inductor(gm, example_inputs)
 
@@ -118,8 +123,9 @@ def _compile(
     other = inductor(gm, example_inputs) if config.cost_model else gm.forward
     compiled = CompiledGraph(ours, other, positions, _batch_position(placeholders, regions), config.cost_model)
     numbers = [int(value.node.hint) if isinstance(value, torch.SymInt) else value for value in example_inputs]
-    compiled.choose(tuple(numbers[position] for position in positions), numbers)
-    return compiled
+    chosen = compiled.choose(tuple(numbers[position] for position in positions), numbers)
+    # Without sizes that vary there is nothing more to choose, and the other one's memory can go.
+    return compiled if positions else chosen
 
 
 def _is_fixed(placeholder: fx.Node, value: Any) -> bool:

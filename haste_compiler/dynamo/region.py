@@ -127,7 +127,8 @@ class Region:
                 if any(tensor.numel() == 0 for tensor in tensors):
                     raise HasteError("an input is empty")
                 made = specialize(self.gm, tensors, weights, shapes[1], self._config, self._threads)
-            except HasteError as error:
+            except Exception as error:
+                # A region must compute its outputs, whatever our compiler trips over.
                 log.warning("a region runs in eager mode at %s: %s", shapes[0], error)
                 made = None
             while len(bound.programs) >= _MOST_PROGRAMS:

@@ -52,6 +52,23 @@ def test_graph_breaks_and_branches(plans: pytest.LogCaptureFixture) -> None:
     assert plans.text.count("in 1 regions") == 3
 
 
+def test_branches_inside_of_a_graph() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.second(torch.cond(x.mean() > 0, lambda x: x.cos(), lambda x: -x, (x,)))
+
+    model = made(Branches)
+    run = compiled(model, DENSE, fullgraph=True)
+    for shift in (-10.0, 10.0):
+        x = torch.randn(1, 4, 8, 8) + shift
+        assert_close(run(x), model(x))
+
+
 def test_several_inputs_and_outputs() -> None:
     model, x = made(Detector), torch.randn(1, 3, 16, 16)
     assert_close(compiled(model, DENSE)(x, torch.tensor(2.0)), model(x, torch.tensor(2.0)))

@@ -65,3 +65,9 @@ def test_the_faster_function_is_found() -> None:
     small, large = torch.randn(8, 8), torch.randn(600, 600)
     assert faster(lambda: small @ small, lambda: large @ large, ())
     assert not faster(lambda: large @ large, lambda: small @ small, ())
+
+
+def test_measuring_draws_no_random_numbers() -> None:
+    state = torch.random.get_rng_state()
+    faster(lambda: torch.rand(3), lambda: torch.randn(3), ())
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -71,11 +71,13 @@ class Features(Dataset[Tensor]):
             return self.run(self.images[index : index + 1])[0]
 
 
-def test_workers_of_a_data_loader() -> None:
+@pytest.mark.parametrize("called", [False, True], ids=["compiled in the workers", "compiled before"])
+def test_workers_of_a_data_loader(called: bool) -> None:
     model, images = made(Residual), torch.randn(4, 3, 16, 16)
     torch.set_num_threads(2)
     run = compiled(model, DENSE)
-    # Threads are at work in this process before it forks.
-    run(images[:1])
+    if called:
+        # Threads are at work in this process before it forks.
+        run(images[:1])
     found = torch.cat(list(DataLoader(Features(run, images), num_workers=2, timeout=60)))
     assert_close(found, model(images))
