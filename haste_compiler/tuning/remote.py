@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tvm import rpc
 
@@ -22,11 +22,11 @@ from haste_compiler.tuning.device import FILL, Job, median_seconds
 _ATTEMPTS = 3
 """Servers that may fail at one and the same library before it is the library's fault."""
 
-_LONGEST_JOB = 120.0
-"""Seconds after which a server that says nothing is given up: one without power closes no connection."""
+_LONGEST_SESSION = 120.0
+"""Seconds after which a server ends a session by itself."""
 
-_LONGEST_WAIT = 600.0
-"""Seconds to wait while others use all servers."""
+_LONGEST_ATTEMPT = 300.0
+"""Seconds to wait for a server that is free and for its answer: one without power closes no connection."""
 
 _POLL = 0.5
 _BIG_CORES = 1
@@ -66,18 +66,16 @@ class RemoteDevices:
             code.write_library(library)
             for _ in range(_ATTEMPTS):
                 try:
-                    session = self._within(_LONGEST_WAIT, self._request)
-                    return self._within(_LONGEST_JOB, partial(self._measure, session, library, job))
+                    return self._within(_LONGEST_ATTEMPT, partial(self._attempt, library, job))
                 except (RuntimeError, OSError) as error:
                     self._reason = f": {last_line(error)}"
         raise TuningError(
             f"{_ATTEMPTS} servers of key {self._key!r} at {self._tracker} failed at the same kernels{self._reason}"
         )
 
-    def _request(self) -> Any:
-        return rpc.connect_tracker(*self._address).request(self._key, session_timeout=_LONGEST_JOB, max_retry=1)
-
-    def _measure(self, session: Any, library: Path, job: Job) -> dict[str, float]:
+    def _attempt(self, library: Path, job: Job) -> dict[str, float]:
+        tracker = rpc.connect_tracker(*self._address)
+        session = tracker.request(self._key, session_timeout=_LONGEST_SESSION, max_retry=1)
         session.get_function("runtime.config_threadpool")(_BIG_CORES, self._threads)
         threads = session.get_function("runtime.NumThreads")()
         if threads != self._threads:
@@ -96,7 +94,8 @@ class RemoteDevices:
             try:
                 future.set_result(function())
             except BaseException as error:
-                future.set_exception(error)
+                # A session ends with the last reference to it: the traceback's frames would keep the server busy.
+                future.set_exception(error.with_traceback(None))
 
         threading.Thread(target=work, daemon=True).start()
         end = time.monotonic() + seconds

@@ -24,7 +24,13 @@ COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 """Runs a program for AArch64, with the cross compiler's C library."""
 
-_MISSING = [tool for tool in (COMPILER, EMULATOR[0]) if shutil.which(tool) is None]
+
+def is_missing(tool: str) -> bool:
+    """Whether a program is not in the PATH."""
+    return shutil.which(tool) is None
+
+
+_MISSING = [tool for tool in (COMPILER, EMULATOR[0]) if is_missing(tool)]
 
 needs_emulator = pytest.mark.skipif(
     bool(_MISSING), reason=f"{' and '.join(_MISSING)} not found: install g++-aarch64-linux-gnu and qemu-user"
