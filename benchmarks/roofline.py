@@ -13,6 +13,7 @@ from benchmarks import cases
 from benchmarks.peaks import Peaks, measure_peaks
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.dense import choose_dense
+from haste_compiler.codegen.cpu.depthwise import is_depthwise
 from haste_compiler.codegen.target import parse_target, vector_unit
 from haste_compiler.codegen.tiling import WinogradTiling
 from haste_compiler.haste.geometry import ConvGeometry
@@ -24,10 +25,12 @@ class Layer:
 
     Attributes:
         name: of the layer; of the kernel, where it belongs to none.
-        kind: "conv", "winograd" (a convolution by Winograd's algorithm) or "linear"; empty for everything else.
+        kind: "conv", "winograd" (a convolution by Winograd's algorithm), "depthwise" or "linear"; empty for everything
+            else.
         macs: multiply-adds as the layer is written; Winograd's algorithm does fewer.
-        size: bytes of filters, bias, input and output, each once; NaN where it isn't known.
-        milliseconds: the median over the rounds.
+        size: bytes that must come from beyond the second-level caches: filters, which the layers before have pushed
+            out; input and output too, where they don't fit. NaN where it isn't known.
+        milliseconds: the least over the rounds, as the peaks are the best of several.
     """
 
     name: str
@@ -49,7 +52,7 @@ class Roofline:
     def share(self, layer: Layer) -> float:
         """The least time that a layer could take over the time that it takes; NaN where its bytes aren't known.
 
-        More than 1: its input was still in a core's cache, or Winograd's algorithm saved multiply-adds.
+        It can be more than 1 where Winograd's algorithm saves multiply-adds.
         """
         if math.isnan(layer.size):
             return math.nan
@@ -91,26 +94,26 @@ def measure_layers(case: str, batch: int, peaks: Peaks, rounds: int) -> Roofline
     layers = []
     for name in profiles[0]:
         kind, macs, size = work.get(name, ("", 0, math.nan))
-        times = sorted(profile[name] for profile in profiles)
-        layers.append(Layer(name, kind, macs, size, 1e3 * times[len(times) // 2]))
+        layers.append(Layer(name, kind, macs, size, 1e3 * min(profile[name] for profile in profiles)))
     return Roofline(case, batch, peaks, layers)
 
 
 def convolution(geometry: ConvGeometry, batch: int, target: Any, threads: int) -> tuple[str, int, float]:
     """Kind, multiply-adds and bytes of a dense convolution."""
-    tiling = choose_dense(geometry, batch, vector_unit(target), threads, HasteConfig().winograd)
+    unit = vector_unit(target)
+    tiling = choose_dense(geometry, batch, unit, threads, HasteConfig().winograd)
     weights = geometry.out_channels * (geometry.in_channels // geometry.groups * geometry.taps + 1)
     images = geometry.in_channels * math.prod(geometry.input_size)
     images += geometry.out_channels * math.prod(geometry.output_size)
-    kind = "winograd" if isinstance(tiling, WinogradTiling) else "conv"
-    return kind, batch * geometry.dense_macs, 4.0 * (weights + batch * images)
+    kind = "depthwise" if is_depthwise(geometry) else "winograd" if isinstance(tiling, WinogradTiling) else "conv"
+    far = 4.0 * batch * images > threads * unit.l2_bytes
+    return kind, batch * geometry.dense_macs, 4.0 * (weights + far * batch * images)
 
 
 def linear(module: nn.Linear, batch: int) -> tuple[str, int, float]:
-    """Kind, multiply-adds and bytes of a linear layer on vectors."""
+    """Kind, multiply-adds and bytes of a linear layer on vectors, which the cores' caches hold."""
     weights = module.out_features * module.in_features
-    vectors = batch * (module.in_features + module.out_features)
-    return "linear", batch * weights, 4.0 * (weights + module.out_features + vectors)
+    return "linear", batch * weights, 4.0 * (weights + module.out_features)
 
 
 def study(
@@ -140,9 +143,9 @@ def markdown(found: Roofline) -> str:
         f"### {cases.TITLES[found.case]}; batch {found.batch}, threads: {peaks.threads}",
         "",
         f"Peaks: {peaks.flops / 1e9:.0f} GFLOP/s in registers, {peaks.bandwidth / 1e9:.1f} GB/s read from beyond the"
-        " second-level cache.",
+        " second-level cache (far: filters, and images that don't fit it).",
         "",
-        "| layer | kind | million MACs | MB | ms | GFLOP/s | GB/s | % of the roof | bound by |",
+        "| layer | kind | million MACs | far MB | ms | GFLOP/s | GB/s | % of the roof | bound by |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for layer in found.layers:

@@ -56,8 +56,13 @@ def test_work_of_a_convolution_and_of_a_linear_layer() -> None:
     strided = ConvGeometry(8, 16, (3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 2, (10, 12), (8, 8))
     kind, macs, size = convolution(strided, 3, TARGET, 1)
     assert kind == "conv" and macs == 3 * 16 * 4 * 9 * 5 * 6
-    assert size == 4 * (16 * 4 * 9 + 16 + 3 * (8 * 10 * 12 + 16 * 5 * 6))
-    assert linear(nn.Linear(5, 7), 3) == ("linear", 3 * 35, 4 * (35 + 7 + 3 * 12))
+    assert size == 4 * (16 * 4 * 9 + 16)
+    # Images that a core's cache doesn't hold.
+    large = convolution(strided, 3000, TARGET, 1)
+    assert large[2] == 4 * (16 * 4 * 9 + 16 + 3000 * (8 * 10 * 12 + 16 * 5 * 6))
+    depthwise = ConvGeometry(16, 16, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 16, (8, 8), (8, 8))
+    assert convolution(depthwise, 1, TARGET, 1) == ("depthwise", 16 * 9 * 64, 4 * (16 * 9 + 16))
+    assert linear(nn.Linear(5, 7), 3) == ("linear", 3 * 35, 4 * (35 + 7))
 
 
 def test_shares_of_the_roof_and_layers_of_no_known_work() -> None:
