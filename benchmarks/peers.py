@@ -31,9 +31,9 @@ def _parser() -> argparse.ArgumentParser:
         "--competitors",
         nargs="+",
         choices=list(runners.TITLES),
-        default=list(runners.TITLES),
         metavar="NAME",
-        help="; ".join(f"{name}: {title}" for name, title in runners.TITLES.items()),
+        help="; ".join(f"{name}: {title}" for name, title in runners.TITLES.items()) + "; default: all, but with "
+        "--quick nothing is searched",
     )
     parser.add_argument("--rounds", type=int, help="how often each is timed; default: 20, with --quick: 8")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time that all of it may take, about")
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.networks = given.networks or (QUICK if given.quick else list(cases.CASES))
     given.batches = given.batches or ([1] if given.quick else [1, 4, 16])
     given.threads = given.threads or ([1] if given.quick else [1, 2])
+    given.competitors = given.competitors or [name for name in runners.TITLES if name != "searched" or not given.quick]
     if given.rounds is None:
         given.rounds = 8 if given.quick else 20
     if min(given.rounds, *given.threads, *given.batches) < 1 or max(given.batches) > cases.MOST_IMAGES:
