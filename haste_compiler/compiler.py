@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
@@ -118,7 +119,10 @@ def _specialize(
     precision: Precision,
 ) -> Specialization:
     """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
-    captured = capture(model, tuple(inputs))
+    # The model may be on the card, or the inputs: it is captured where its weights are.
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    inputs = tree_map_only(Tensor, lambda tensor: tensor.to(home), tuple(inputs))
+    captured = capture(model, inputs)
     return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache, precision)
 
 

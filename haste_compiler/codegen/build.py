@@ -122,7 +122,8 @@ def _load(path: Path, target: Target) -> Code | None:
         data = file.read()
         if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
             return None
-        return Code(tvm.runtime.load_module(str(path)), target, file)
+        with precise_compiler(target):
+            return Code(tvm.runtime.load_module(str(path)), target, file)
     except (OSError, RuntimeError):
         return None
 

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from tvm.target import Target
 
+from haste_compiler.codegen.cuda.build import precise_compiler
+from haste_compiler.codegen.cuda.target import is_cuda, missing_card
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import HasteGroup, Program
 from haste_compiler.codegen.target import missing_here
@@ -33,6 +35,7 @@ from haste_compiler.errors import (
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
+from haste_compiler.runtime.device import device_of, on_device
 from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
@@ -75,9 +78,11 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
     if needed.split(".")[:2] != tvm.__version__.split(".")[:2]:
         raise ArtifactVersionError(f"{path} needs TVM {needed}, installed is {tvm.__version__}")
     target = manifest["target"]
-    missing = missing_here(target["architecture"], target["features"])
+    missing, arch = missing_here(target["architecture"], target["features"]), target["options"].get("arch")
+    if arch is not None:
+        missing += missing_card(arch)
     if missing:
-        cpu = target["options"].get("mcpu", target["architecture"])
+        cpu = arch or target["options"].get("mcpu", target["architecture"])
         raise ArtifactTargetError(
             f"{path} was compiled for {cpu}: this machine has no {', '.join(missing)}; compile it for this one"
         )
@@ -86,7 +91,8 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
 def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModule:
     target = Target(manifest["target"]["options"])
     stored_weights = load_tensors(parts[WEIGHTS])
-    placed = map(tvm.runtime.from_dlpack, place(list(stored_weights.values())))
+    device = device_of(target)
+    placed = (on_device(tvm.runtime.from_dlpack(array), device) for array in place(list(stored_weights.values())))
     # Specializations share them, so they are placed once for all.
     weights = dict(zip(stored_weights, placed, strict=True))
     # The system's loader takes files only; once it is loaded, a library needs no name.
@@ -96,8 +102,9 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
             library = Path(folder) / f"{len(made)}.so"
             library.write_bytes(parts[stored["library"]])
             try:
-                code = Code(tvm.runtime.load_module(str(library)), target)
-            except (OSError, RuntimeError) as error:
+                with precise_compiler(target):
+                    code = Code(tvm.runtime.load_module(str(library)), target)
+            except (OSError, RuntimeError, HasteError) as error:
                 raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
             made.append(_part(stored, code, weights, int(manifest["threads"])))
     return LoadedModule(made, HasteConfig.from_dict(manifest["config"]), target, manifest)
@@ -294,7 +301,8 @@ def _prepare_torch(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:
 
     from haste_compiler.runtime.inputs import Signature, prepare
 
-    return list(prepare(leaves, Signature(known.shapes, tuple(getattr(torch, name) for name in known.dtypes), "")))
+    signature = Signature(known.shapes, tuple(getattr(torch, name) for name in known.dtypes), "")
+    return list(prepare(leaves, signature, is_cuda(known.executable.code.target)))
 
 
 def _prepare_numpy(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from tvm.target import Target
 
+from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation
 from haste_compiler.errors import HasteError, InputError, first_line
@@ -141,7 +142,7 @@ class CompiledModule(Steerable):
     def _specialize_dense(self, inputs: Sequence[Any], config: HasteConfig) -> Specialization:
         """Compile without HASTE; where nothing became HASTE that is the code that is there already."""
         leaves, structure = tree_flatten((tuple(inputs), {}))
-        made = self._made.get(signature_of(prepare(leaves, None), structure))
+        made = self._made.get(signature_of(prepare(leaves, None, is_cuda(self.target)), structure))
         return made if made is not None and not made.executable.groups else self._specialize(inputs, config)
 
     @property
@@ -201,7 +202,7 @@ class CompiledModule(Steerable):
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
         leaves, structure = tree_flatten((tuple(inputs), {}))
-        tensors = prepare(leaves, known_like(list(self._made), structure))
+        tensors = prepare(leaves, known_like(list(self._made), structure), is_cuda(self.target))
         signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
             return None, tensors

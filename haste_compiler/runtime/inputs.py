@@ -23,14 +23,15 @@ class Signature:
     structure: str
 
 
-def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
-    """Make inputs what the compiled code takes: contiguous, aligned CPU tensors, without gradients.
+def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) -> list[Tensor]:
+    """Make inputs what the compiled code takes: contiguous, aligned tensors, without gradients.
 
     Any memory layout is accepted (channels_last, strided, expanded); NumPy arrays are too.
 
     Args:
         leaves: the inputs.
         known: a signature that was compiled before; dtypes and ranks must agree with it.
+        card: the code runs on a CUDA card: tensors may be there too.
 
     Raises:
         InputError: an input is no tensor, lies on another device, or has another dtype or rank than the network takes.
@@ -42,8 +43,9 @@ def prepare(leaves: Sequence[Any], known: Signature | None) -> list[Tensor]:
         tensor = _from_numpy(index, leaf) if isinstance(leaf, np.ndarray) else leaf
         if not isinstance(tensor, Tensor):
             raise InputError(f"input {index} is {type(leaf).__name__}: allowed are tensors")
-        if tensor.device.type != "cpu":
-            raise InputError(f"input {index} is on {tensor.device}: the network was compiled for the CPU")
+        if tensor.device.type not in (("cpu", "cuda") if card else ("cpu",)):
+            place = "a CUDA card" if card else "the CPU"
+            raise InputError(f"input {index} is on {tensor.device}: the network was compiled for {place}")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")
         if known is not None:

@@ -17,8 +17,8 @@ from tvm.target import Target
 from haste_compiler.codegen.cuda.target import arch_of, is_cuda
 from haste_compiler.errors import HasteError, last_line
 
-NVCC_OPTIONS = ("-O3", "--expt-relaxed-constexpr", "-maxrregcount=128")
-"""How the generated code is compiled. Two blocks of 256 threads fit a multiprocessor with 128 registers each."""
+NVCC_OPTIONS = ("-O3", "--expt-relaxed-constexpr")
+"""How the generated code is compiled."""
 
 _CALLBACK = "tvm_callback_cuda_compile"
 
@@ -28,6 +28,11 @@ def plan_for_card(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     passes = pipeline.legalize_passes(target) + pipeline.dataflow_lower_passes(target)
     with target, tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
         return tvm.transform.Sequential(passes + pipeline.finalize_passes(target))(mod)
+
+
+def bound_registers(source: str) -> str:
+    """Generated code in which two blocks of 256 threads are to fit a multiprocessor, which TVM can't say."""
+    return source.replace("__launch_bounds__(256)", "__launch_bounds__(256, 2)")
 
 
 def compile_source(source: str, arch: str) -> bytes:
@@ -40,7 +45,7 @@ def compile_source(source: str, arch: str) -> bytes:
         raise HasteError("compiling CUDA C needs nvcc, which is not in the PATH")
     with tempfile.TemporaryDirectory() as folder:
         code, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
-        code.write_text(source)
+        code.write_text(bound_registers(source))
         command = ["nvcc", "-fatbin", f"-arch={arch}", *NVCC_OPTIONS, str(code), "-o", str(made)]
         ran = subprocess.run(command, capture_output=True, text=True)
         if ran.returncode:

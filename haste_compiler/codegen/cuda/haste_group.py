@@ -204,10 +204,10 @@ class _Group:
             c = bind(block * self.lanes + self.thread % self.lanes)
             part = bind(self.thread // self.lanes)
             totals = [emit.Variable(T.float32(0)) for _ in range(count)]
-            with T.If(c < self.channels), T.Then():
-                with T.serial(0, T.max(0, (items - part + self.slices - 1) // self.slices)) as step:
-                    for total, term in zip(totals, terms(c, bind(step * self.slices + part)), strict=True):
-                        total.add(term)
+            mine = bind(T.max(0, (items - part + self.slices - 1) // self.slices))
+            with T.If(c < self.channels), T.Then(), T.serial(0, mine) as step:
+                for total, term in zip(totals, terms(c, bind(step * self.slices + part)), strict=True):
+                    total.add(term)
             if self.slices > 1:
                 for index, total in enumerate(totals):
                     T.buffer_store(self.parts, total.get(), [index * THREADS + self.thread])
@@ -346,13 +346,13 @@ class _Group:
             size, lost = (emit.Variable(T.int32(0), "int32") for _ in range(2))
             code = self._read(self.codes, c)
             with T.If(self._read(self.kind, c) == _KEPT), T.Then(), T.serial(0, self.channels) as other:
-                with T.If(self._read(self.codes, other) == code), T.Then():
-                    with T.If(self._read(self.kind, other) == _KEPT), T.Then():
-                        with T.If(lowest.get() < 0), T.Then():
-                            lowest.set(other)
-                        size.add(T.int32(1))
-                    with T.If(self._read(self.kind, other) == _LEFT), T.Then():
-                        lost.add(T.int32(1))
+                alike = bind(self._read(self.codes, other) == code)
+                with T.If(tirx.all(alike, self._read(self.kind, other) == _KEPT)), T.Then():
+                    with T.If(lowest.get() < 0), T.Then():
+                        lowest.set(other)
+                    size.add(T.int32(1))
+                with T.If(tirx.all(alike, self._read(self.kind, other) == _LEFT)), T.Then():
+                    lost.add(T.int32(1))
             T.buffer_store(self.slot, tirx.Select(size.get() >= 2, lowest.get(), T.int32(-1)), [c])
             with T.If(tirx.all(size.get() >= 2, tirx.any(turn == 0, lost.get() > 0))), T.Then():
                 again.add(T.int32(1))

@@ -11,7 +11,7 @@ import pytest
 from tvm import tirx
 
 from haste_compiler.codegen.cpu.pooling import Pooling
-from haste_compiler.codegen.cuda.build import NVCC_OPTIONS, compile_source
+from haste_compiler.codegen.cuda.build import NVCC_OPTIONS, bound_registers, compile_source
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES
 from haste_compiler.codegen.cuda.haste_convolve import haste_convolve_kernel, merge_filters_kernel
@@ -80,7 +80,7 @@ def source() -> str:
 def usage(arch: str, folder: Path) -> dict[str, Usage]:
     """Compile all kernels to a cubin."""
     code = folder / "kernels.cu"
-    code.write_text(source())
+    code.write_text(bound_registers(source()))
     made_code = str(folder / "kernels.cubin")
     command = ["nvcc", "-cubin", f"-arch={arch}", *NVCC_OPTIONS, "-Xptxas", "-v", str(code), "-o", made_code]
     made = subprocess.run(command, capture_output=True, text=True)
