@@ -16,7 +16,7 @@ from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directl
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.regions import Plan, find_regions
 from haste_compiler.dynamo.split import Cut, cut, replace_regions
-from haste_compiler.dynamo.trace import trace
+from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.passes.graph import copy_module
 
@@ -96,12 +96,13 @@ def _compile(
     config: HasteConfig,
     inductor: Callable[[fx.GraphModule, Sequence[Any]], Function],
 ) -> Function:
-    traced = trace(gm)
+    lifted, own = lift_constants(gm)
+    traced = trace(lifted)
     placeholders = traced.graph.find_nodes(op="placeholder")
-    originals = gm.graph.find_nodes(op="placeholder")
+    originals = lifted.graph.find_nodes(op="placeholder")
     fixed = [
         node
-        for node, original, value in zip(placeholders, originals, example_inputs, strict=True)
+        for node, original, value in zip(placeholders, originals, [*example_inputs, *own.values()], strict=True)
         if _is_fixed(original, value)
     ]
     plan = find_regions(traced, fixed, _LEAST_MACS if config.cost_model else 0)
@@ -115,9 +116,11 @@ def _compile(
     handles = [op.register(region) for region in regions]
     _log_plan(traced, plan)
     if plan.whole and _is_direct(traced, cuts[0]):
-        ours = call_directly(traced, cuts[0], regions[0])
+        ours = call_directly(traced, cuts[0], regions[0], list(own.values()))
     else:
-        ours = _partly(replace_regions(traced, plan, cuts, handles), example_inputs, inductor, regions)
+        split = replace_regions(traced, plan, cuts, handles)
+        _lower_constants(split, gm, len(example_inputs), list(own))
+        ours = _partly(split, example_inputs, inductor, regions)
     positions = [i for i, node in enumerate(placeholders) if isinstance(node.meta["val"], torch.SymInt)]
     # Without the cost model nothing is measured, and Inductor's code would hardly ever run.
     other = inductor(gm, example_inputs) if config.cost_model else gm.forward
@@ -133,7 +136,7 @@ def _is_fixed(placeholder: fx.Node, value: Any) -> bool:
     if not isinstance(value, Tensor) or value.is_inference():
         return False
     kept = (placeholder.meta.get("tensor_dict") or {}).get("_dynamo_static_input_type")
-    return isinstance(value, nn.Parameter) or kept is not None
+    return isinstance(value, nn.Parameter) or kept is not None or "tensor_dict" not in placeholder.meta
 
 
 def _is_direct(gm: fx.GraphModule, part: Cut) -> bool:
@@ -141,6 +144,19 @@ def _is_direct(gm: fx.GraphModule, part: Cut) -> bool:
     leaves: Any = gm.graph.output_node().args[0]
     outputs = set(part.outputs)
     return all(node.op == "placeholder" for node in part.sizes) and all(leaf in outputs for leaf in leaves)
+
+
+def _lower_constants(split: fx.GraphModule, gm: fx.GraphModule, count: int, names: Sequence[str]) -> None:
+    """Make the placeholders after the first ``count`` the graph's own tensors again."""
+    for node, name in zip(split.graph.find_nodes(op="placeholder")[count:], names, strict=True):
+        owner, _, last = name.rpartition(".")
+        attribute = name.replace(".", "_")
+        setattr(split, attribute, getattr(gm.get_submodule(owner), last))
+        with split.graph.inserting_after(node):
+            read = split.graph.get_attr(attribute)
+        node.replace_all_uses_with(read)
+        split.graph.erase_node(node)
+    split.graph.eliminate_dead_code()
 
 
 def _partly(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from haste_compiler.dynamo.measure import faster
 from haste_compiler.dynamo.region import Region
@@ -72,8 +72,8 @@ class CompiledGraph:
             return chosen
 
 
-def call_directly(gm: fx.GraphModule, part: Cut, region: Region) -> Function:
-    """A function that calls a region that is the whole of a graph."""
+def call_directly(gm: fx.GraphModule, part: Cut, region: Region, own: Sequence[Tensor]) -> Function:
+    """A function that calls a region that is the whole of a graph; ``own`` are arguments that aren't given to it."""
     placeholders = gm.graph.find_nodes(op="placeholder")
     tensors, weights, sizes = (
         [placeholders.index(node) for node in nodes] for nodes in (part.tensors, part.weights, part.sizes)
@@ -81,7 +81,8 @@ def call_directly(gm: fx.GraphModule, part: Cut, region: Region) -> Function:
     leaves: Any = gm.graph.output_node().args[0]
     order = [part.outputs.index(leaf) for leaf in leaves]
 
-    def run(*args: Any) -> Sequence[Any]:
+    def run(*given: Any) -> Sequence[Any]:
+        args = (*given, *own)
         outputs = region([args[i] for i in tensors], [args[i] for i in weights], [args[i] for i in sizes])
         return [outputs[i] for i in order]
 

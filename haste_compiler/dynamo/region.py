@@ -139,7 +139,7 @@ class Region:
     def _for_weights(self, weights: Sequence[Tensor]) -> _Bound:
         """What was compiled for these weights; nothing if one of them has changed since."""
         key = tuple(map(id, weights))
-        state = tuple([(weight.data_ptr(), weight._version) for weight in weights])
+        state = _state(weights)
         bound = self._bound.get(key)
         if bound is not None and bound.state == state:
             return bound
@@ -153,6 +153,14 @@ class Region:
 
 def _is_channels_last(value: Tensor) -> bool:
     return value.dim() == 4 and suggest_memory_format(value) == torch.channels_last
+
+
+def _state(weights: Sequence[Tensor]) -> tuple[Any, ...]:
+    try:
+        return tuple([(weight.data_ptr(), weight._version) for weight in weights])
+    except RuntimeError:
+        # Inductor's own constants, where it freezes weights, have no version and stay as they are.
+        return tuple([(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights])
 
 
 def _forget(region: weakref.ref[Region], key: tuple[int, ...], weight: object) -> None:

@@ -9,11 +9,12 @@ import torch
 import torch.fx.traceback
 from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from haste_compiler.errors import CaptureError
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional, writes_to_inputs
-from haste_compiler.passes.graph import argument, is_call
+from haste_compiler.passes.graph import argument, copy_module, is_call
 
 aten = torch.ops.aten
 
@@ -31,7 +32,7 @@ def trace(gm: fx.GraphModule) -> fx.GraphModule:
     """
     placeholders = gm.graph.find_nodes(op="placeholder")
     fakes = [node.meta["example_value"] for node in placeholders]
-    modes = [value.fake_mode for value in fakes if isinstance(value, torch._subclasses.FakeTensor)]
+    modes = [value.fake_mode for value in fakes if isinstance(value, FakeTensor)]
     if not modes:
         raise CaptureError("the graph has no tensors")
     if any(getattr(node.target, "__name__", "") in _MODES for node in gm.graph.nodes):
@@ -58,6 +59,34 @@ def trace(gm: fx.GraphModule) -> fx.GraphModule:
     return traced
 
 
+def lift_constants(gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+    """A copy of a graph with placeholders, the last ones, for its own tensors, and these by their qualified names.
+
+    TorchDynamo makes parameters a graph's own where ``torch._inductor.config.freezing`` is on.
+    """
+    lifted = copy_module(gm)
+    tensors: dict[str, Tensor] = {}
+    for node in lifted.graph.find_nodes(op="get_attr"):
+        owner, _, name = str(node.target).rpartition(".")
+        value = getattr(gm.get_submodule(owner), name)
+        if isinstance(value, Tensor):
+            tensors.setdefault(str(node.target), value)
+    placeholders = lifted.graph.find_nodes(op="placeholder")
+    modes = [fake.fake_mode for node in placeholders if isinstance(fake := node.meta.get("example_value"), FakeTensor)]
+    if not tensors or not modes:
+        return lifted, {}
+    last = placeholders[-1]
+    for target, value in tensors.items():
+        with lifted.graph.inserting_after(last):
+            last = lifted.graph.placeholder(target.replace(".", "_"))
+        last.meta["example_value"] = modes[0].from_tensor(value, static_shapes=True)
+        for node in lifted.graph.find_nodes(op="get_attr", target=target):
+            node.replace_all_uses_with(last)
+            lifted.graph.erase_node(node)
+    lifted.recompile()
+    return lifted, tensors
+
+
 class _Numbers(fx.Interpreter):
     """Takes floating-point numbers, which ``dynamic=True`` makes symbols, for constants (and adds guards for them)."""
 
@@ -72,8 +101,3 @@ def _refuse_training(gm: fx.GraphModule) -> None:
             raise CaptureError("a batch norm is in training mode")
         if is_call(node, aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default):
             raise CaptureError("a dropout is in training mode")
-
-
-def contiguous_value(value: Tensor) -> Tensor:
-    """A tensor of the same shape and dtype, in the memory layout of compiled code."""
-    return value.new_empty(value.shape)

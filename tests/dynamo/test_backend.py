@@ -238,3 +238,18 @@ def test_filters_computed_from_parameters() -> None:
 def test_explain_finds_the_graphs() -> None:
     found = torch._dynamo.explain(made(GraphBreak))(torch.randn(1, 3, 8, 8))
     assert found.graph_count == 3 and found.graph_break_count == 2
+
+
+@pytest.mark.parametrize("kind", [Residual, Attention])
+def test_frozen_weights_of_inductor(kind: type[nn.Module], plans: pytest.LogCaptureFixture) -> None:
+    model, x = made(kind), torch.randn(2, 3, 11, 11)
+    with torch._inductor.config.patch(freezing=True), torch.inference_mode():
+        assert_close(compiled(model, DENSE)(x), model(x))
+    assert "calls are ours" in plans.text
+
+
+def test_weights_without_a_version_are_left_to_inductor(plans: pytest.LogCaptureFixture) -> None:
+    with torch.inference_mode():
+        model, x = made(Residual), torch.randn(2, 3, 11, 11)
+        assert_close(compiled(model, DENSE)(x), model(x))
+        assert "calls are ours" not in plans.text
