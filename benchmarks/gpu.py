@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def measure_peaks(rounds: int = 20) -> Peaks:
     for precision in ("fp32", "tf32", "bf16"):
         left, right = (a.bfloat16(), b.bfloat16()) if precision == "bf16" else (a, b)
         with tf32(precision == "tf32"):
-            operations[precision] = 2 * _MATRIX**3 / seconds(lambda left=left, right=right: left @ right, rounds)
+            operations[precision] = 2 * _MATRIX**3 / seconds(partial(torch.mm, left, right), rounds)
     source = torch.empty(_COPIED, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return Peaks(operations, 2 * _COPIED / seconds(lambda: target.copy_(source), rounds))
@@ -130,7 +131,7 @@ Runner = Callable[[nn.Module, Tensor], Callable[[Tensor], Any]]
 
 def _eager(allowed: bool, layout: torch.memory_format = torch.contiguous_format) -> Runner:
     def prepare(model: nn.Module, x: Tensor) -> Callable[[Tensor], Any]:
-        placed = model.to(memory_format=layout)
+        placed: Any = model.to(memory_format=layout)  # type: ignore[call-overload]
 
         def call(t: Tensor) -> Any:
             with tf32(allowed):
@@ -143,7 +144,7 @@ def _eager(allowed: bool, layout: torch.memory_format = torch.contiguous_format)
 
 def _inductor(model: nn.Module, x: Tensor) -> Callable[[Tensor], Any]:
     with tf32(True):
-        made = torch.compile(model, mode="max-autotune")
+        made: Any = torch.compile(model, mode="max-autotune")
         made(x)
     return _eager(True)(made, x)
 

@@ -220,7 +220,7 @@ def write_values(
 
 
 def add_parts_kernel(
-    name: str, parts: int, shape: tuple[int, int, int, int], *, residual: bool, activation: str
+    name: str, parts: int, shape: tuple[int, ...], *, residual: bool, activation: str
 ) -> tirx.PrimFunc:
     """The kernel (sums (parts, pixels, K), bias (K,)[, residual NHWC], y NHWC): the parts added, and the epilogue."""
     pixels, channels = shape[0] * shape[1] * shape[2], shape[3]

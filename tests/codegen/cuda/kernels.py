@@ -96,7 +96,7 @@ def run_conv2d(runs: Sequence[DenseRun]) -> list[Tensor]:
     functions = {}
     for number, run in enumerate(runs):
         case, splits = run.case, run.tiling.splits
-        rest = {"residual": case.residual is not None, "activation": case.activation}
+        rest: dict[str, Any] = {"residual": case.residual is not None, "activation": case.activation}
         functions[f"conv_{number}"] = conv2d_kernel(
             f"conv_{number}", case.geometry, case.batch, run.tiling, run.precision, **rest
         )
