@@ -62,7 +62,11 @@ _BOTH = (
 _DENSE = (
     _square(256, 256, 28, 7),
     _square(128, 32, 28, 7),
+    _square(64, 128, 112, 7, stride=2),
     _square(128, 256, 28, 7, stride=2),
+    _square(256, 512, 28, 7, stride=2),
+    _square(64, 64, 28, 7, kernel=5),
+    _square(256, 64, 56, 7, kernel=1),
     _square(512, 512, 2, 2),
     _square(40, 72, 20, 7),
 )
