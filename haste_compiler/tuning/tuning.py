@@ -174,10 +174,10 @@ class Tuning:
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "algorithm"):
             table.add_column(name)
-        for name in ("ms", "by the model, ms", "candidates"):
+        for name in ("µs", "by the model, µs", "candidates"):
             table.add_column(name, justify="right")
         for work, each in self.layers.items():
-            times = (f"{seconds * 1e3:.3f}" for seconds in (each.seconds, each.modelled_seconds))
+            times = (f"{seconds * 1e6:.1f}" for seconds in (each.seconds, each.modelled_seconds))
             table.add_row(str(work), each.algorithm, *times, str(each.candidates))
         if self.layers:
             console.print(table)
