@@ -13,6 +13,7 @@ from haste_compiler.cli.networks import load_network
 from haste_compiler.cli.options import config_options, machine_options
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
+from haste_compiler.errors import InputError
 
 
 @click.command(short_help="Look into a saved network, or explain MODEL's layers.")
@@ -44,6 +45,8 @@ def info(
     if Path(what).is_file() and (what.endswith(".haste") or (not what.endswith(".pt2") and zipfile.is_zipfile(what))):
         _saved(Path(what), as_json)
         return
+    if what.endswith(".haste"):
+        raise InputError(f"there is no file {what}")
     import haste_compiler
 
     loaded = load_network(what, weights, inputs)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from haste_compiler import __version__
 from haste_compiler.cli.bench import bench
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(haste.main(arguments, prog_name="haste", standalone_mode=False) or HOLDS)
     except click.Abort:
         return INTERRUPTED
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return FAILED
     except click.UsageError as error:
         where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         return _fail(error.format_message() + where, FAILED)

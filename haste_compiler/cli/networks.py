@@ -153,7 +153,10 @@ def _factory(where: str, what: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         if not callable(made):
             raise InputError(f"{where}:{what} is {type(made).__name__}: allowed are a function and a torch.nn.Module")
-        made = made()
+        try:
+            made = made()
+        except Exception as error:
+            raise InputError(f"{where}:{what}() fails: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"{where}:{what}() returns {type(made).__name__}: allowed is a torch.nn.Module")
     return made
@@ -226,7 +229,7 @@ def _example(text: str) -> Tensor:
 
     found = re.fullmatch(r"(\d+(?:x\d+)*)(?::(\w+))?", text)
     dtype = getattr(torch, found[2] or "float32", None) if found else None
-    if not found or not isinstance(dtype, torch.dtype):
+    if not found or not isinstance(dtype, torch.dtype) or "0" in found[1].split("x"):
         raise click.UsageError(
             f"--input {text!r}: allowed are sizes such as 1x3x224x224, with a dtype as in 1x10:int64",
             click.get_current_context(silent=True),

@@ -81,7 +81,8 @@ class Artifact:
             self._archive = zipfile.ZipFile(self.path)
         except OSError as error:
             raise ArtifactError(f"{self.path} can't be read: {error.strerror or error}") from None
-        except zipfile.BadZipFile:
+        except Exception:
+            # Not only BadZipFile: what zipfile makes of damaged headers, it raises as it comes.
             begun = self.path.read_bytes()[:2] == b"PK"
             reason = "the file is cut short" if begun else "it is no zip"
             raise DamagedArtifactError(f"{self.path} is no saved network: {reason}") from None
@@ -145,7 +146,7 @@ class Artifact:
             return self._archive.read(name)
         except KeyError:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} is missing") from None
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError):
+        except Exception:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} can't be read") from None
 
 

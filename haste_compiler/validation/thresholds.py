@@ -47,7 +47,7 @@ class Thresholds:
     """Limits on a report's fields of the same names; None: any value will do.
 
     Raises:
-        InputError: a limit is no number or NaN.
+        InputError: a limit is no number, NaN, or can't be reached whatever the network does.
     """
 
     max_rel_error: float | None = None
@@ -61,6 +61,11 @@ class Thresholds:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):
                 raise InputError(f"{name} must be a number or None, not {limit!r}")
+        if self.max_rel_error is not None and self.max_rel_error < 0:
+            raise InputError(f"max_rel_error must be at least 0, not {self.max_rel_error:g}")
+        for name in ("min_agreement", "min_mac_reduction"):
+            if (limit := getattr(self, name)) is not None and limit > 1:
+                raise InputError(f"{name} must be at most 1, which is all, not {limit:g}")
 
     @classmethod
     def of_project(cls, folder: Path) -> tuple[Self, Path | None]:

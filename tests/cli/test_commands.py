@@ -66,7 +66,6 @@ def test_validate_holds(haste: Haste, digits: Path) -> None:
     ("limit", "value", "message"),
     [
         ("--max-rel-error", 1e-9, "max_rel_error is"),
-        ("--min-agreement", 1.01, "agreement is"),
         ("--min-mac-reduction", 0.999, "mac_reduction is"),
         ("--min-speedup", 1000, "speedup is"),
     ],
@@ -101,13 +100,13 @@ def test_limits_of_the_project(haste: Haste, digits: Path, tmp_path: Path, monke
 def test_junit(haste: Haste, digits: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.xml"
     arguments = ("validate", *MODEL, "--images", digits, "--no-time", "--junit-xml", path)
-    assert haste(*arguments, "--max-rel-error", 0.5, "--min-agreement", 1.01)[0] == 1
+    assert haste(*arguments, "--max-rel-error", 0.5, "--min-mac-reduction", 0.999)[0] == 1
     (suite,) = ElementTree.parse(path).getroot()
     cases = {case.attrib["name"]: [child.tag for child in case] for case in suite.findall("testcase")}
     assert cases == {
         "output float32(2, 10)": ["system-out"],
         "max_rel_error at most 0.5": ["system-out"],
-        "agreement at least 1.01": ["failure", "system-out"],
+        "mac_reduction at least 0.999": ["failure", "system-out"],
     }
     assert "blocks.0.conv1" in str(suite.findtext("system-out"))
     assert haste(*arguments, "--images", tmp_path / "absent")[0] == 2
@@ -115,6 +114,35 @@ def test_junit(haste: Haste, digits: Path, tmp_path: Path) -> None:
     assert suite.attrib["errors"] == "1" and "allowed are a folder" in str(suite.findtext("testcase/error"))
     code, _, err = haste(*arguments[:-1], tmp_path / "absent" / "report.xml")
     assert code == 2 and "there is no folder" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-rel-error", "-1"), "max_rel_error must be at least 0, not -1"),
+        (("--min-agreement", "95"), "min_agreement must be at most 1, which is all, not 95"),
+        (("--labels", "absent.txt"), "Invalid value for '--labels': File 'absent.txt' does not exist"),
+        (("--images", "absent"), "--images absent: allowed are a folder, an .npz file and random"),
+        (("--input", "0x1x32x32"), "--input '0x1x32x32': allowed are sizes such as 1x3x224x224"),
+        (("--limit", "0"), "Invalid value for '--limit': 0 is not in the range x>=1"),
+        (("--tolerance", "nan"), "tolerance must be finite and at least 0"),
+        (("--frobnicate",), "No such option '--frobnicate'"),
+    ],
+)
+def test_what_is_refused_before_anything_is_compiled(haste: Haste, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = haste("validate", *MODEL, "--images", "random", *arguments)
+    assert code == 2 and not out and "compiling" not in err
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_nothing_asked_for(haste: Haste) -> None:
+    code, out, err = haste()
+    assert code == 2 and not out and err.startswith("Usage: haste") and "\n  validate " in err
+
+
+def test_info_of_what_is_not_there(haste: Haste) -> None:
+    code, _, err = haste("info", "absent.haste")
+    assert code == 2 and err == "error: there is no file absent.haste\n"
 
 
 @pytest.mark.parametrize("limit", ["nan", "much", ""])

@@ -34,6 +34,8 @@ def test_of_the_nearest_project(tmp_path: Path) -> None:
         ("[tool.haste]\nmin_speedup = 'fast'\n", r"\[tool.haste\]: min_speedup must be a number or None, not 'fast'"),
         ("[tool.haste]\nmin_speedup = nan\n", "min_speedup must be a number"),
         ("[tool.haste]\nmin_speedup = true\n", "min_speedup must be a number"),
+        ("[tool.haste]\nmin_agreement = 95\n", "min_agreement must be at most 1, which is all, not 95"),
+        ("[tool.haste]\nmax_rel_error = -0.1\n", "max_rel_error must be at least 0, not -0.1"),
         ("[tool]\nhaste = 3\n", "tool.haste must be a table"),
         ("[tool.haste\n", "can't be read: "),
     ],
