@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -29,6 +30,13 @@ from haste_compiler.config import HasteConfig
 @click.option("--max-output-error", type=LIMIT, help="Largest relative error of the outputs.")
 @click.option("--target-macs", type=LIMIT, help="Least net part of all multiply-adds that is saved, 0 to 1.")
 @click.option("--target-latency", type=LIMIT, help="Most milliseconds for a call with one image.")
+@click.option(
+    "--save",
+    type=click.Choice(["macs", "time"]),
+    default="macs",
+    show_default=True,
+    help="What a budget on quality is spent on: multiply-adds, or time as this machine measures it.",
+)
 @output_option("Configuration to write, .json or .yaml.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Pareto front to draw, .png or .svg.")
 @config_options
@@ -43,6 +51,7 @@ def search(
     max_output_error: float | None,
     target_macs: float | None,
     target_latency: float | None,
+    save: Literal["macs", "time"],
     output: Path | None,
     plot: Path | None,
     config: HasteConfig,
@@ -81,6 +90,7 @@ def search(
             max_output_error=max_output_error,
             target_macs=target_macs,
             target_latency=target_latency,
+            save=save,
             target=target,
             threads=threads,
             config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _ROUNDS = 3
 _SPREAD = 8
 _WORST_ERROR = 0.5
 _LATENCY_TRIES = 5
+_TIMED = 2
 _OWN = ("enabled", "merge", "nonzeros", "seed", "min_channels")
 """Fields of a layer's overrides that a search takes over."""
 
@@ -46,6 +48,7 @@ class Explorer:
         model: in evaluation mode.
         images: all of them; part of them is held out from everything but the last step.
         budget: to be kept.
+        timed: what is saved is time, not multiply-adds.
         base: what is not searched.
         target: compiled for.
         threads: compiled for.
@@ -58,13 +61,14 @@ class Explorer:
         model: nn.Module,
         images: Images,
         budget: Budget,
+        timed: bool,
         base: HasteConfig,
         target: TargetLike,
         threads: int,
         confidence: float,
         tick: Callable[[str, float], object],
     ) -> None:
-        self._model, self._budget, self._base = model, budget, _own_fields(base)
+        self._model, self._budget, self._timed, self._base = model, budget, timed, _own_fields(base)
         self._target, self._threads, self._confidence, self._tick = target, threads, confidence, tick
         calls = len(images.calls)
         first = max(1, min(calls // 4, MEASURED_ON // images.size))
@@ -97,7 +101,7 @@ class Explorer:
             compiled = self._compile(_with_layers(config, {name: {"enabled": False} for name in same}))
             geometries = {layer.name: layer.geometry for layer in compiled.layers if layer.geometry}
             if not number:
-                if self._budget.kind == "target_latency":
+                if self._timed:
                     self._clock = Clock(compiled, self._tried)
                 macs = {name: float(geometry.dense_macs) for name, geometry in geometries.items()}
                 costs = self._clock.layers if self._clock else macs
@@ -123,9 +127,10 @@ class Explorer:
         latency = self._clock.dense if self._clock else None
         dense = self._measured({}, 0.0, self._judge.judge(self._held_out.outputs), latency)
         allocations, index = self._promising()
-        if len(allocations) == 1 or (self._clock and self._clock.dense <= self._budget.limit):
+        target = self._budget.kind == "target_latency"
+        if len(allocations) == 1 or (target and self._clock and self._clock.dense <= self._budget.limit):
             return [dense]
-        if self._clock:
+        if target and self._clock:
             return [dense, *self._run_within_latency(self._clock, allocations)]
         # Patches can't be steered: each unit keeps the one that it has at the budget, or that it is first given.
         patches: dict[Unit, Patch] = {}
@@ -138,7 +143,15 @@ class Explorer:
         self._tick("compiling candidates", 1.0)
         any_point = {point.unit: point for point in points}
         compiled = self._compile(self._config({unit: any_point.get(unit) for unit in self._units}))
-        return [dense, *self._bisect(compiled, steps)]
+        found = self._bisect(compiled, steps)
+        return [dense, *(self._timed_ones(self._clock, found) if self._clock else found)]
+
+    def _timed_ones(self, clock: Clock, found: list[Measured]) -> list[Measured]:
+        """With the latency of the two that keep the budget and save the most multiply-adds of the layers they chose."""
+        keeping = sorted((each for each in found if self.keeps(each)), key=lambda each: -each.point.mac_reduction)
+        self._tick("timing candidates", 1.0)
+        latencies = {id(each): clock.latency(self._compile(each.point.config)) for each in keeping[:_TIMED]}
+        return [each._replace(point=dataclasses.replace(each.point, latency=latencies.get(id(each)))) for each in found]
 
     def keeps(self, candidate: Measured) -> bool:
         """Whether a candidate keeps the budget."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -44,6 +44,7 @@ def search(
     max_output_error: float | None = None,
     target_macs: float | None = None,
     target_latency: float | None = None,
+    save: Literal["macs", "time"] = "macs",
     target: TargetLike = "llvm",
     threads: int | None = None,
     config: HasteConfig | None = None,
@@ -83,19 +84,21 @@ def search(
         max_output_error: see above.
         target_macs: see above.
         target_latency: see above.
+        save: what a budget on quality is spent on: multiply-adds, or the time of a call with one image as this machine
+            measures it. A layer that merging makes no faster then stays dense.
         target: as for ``compile``.
         threads: as for ``compile``.
         config: merge, nonzeros, seed and ``min_channels`` are taken from it, and layers that it keeps dense stay so.
         patches: patch sizes that are tried, each for a compilation and as many runs as there are layers and settings;
-            None: 2 and 4, and 8 and 4 for ``target_latency``.
+            None: 2 and 4, and 8 and 4 where time is saved.
         batch_size: most images a call.
         confidence: with which unseen images keep a budget on quality, one-sided, 0.5 (no margin) to 1.
         seed: of the hyperplanes, unless ``config`` is given.
         progress: show on standard error what is being done.
 
     Returns:
-        The configuration, and all that was measured. The same arguments give the same configuration, except under
-        ``target_latency``.
+        The configuration, and all that was measured. The same arguments give the same configuration, except where
+        time is saved.
 
     Raises:
         InputError: no budget or several, or an argument is out of range.
@@ -114,6 +117,11 @@ def search(
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
     if not 0.5 <= confidence < 1:
         raise InputError(f"confidence is {confidence!r}: allowed is 0.5 to below 1")
+    if save not in ("macs", "time"):
+        raise InputError(f"save is {save!r}: allowed are 'macs' and 'time'")
+    if save == "time" and budget.kind == "target_macs":
+        raise InputError("target_macs asks for multiply-adds: save='time' goes with a budget on quality")
+    timed = save == "time" or budget.kind == "target_latency"
     base = config or HasteConfig(seed=seed)
     count = threads or torch.get_num_threads()
     with evaluation_mode(model), use_threads(count), _progress(progress) as tick:
@@ -123,12 +131,12 @@ def search(
         images = read_images(model, inputs, labels, batch_size)
         if budget.kind in ("max_accuracy_drop", "min_agreement") and images.scores is None:
             raise InputError(f"{budget.kind} needs class scores (N, classes), but {type(model).__name__} returns none")
-        explorer = Explorer(model, images, budget, base, target, count, confidence, tick)
-        explorer.measure(patches or (SMALL_PATCHES if budget.kind != "target_latency" else LARGE_PATCHES))
+        explorer = Explorer(model, images, budget, timed, base, target, count, confidence, tick)
+        explorer.measure(patches or (LARGE_PATCHES if timed else SMALL_PATCHES))
         candidates = explorer.candidates()
     keeping = [candidate.point for candidate in candidates if explorer.keeps(candidate)]
     points = [candidate.point for candidate in candidates]
-    chosen = _best(budget, keeping or points[:1]) if keeping or budget.on_quality else _nearest(budget, points)
+    chosen = _best(budget, timed, keeping or points[:1]) if keeping or budget.on_quality else _nearest(budget, points)
     result = SearchResult(
         chosen.config,
         _undominated(points, chosen),
@@ -152,7 +160,9 @@ def _checked_shape(shape: Sequence[int] | None, labels: Labels) -> Sequence[int]
     return shape
 
 
-def _best(budget: Budget, points: Sequence[ParetoPoint]) -> ParetoPoint:
+def _best(budget: Budget, timed: bool, points: Sequence[ParetoPoint]) -> ParetoPoint:
+    if budget.on_quality and timed:
+        return min(points, key=lambda point: math.inf if point.latency is None else point.latency)
     if budget.on_quality:
         return max(points, key=lambda point: point.mac_reduction)
     return min(points, key=lambda point: point.output_error)

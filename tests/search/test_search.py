@@ -99,6 +99,19 @@ def test_latency(model: nn.Module, images: Tensor) -> None:
     assert all(point.latency is not None for point in caught.value.result.pareto)
 
 
+def test_a_budget_spent_on_time(model: nn.Module, images: Tensor) -> None:
+    """The fastest of what was timed is chosen, and the dense network is always among it."""
+    result = search(model, images, max_output_error=0.3, save="time")
+    assert result.chosen.output_error <= 0.3
+    latency = result.chosen.latency
+    assert latency is not None
+    assert all(point.latency is None or point.latency >= latency for point in result.pareto)
+    with pytest.raises(InputError, match="save is 'space': allowed are 'macs' and 'time'"):
+        search(model, images, max_output_error=0.1, save="space")
+    with pytest.raises(InputError, match="target_macs asks for multiply-adds"):
+        search(model, images, target_macs=0.1, save="time")
+
+
 def test_without_images(model: nn.Module) -> None:
     result = search(model, None, input_shape=(3, 8, 8), max_output_error=0.1)
     assert 0 < result.chosen.output_error <= 0.1
