@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -60,21 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--rounds, --threads and --batches must be at least 1, --batches at most {cases.MOST_IMAGES}")
     end = time.monotonic() + given.seconds
     given.out.mkdir(parents=True, exist_ok=True)
-    name = "layers" if given.layers else "peers"
-    given.json = given.json or given.out / f"{name}.json"
     given.searched = (given.searched or given.out / "searched.json").absolute()
     if given.layers:
-        text, stored, failed = roofline.study(given.networks, given.batches, given.threads, given.rounds)
+        text, stored, failed = roofline.study(given.networks, given.batches, given.threads, given.rounds, end)
+        _write(given, "layers", text, stored)
     else:
         _search(given)
         results = _measure(given, end)
-        text, stored = markdown(results), [result.to_dict() for result in results]
+        text = markdown(results)
         failed = any(r.failure or any(m.failure for m in r.measurements) for r in results)
-        plot(results, given.out / "peers.svg")
-    given.json.write_text(json.dumps({"machine": machine(), "results": stored}, indent=1, allow_nan=False) + "\n")
-    (given.out / f"{name}.md").write_text(text)
     print(text)
     return int(failed)
+
+
+def _write(given: argparse.Namespace, name: str, text: str, results: Sequence[dict[str, Any]]) -> None:
+    stored = {"machine": machine(), "results": results}
+    (given.json or given.out / f"{name}.json").write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n")
+    (given.out / f"{name}.md").write_text(text)
 
 
 def _search(given: argparse.Namespace) -> None:
@@ -89,7 +92,10 @@ def _search(given: argparse.Namespace) -> None:
 
 
 def _measure(given: argparse.Namespace, end: float) -> list[Result]:
-    """Every case, batch and number of threads, with a progress bar; the time that is left is shared evenly."""
+    """Every case, batch and number of threads, with a progress bar; the time that is left is shared evenly.
+
+    What was measured so far is written after each.
+    """
     cells = [(c, b, t) for c in given.networks for b in given.batches for t in given.threads]
     results: list[Result] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -102,20 +108,21 @@ def _measure(given: argparse.Namespace, end: float) -> list[Result]:
                 bar.update(task, description=f"{label}: {doing}", completed=number + part)
 
             left = end - time.monotonic()
-            if left <= 0:
-                results.append(Result(case, batch, threads, [], absent="no time was left"))
-                continue
-            tick("starting", 0.0)
-            share = left / (len(cells) - number)
-            names = given.competitors
-            result = worker.run(
-                worker.Work(case, batch, threads, names, given.rounds, share, str(given.searched)), tick
-            )
-            if given.memory:
-                tick("measuring memory", 1.0)
-                result = worker.add_memory(result, given.searched)
+            if left > 0:
+                tick("starting", 0.0)
+                share = left / (len(cells) - number)
+                names = given.competitors
+                work = worker.Work(case, batch, threads, names, given.rounds, share, str(given.searched))
+                result = worker.run(work, tick)
+                if given.memory:
+                    tick("measuring memory", 1.0)
+                    result = worker.add_memory(result, given.searched)
+            else:
+                result = Result(case, batch, threads, [], absent="no time was left")
             results.append(result)
             bar.update(task, completed=number + 1)
+            _write(given, "peers", markdown(results), [each.to_dict() for each in results])
+    plot(results, given.out / "peers.svg")
     return results
 
 

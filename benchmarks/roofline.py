@@ -1,7 +1,9 @@
 """How far each layer of our dense compile is from what the machine can do: a roofline for every layer."""
 
 import dataclasses
+import itertools
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,22 +119,28 @@ def linear(module: nn.Linear, batch: int) -> tuple[str, int, float]:
 
 
 def study(
-    names: Sequence[str], batches: Sequence[int], threads: Sequence[int], rounds: int
+    names: Sequence[str], batches: Sequence[int], threads: Sequence[int], rounds: int, end: float = math.inf
 ) -> tuple[str, list[dict[str, Any]], bool]:
-    """Every network, batch and number of threads: the tables in Markdown, the numbers, whether something failed."""
+    """Every network, batch and number of threads, until ``time.monotonic()`` is past ``end``.
+
+    Returns:
+        The tables in Markdown, the numbers, and whether something couldn't be measured.
+    """
     tables, stored, failed = [], [], False
     peaks = [measure_peaks(parse_target("llvm"), count) for count in threads]
-    for name in names:
-        for batch in batches:
-            for peak in peaks:
-                try:
-                    found = measure_layers(name, batch, peak, rounds)
-                except cases.AbsentError as error:
-                    tables.append(f"### {cases.TITLES[name]}\n\nNot measured: {error}\n")
-                    failed = True
-                else:
-                    tables.append(markdown(found))
-                    stored.append(found.to_dict())
+    for name, batch, peak in itertools.product(names, batches, peaks):
+        try:
+            if time.monotonic() > end:
+                raise cases.AbsentError("no time was left")
+            found = measure_layers(name, batch, peak, rounds)
+        except cases.AbsentError as error:
+            tables.append(
+                f"### {cases.TITLES[name]}; batch {batch}, threads: {peak.threads}\n\nNot measured: {error}\n"
+            )
+            failed = True
+        else:
+            tables.append(markdown(found))
+            stored.append(found.to_dict())
     return "\n".join(tables), stored, failed
 
 
