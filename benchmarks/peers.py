@@ -63,15 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     given.searched = (given.searched or given.out / "searched.json").absolute()
     if given.layers:
-        text, stored, failed = roofline.study(given.networks, given.batches, given.threads, given.rounds, end)
+        text, stored = roofline.study(given.networks, given.batches, given.threads, given.rounds, end)
         _write(given, "layers", text, stored)
-    else:
-        _search(given)
-        results = _measure(given, end)
-        text = markdown(results)
-        failed = any(r.failure or any(m.failure for m in r.measurements) for r in results)
-    print(text)
-    return int(failed)
+        print(text)
+        return 0
+    _search(given)
+    results = _measure(given, end)
+    print(markdown(results))
+    return int(any(r.failure or any(m.failure for m in r.measurements) for r in results))
 
 
 def _write(given: argparse.Namespace, name: str, text: str, results: Sequence[dict[str, Any]]) -> None:

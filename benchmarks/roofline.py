@@ -120,13 +120,13 @@ def linear(module: nn.Linear, batch: int) -> tuple[str, int, float]:
 
 def study(
     names: Sequence[str], batches: Sequence[int], threads: Sequence[int], rounds: int, end: float = math.inf
-) -> tuple[str, list[dict[str, Any]], bool]:
+) -> tuple[str, list[dict[str, Any]]]:
     """Every network, batch and number of threads, until ``time.monotonic()`` is past ``end``.
 
     Returns:
-        The tables in Markdown, the numbers, and whether something couldn't be measured.
+        The tables in Markdown, and the numbers.
     """
-    tables, stored, failed = [], [], False
+    tables, stored = [], []
     peaks = [measure_peaks(parse_target("llvm"), count) for count in threads]
     for name, batch, peak in itertools.product(names, batches, peaks):
         try:
@@ -134,21 +134,22 @@ def study(
                 raise cases.AbsentError("no time was left")
             found = measure_layers(name, batch, peak, rounds)
         except cases.AbsentError as error:
-            tables.append(
-                f"### {cases.TITLES[name]}; batch {batch}, threads: {peak.threads}\n\nNot measured: {error}\n"
-            )
-            failed = True
+            tables.append(f"{_title(name, batch, peak)}\n\nNot measured: {error}\n")
         else:
             tables.append(markdown(found))
             stored.append(found.to_dict())
-    return "\n".join(tables), stored, failed
+    return "\n".join(tables), stored
+
+
+def _title(case: str, batch: int, peaks: Peaks) -> str:
+    return f"### {cases.TITLES[case]}; batch {batch}, threads: {peaks.threads}"
 
 
 def markdown(found: Roofline) -> str:
     """A table with a row for each layer, and what they come to."""
     peaks = found.peaks
     lines = [
-        f"### {cases.TITLES[found.case]}; batch {found.batch}, threads: {peaks.threads}",
+        _title(found.case, found.batch, peaks),
         "",
         f"Peaks: {peaks.flops / 1e9:.0f} GFLOP/s in registers, {peaks.bandwidth / 1e9:.1f} GB/s read from beyond the"
         " second-level cache (far: filters, and images that don't fit it).",
