@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import tempfile
 import threading
@@ -49,7 +48,6 @@ class RemoteDevices:
     def __init__(self, tracker: str, key: str, threads: int) -> None:
         self._tracker, self._key, self._threads = tracker, key, threads
         self._address = _address(tracker)
-        self._numbers = itertools.count()
         self._reason = ""
         self.at_once = 1 + self._check()
 
@@ -61,8 +59,7 @@ class RemoteDevices:
             TargetError: there is no linker for the target.
         """
         with tempfile.TemporaryDirectory(prefix="haste-") as folder:
-            # Each has a name of its own: a session doesn't survive another library under a name that it has loaded.
-            library = Path(folder) / f"kernels{next(self._numbers)}.so"
+            library = Path(folder) / "kernels.so"
             code.write_library(library)
             for _ in range(_ATTEMPTS):
                 try:
@@ -74,6 +71,7 @@ class RemoteDevices:
         )
 
     def _attempt(self, library: Path, job: Job) -> dict[str, float]:
+        """A session of its own for each job: one that loaded two libraries of the same name would crash."""
         tracker = rpc.connect_tracker(*self._address)
         session = tracker.request(self._key, session_timeout=_LONGEST_SESSION, max_retry=1)
         session.get_function("runtime.config_threadpool")(_BIG_CORES, self._threads)
