@@ -13,8 +13,8 @@ from torch._inductor.compile_fx import compile_fx
 from haste_compiler.config import HasteConfig
 from haste_compiler.dynamo import op
 from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
+from haste_compiler.dynamo.partition import Plan, find_regions
 from haste_compiler.dynamo.region import Region
-from haste_compiler.dynamo.regions import Plan, find_regions
 from haste_compiler.dynamo.split import Cut, cut, replace_regions
 from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError

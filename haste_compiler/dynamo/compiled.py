@@ -22,7 +22,7 @@ Function = Callable[..., Sequence[Any]]
 _RECURRING = 3
 """An image size is compiled for when it comes so often: until then it runs through Inductor's code for any size."""
 
-_MOST_SIZES = 8
+_MOST_SIZES = 4
 """Image sizes that are compiled for; others stay with Inductor."""
 
 

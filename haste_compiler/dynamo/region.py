@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Shapes = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 """Shapes of the tensors, and the sizes."""
 
-_MOST_PROGRAMS = 16
+_MOST_PROGRAMS = 32
 """Programs that are kept for one set of weights; those that were were made first are dropped."""
 
 

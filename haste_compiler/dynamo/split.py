@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.dynamo.regions import Plan, in_order
+from haste_compiler.dynamo.partition import Plan, in_order
 
 aten = torch.ops.aten
 

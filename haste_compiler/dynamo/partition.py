@@ -86,7 +86,7 @@ def find_regions(gm: fx.GraphModule, fixed: Iterable[fx.Node], least_macs: int) 
     nodes = list(gm.graph.nodes)
     constants = _constants(nodes, fixed)
     calls = [node for node in nodes if node.op == "call_function" and node not in constants and _is_value(node)]
-    taken = {node for node in calls if takes(node, constants)}
+    taken = {node for node in calls if _takes(node, constants)}
     level: dict[fx.Node, int] = {}
     for node in calls:
         # Even levels are taken.
@@ -121,7 +121,7 @@ def _constants(nodes: Iterable[fx.Node], fixed: Iterable[fx.Node]) -> set[fx.Nod
     return constants
 
 
-def takes(node: fx.Node, constants: set[fx.Node]) -> bool:
+def _takes(node: fx.Node, constants: set[fx.Node]) -> bool:
     """Whether our compiler takes a call, and well enough that it may be faster."""
     value = node.meta.get("val")
     for tensor in value if isinstance(value, (list, tuple)) else [value]:
@@ -149,8 +149,6 @@ def takes(node: fx.Node, constants: set[fx.Node]) -> bool:
     if is_call(node, aten.pad.default, aten.constant_pad_nd.default):
         mode = argument(node, 2, "mode", "constant") if is_call(node, aten.pad.default) else "constant"
         return mode == "constant"
-    if is_call(node, aten.max_pool2d.default):
-        return not argument(node, 5, "ceil_mode", False) or _rank(node.args[0]) == 4
     return is_call(node, *_PLAIN)
 
 

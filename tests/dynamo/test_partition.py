@@ -7,7 +7,7 @@ from torch import fx
 
 from haste_compiler.dynamo.batch import pieces
 from haste_compiler.dynamo.measure import faster
-from haste_compiler.dynamo.regions import find_regions, in_order
+from haste_compiler.dynamo.partition import find_regions, in_order
 
 aten = torch.ops.aten
 
