@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from haste_compiler.haste import ConvGeometry
-from tests.codegen import test_dense, test_gate, test_haste_kernels
+from tests.codegen import test_dense, test_gate, test_haste_kernels, test_winograd
 from tests.codegen.cross import AARCH64, needs_emulator
 from tests.codegen.test_haste_kernels import Example
 
@@ -15,6 +15,11 @@ pytestmark = needs_emulator
 @pytest.mark.parametrize("geometry", test_dense.CORNERS)
 def test_dense_convolutions(geometry: ConvGeometry) -> None:
     test_dense.Example(geometry, 2, True, True, "relu", AARCH64, 3, 0).check()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_winograds_algorithm(size: int) -> None:
+    test_winograd.Example(18, 20, (9, 14), (1, 1, 1, 1), size, 2, True, True, "relu", AARCH64, 3, 0, 0).check()
 
 
 @pytest.mark.parametrize("activation", ["none", "hardswish", "silu", "gelu"])
