@@ -102,7 +102,7 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
             library = Path(folder) / f"{len(made)}.so"
             library.write_bytes(parts[stored["library"]])
             try:
-                with precise_compiler(target):
+                with precise_compiler(target, parts.get(stored["library"].replace(".so", ".fatbin"))):
                     code = Code(tvm.runtime.load_module(str(library)), target)
             except (OSError, RuntimeError, HasteError) as error:
                 raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -19,6 +20,9 @@ from safetensors.numpy import save_file
 from tvm.target import Target
 
 import haste_compiler
+from haste_compiler.codegen.cuda.build import compile_source, source_of
+from haste_compiler.codegen.cuda.target import arch_of, is_cuda
+from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import HasteGroup
 from haste_compiler.codegen.target import architecture, required_features, target_options
 from haste_compiler.config import HasteConfig
@@ -65,6 +69,9 @@ def save(
             library = f"code/{number}.so"
             parts[library] = Path(folder) / f"{number}.so"
             each.executable.code.write_library(parts[library])
+            binary = _compiled_for_card(each.executable.code, Path(folder) / f"{number}.fatbin")
+            if binary is not None:
+                parts[f"code/{number}.fatbin"] = binary
             names = [_remember(weights, constant.numpy()) for constant in each.executable.constants]
             described.append({**_describe(signature, each), "library": library, "constants": names})
         parts[WEIGHTS] = Path(folder) / WEIGHTS
@@ -86,6 +93,19 @@ def save(
             "specializations": described,
         }
         write_artifact(path, manifest, parts)
+
+
+def _compiled_for_card(code: Code, path: Path) -> Path | None:
+    """The file with a card's machine code, where the library holds its source, as it does if compiled without a card.
+
+    None: there is nothing to compile, or no nvcc; then the source is compiled when it is loaded.
+    """
+    # A library that was read from the cache is one that runs here: it holds machine code.
+    source = source_of(code.module.mod) if is_cuda(code.target) and code.file is None else ""
+    if not source or shutil.which("nvcc") is None:
+        return None
+    path.write_bytes(compile_source(source, arch_of(code.target)))
+    return path
 
 
 def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:

@@ -23,9 +23,19 @@ def on_device(tensor: Any, device: Any) -> Any:
     return tensor if tensor.device == device else tensor.copyto(device)
 
 
+def finish(device: Any) -> None:
+    """Wait for what was launched under ``torch_stream``; on the CPU everything is done already."""
+    if _torch_uses(device):
+        sys.modules["torch"].cuda.current_stream().synchronize()
+    else:
+        device.sync()
+
+
 def torch_stream(device: Any) -> contextlib.AbstractContextManager[Any]:
     """While it is open, TVM launches on PyTorch's current stream of the card, if PyTorch uses the card at all."""
+    return tvm_ffi.use_torch_stream() if _torch_uses(device) else contextlib.nullcontext()
+
+
+def _torch_uses(device: Any) -> bool:
     torch = sys.modules.get("torch")
-    if device == tvm.cpu() or torch is None or not torch.cuda.is_initialized():
-        return contextlib.nullcontext()
-    return tvm_ffi.use_torch_stream()
+    return device != tvm.cpu() and torch is not None and torch.cuda.is_initialized()

@@ -22,7 +22,7 @@ from haste_compiler.codegen.target import cpu_name
 from haste_compiler.errors import TargetError
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
-from haste_compiler.runtime.device import device_of, on_device, torch_stream
+from haste_compiler.runtime.device import device_of, finish, on_device, torch_stream
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
@@ -91,7 +91,9 @@ class Executable:
 
     def _refresh(self) -> None:
         # A new list: a call that is under way keeps the old one.
-        settings = (tvm.runtime.tensor(values, self.device) for values in self._settings)
+        settings = [tvm.runtime.tensor(values, self.device) for values in self._settings]
+        # What a card is sent arrives before any stream uses it.
+        self.device.sync()
         self._arguments = [*settings, *self.constants]
 
     def run(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> tuple[list[Any], list[Any]]:
@@ -113,14 +115,20 @@ class Executable:
         ]
         tensors = [on_device(tensor, self.device) for tensor in given_tensors]
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given_tensors) else self.device
+        if home != self.device:
+            self.device.sync()
         with self._turn, torch_stream(self.device):
             results = self._main(*tensors, *self._arguments)
+        if home != self.device or results[self.outputs :]:
+            finish(self.device)
         given = {tensor.data_ptr() for tensor in tensors}
         outputs = []
         for result in results[: self.outputs]:
             # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
             known = result.data_ptr() in given or result.data_ptr() in self._constant_addresses
             outputs.append(convert(result.copyto(home) if known or home != self.device else result))
+        if home != self.device:
+            self.device.sync()
         return outputs, list(results[self.outputs :])
 
     def _refuse(self) -> NoReturn:

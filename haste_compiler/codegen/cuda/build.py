@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -53,17 +54,32 @@ def compile_source(source: str, arch: str) -> bytes:
         return made.read_bytes()
 
 
+def source_of(module: Any) -> str:
+    """The CUDA C inside a module; empty where it holds compiled code, or none."""
+    if module.kind == "cuda":
+        return str(module.inspect_source("cuda"))
+    return "".join(source_of(imported) for imported in module.imports)
+
+
 @contextmanager
-def precise_compiler(target: Target) -> Iterator[None]:
+def precise_compiler(target: Target, compiled: bytes | None = None) -> Iterator[None]:
     """While it is open, TVM compiles CUDA C as ``compile_source`` does, where nvcc is installed.
 
     TVM itself asks for fast arithmetic: denormal numbers become zero, divisions and exponentials are approximate.
+
+    Args:
+        target: of the code; for a CPU's nothing is done.
+        compiled: what ``compile_source`` made of the source that is to be compiled, elsewhere.
     """
-    if not is_cuda(target) or shutil.which("nvcc") is None:
+    if not is_cuda(target) or (compiled is None and shutil.which("nvcc") is None):
         yield
         return
     before = tvm_ffi.get_global_func(_CALLBACK, allow_missing=True)
-    tvm_ffi.register_global_func(_CALLBACK, lambda code: compile_source(str(code), arch_of(target)), override=True)
+
+    def compile_or_take(source: Any) -> bytes:
+        return compile_source(str(source), arch_of(target)) if compiled is None else compiled
+
+    tvm_ffi.register_global_func(_CALLBACK, compile_or_take, override=True)
     try:
         yield
     finally:

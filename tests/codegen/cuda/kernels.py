@@ -39,13 +39,6 @@ def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda 
         return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target)).mod
 
 
-def source_of(module: Any) -> str:
-    """The CUDA C inside a module."""
-    if module.kind == "cuda":
-        return str(module.inspect_source("cuda"))
-    return "".join(source_of(imported) for imported in module.imports)
-
-
 def build(functions: Mapping[str, tirx.PrimFunc]) -> Any:
     """The kernels, emulated; ``[name]`` is the function."""
     emulator.require()

@@ -8,10 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import tvm_ffi
 from tvm import tirx
 
 from haste_compiler.codegen.cpu.pooling import Pooling
-from haste_compiler.codegen.cuda.build import NVCC_OPTIONS, bound_registers, compile_source
+from haste_compiler.codegen.cuda.build import (
+    NVCC_OPTIONS,
+    bound_registers,
+    compile_source,
+    precise_compiler,
+    source_of,
+)
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES
 from haste_compiler.codegen.cuda.haste_convolve import haste_convolve_kernel, merge_filters_kernel
@@ -23,9 +30,10 @@ from haste_compiler.codegen.cuda.pointwise import (
     transpose_kernel,
 )
 from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.errors import HasteError
 from haste_compiler.haste import ConvGeometry
-from tests.codegen.cuda.kernels import compile_kernels, source_of
+from tests.codegen.cuda.kernels import compile_kernels
 from tests.codegen.strategies import ACTIVATIONS
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not in the PATH")
@@ -44,6 +52,7 @@ class Usage:
     registers: int
     shared: int
     spilled: int
+    stack: int
 
 
 def kernels() -> dict[str, tirx.PrimFunc]:
@@ -89,9 +98,9 @@ def usage(arch: str, folder: Path) -> dict[str, Usage]:
     for part in made.stderr.split("Compiling entry function")[1:]:
         name = re.search(r"'(\w+)_kernel'", part)
         registers, spilled = re.search(r"Used (\d+) registers", part), re.search(r"(\d+) bytes spill stores", part)
-        shared = re.search(r"(\d+) bytes smem", part)
-        assert name and registers and spilled
-        found[name[1]] = Usage(int(registers[1]), int(shared[1]) if shared else 0, int(spilled[1]))
+        shared, stack = re.search(r"(\d+) bytes smem", part), re.search(r"(\d+) bytes stack frame", part)
+        assert name and registers and spilled and stack
+        found[name[1]] = Usage(int(registers[1]), int(shared[1]) if shared else 0, int(spilled[1]), int(stack[1]))
     return found
 
 
@@ -103,6 +112,8 @@ def test_registers_and_shared_memory_are_within_their_budgets(arch: str, tmp_pat
     for name, used in found.items():
         # The compiler spills a little where it hopes for one block more; grouping keeps many bounds and pointers.
         assert used.spilled <= (256 if name.startswith("group") else 16), f"{name}: {used}"
+        # Nothing else is on the stack: sums and fragments are in registers.
+        assert used.stack <= used.spilled + 16, f"{name}: {used}"
         assert used.shared <= SHARED_BYTES, f"{name}: {used}"
     registers = 65536
     for precision in PRECISIONS:
@@ -131,5 +142,12 @@ def test_the_tensor_cores_and_asynchronous_copies_are_in_the_code() -> None:
 def test_code_for_the_driver_is_a_fat_binary() -> None:
     one = source_of(compile_kernels({"act": activation_kernel("act", (100,), "relu")}))
     assert compile_source(one, "sm_90")[:4] == b"\x50\xed\x55\xba"
+    callback, target = "tvm_callback_cuda_compile", parse_target("cuda -arch=sm_90")
+    before = tvm_ffi.get_global_func(callback)
+    with precise_compiler(target):
+        assert bytes(tvm_ffi.get_global_func(callback)(one))[:4] == b"\x50\xed\x55\xba"
+    with precise_compiler(target, b"compiled elsewhere"):
+        assert bytes(tvm_ffi.get_global_func(callback)(one)) == b"compiled elsewhere"
+    assert tvm_ffi.get_global_func(callback).same_as(before)
     with pytest.raises(HasteError, match="nvcc refuses"):
         compile_source("this is no CUDA C", "sm_90")

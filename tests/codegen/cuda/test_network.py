@@ -1,8 +1,10 @@
 """Whole networks compiled for a card and run emulated; what happens where there is no card."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import ConfigError, HasteConfig, TargetError
 from haste_compiler.codegen.cuda import target as cuda_target
+from haste_compiler.codegen.cuda.build import source_of
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.errors import UnsupportedOperatorError
 from tests.codegen.cuda import emulator
-from tests.codegen.cuda.kernels import source_of
 from tests.haste.networks import redundant_images
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -158,6 +160,9 @@ def test_without_a_card_it_is_compiled_and_saved_but_not_run(tmp_path: Path) -> 
     if ran.returncode == 7:
         pytest.skip("this machine has a card")
     assert ran.returncode == 0, ran.stderr
+    with zipfile.ZipFile(tmp_path / "net.haste") as stored:
+        compiled = "code/0.fatbin" in stored.namelist()
+    assert compiled is (shutil.which("nvcc") is not None)
     first, second = ran.stdout.splitlines()
     assert first == "TargetError code for sm_90 can't run here: this machine has no CUDA card that TVM can use"
     assert (
