@@ -146,6 +146,9 @@ def _takes(node: fx.Node, constants: set[fx.Node]) -> bool:
     if is_call(node, aten.mean.dim):
         dims = argument(node, 1, "dim")
         return dims is not None and _rank(node.args[0]) == 4 and sorted(dim % 4 for dim in dims) == [2, 3]
+    if is_call(node, aten.layer_norm.default):
+        # Over all dimensions it would mix the images of a batch.
+        return len(node.args[1]) < _rank(node.args[0])  # type: ignore[arg-type]
     if is_call(node, aten.pad.default, aten.constant_pad_nd.default):
         mode = argument(node, 2, "mode", "constant") if is_call(node, aten.pad.default) else "constant"
         return mode == "constant"

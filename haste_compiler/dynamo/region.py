@@ -113,7 +113,9 @@ class Region:
         if program is None:
             program = self._compile(bound, shapes, tensors, weights)
         if program is None:
-            return [output.contiguous() for output in self.gm(*tensors, *weights, *sizes)]
+            outputs = self.gm(*tensors, *weights, *sizes)
+            # An operator's outputs share no memory with its inputs.
+            return [output.clone(memory_format=torch.contiguous_format) for output in outputs]
         outputs, _ = program.run(prepare(tensors, None))
         return outputs
 

@@ -253,3 +253,11 @@ def test_weights_without_a_version_are_left_to_inductor(plans: pytest.LogCapture
         model, x = made(Residual), torch.randn(2, 3, 11, 11)
         assert_close(compiled(model, DENSE)(x), model(x))
         assert "calls are ours" not in plans.text
+
+
+def test_what_cannot_be_compiled_runs_eagerly() -> None:
+    model = made(Residual)
+    run = compiled(model, DENSE, dynamic=True)
+    run(torch.randn(2, 3, 8, 8))
+    # An empty batch has nothing to compile.
+    assert run(torch.randn(0, 3, 8, 8)).shape == (0, 5)
