@@ -34,7 +34,7 @@ def check(file: Path, folder: Path, first: int, last: int) -> Counter[str]:
     for start in range(first, last, BATCH):
         arguments = [str(file), str(folder), str(start), str(min(start + BATCH, last))]
         command = [sys.executable, "-m", "tests.runtime.corruption", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
         lines = done.stdout.splitlines()
         assert done.returncode == 0, f"exit code {done.returncode} at {lines[-1:]}: {done.stderr[-2000:]}"
         for line in lines:
