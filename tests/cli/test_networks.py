@@ -26,6 +26,7 @@ class Add(torch.nn.Module):
 
 net = torch.nn.ReLU()
 three = lambda: 3
+fails = lambda: {}["weights"]
 number = 3
 """
 
@@ -88,6 +89,7 @@ def test_torchvision() -> None:
         ("not_a_package:net", InputError, "not_a_package can't be imported: ModuleNotFoundError"),
         ("haste_compiler.demo:load_netwrk", InputError, "has no 'load_netwrk'; did you mean load_network"),
         ("{file}:three", InputError, r"three\(\) returns int: allowed is a torch.nn.Module"),
+        ("{file}:fails", InputError, r"fails\(\) fails: KeyError: 'weights'"),
         ("{file}:number", InputError, "number is int: allowed are a function"),
     ],
 )
