@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers, searched, worker
-from benchmarks.cases import CASES, TRAINED, searched_images
+from benchmarks.cases import CASES, TRAINED, Case, searched_images
 from haste_compiler import HasteConfig
+from haste_compiler.demo import load_network
 from tests import zoo
+from tests.haste.networks import redundant_images
 
 
 def work(**changes: object) -> worker.Work:
@@ -88,3 +90,17 @@ def test_everything_at_once_on_a_single_convolution(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"peers.json", "peers.md", "peers.svg"}
     assert peers.main([*arguments, "--out", str(tmp_path), "--layers"]) == 0
     assert "bound by" in (tmp_path / "layers.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_a_search_finds_is_added_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = redundant_images(64, 1, 32, 32, seed=0)
+    monkeypatch.setattr(searched, "searched_images", lambda case: images)
+    monkeypatch.setitem(CASES, "cifar_resnet18", lambda batch: Case(load_network(), [images[:batch]], []))
+    path = tmp_path / "searched.json"
+    path.write_text(json.dumps({"another": {"budget": searched.BUDGET}}))
+    searched.search(path, "cifar_resnet18")
+    found, stored = searched.read(path, "cifar_resnet18"), json.loads(path.read_text())
+    assert found is not None and found.layers and stored.keys() == {"another", "cifar_resnet18"}
+    entry = stored["cifar_resnet18"]
+    assert entry["images"] == 64 and entry["expected_drop"] <= searched.BUDGET and entry["mac_reduction"] >= 0
