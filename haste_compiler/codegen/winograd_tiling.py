@@ -77,6 +77,15 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     return waves * (transforms + products + _TASK_CYCLES) + 0.5 * again + cold
 
 
+def cold_bytes(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: VectorUnit, threads: int) -> float:
+    """Bytes of filters that the busiest thread reads past its caches: tasks that share filters follow each other."""
+    task = filter_bytes(geometry, tiling) * tiling.channel_tiles
+    if task > unit.l2_bytes / 2:
+        return task * winograd_waves(geometry, batch, tiling, threads)
+    chunks = math.ceil(tile_count(geometry, tiling.tile) / tiling.channel_tiles)
+    return task * math.ceil(chunks / threads)
+
+
 def winograd_waves(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, threads: int) -> int:
     """Tasks of the busiest thread."""
     blocks = tiling.grid(geometry)[0] * batch // tiling.block

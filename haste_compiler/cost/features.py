@@ -15,7 +15,7 @@ from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, loads
 from haste_compiler.codegen.cpu.haste_group import row_floats
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import ConvTiling, WinogradTiling
-from haste_compiler.codegen.winograd_tiling import filter_bytes, transform_cycles, winograd_waves
+from haste_compiler.codegen.winograd_tiling import cold_bytes, transform_cycles, winograd_waves
 from haste_compiler.cost.merging import Merging
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -100,7 +100,7 @@ def winograd_features(
         "cycles": products * tile.cycles() * geometry.in_channels,
         "tiles": float(products * tile.pixels * tile.vectors),
         "transforms": waves * transform_cycles(geometry, tiling, unit),
-        "cold": filter_bytes(geometry, tiling) * tiling.channel_tiles * min(waves, 2),
+        "cold": cold_bytes(geometry, batch, tiling, unit, threads),
     }
 
 

@@ -36,7 +36,7 @@ Predict = Callable[[fx.GraphModule, Sequence[Sharing]], Sequence[Sequence[Predic
 """Predicts, for convolutions that would share a grouping, the times of each."""
 
 
-_LIMITS = (0.9, 0.9)
+_LIMITS = (0.75, 0.75)
 """Share of the dense time that HASTE may take in the best case and on natural images."""
 
 

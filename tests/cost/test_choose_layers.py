@@ -56,7 +56,7 @@ def chosen(predictions: Mapping[str, Prediction], config: HasteConfig | None = N
 
 def test_layers_that_share_a_grouping_are_judged_together() -> None:
     # The first bears the grouping: by itself it would lose.
-    left, right = prediction(1.0, 1.1, 0.5), prediction(2.0, 1.2)
+    left, right = prediction(1.0, 1.0, 0.5), prediction(2.0, 1.2)
     assert set(chosen({"left": left, "right": right, "last": prediction(1.0, 0.99)})) == {"left", "right"}
     dear = prediction(1.0, 1.8, 1.0)
     assert set(chosen({"left": dear, "right": right, "last": prediction(1.0, 0.5)})) == {"last"}
@@ -64,7 +64,7 @@ def test_layers_that_share_a_grouping_are_judged_together() -> None:
 
 def test_where_a_layer_is_forced_the_others_get_its_grouping_for_nothing() -> None:
     config = HasteConfig(layers={"right": {"cost_model": False}})
-    predictions = {"left": prediction(1.0, 1.3, 0.5), "right": prediction(2.0, 9.0), "last": prediction(1.0, 1.0)}
+    predictions = {"left": prediction(1.0, 1.2, 0.5), "right": prediction(2.0, 9.0), "last": prediction(1.0, 1.0)}
     assert set(chosen(predictions, config)) == {"left", "right"}
     predictions["left"] = prediction(1.0, 1.6, 0.5)
     assert set(chosen(predictions, config)) == {"right"}
@@ -73,7 +73,7 @@ def test_where_a_layer_is_forced_the_others_get_its_grouping_for_nothing() -> No
 
 
 def test_a_layer_must_gain_more_than_predictions_are_wrong() -> None:
-    assert pays([prediction(1.0, 0.8)]) and not pays([prediction(1.0, 0.99)])
+    assert pays([prediction(1.0, 0.7)]) and not pays([prediction(1.0, 0.8)])
     assert not pays([Prediction(1.0, Estimate(0.95, 0.1, 0.1))])
     reasons = chosen({name: prediction(1e-3, 0.7e-3) for name in ("left", "right", "last")})
     assert reasons["last"] == "predicted 1.00 ms dense, 0.70 ms HASTE at 50% kept"
