@@ -17,7 +17,29 @@ MIN_AGREEMENT = 0.97
 
 def main() -> None:
     """Run the demonstration and print what it found."""
-    print(run(Console()))
+    console = Console()
+    print(run(console))
+    merge_everywhere(console)
+
+
+def merge_everywhere(console: Console) -> haste_compiler.ValidationReport:
+    """Say what merging does where it isn't left to the cost model.
+
+    Args:
+        console: where to say it.
+    """
+    network = load_network()
+    images, labels = held_out_digits()
+    batches = list(images.split(BATCH))
+    config = haste_compiler.HasteConfig(cost_model=False)
+    compiled = haste_compiler.compile(network, (batches[0],), target="llvm", config=config)
+    report = haste_compiler.validate(network, compiled, batches, labels=labels)
+    console.print(
+        f"Merging in every eligible layer, faster or not: {report.mac_reduction:.1%} fewer multiply-adds, "
+        f"{report.agreement:.1%} of the digits in the original's class, "
+        f"{report.speedup:.2f} times the speed of the dense compile."
+    )
+    return report
 
 
 def run(console: Console) -> haste_compiler.ValidationReport:
