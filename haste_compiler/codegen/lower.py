@@ -211,8 +211,11 @@ class Lowering:
             "transpose",
             [x],
             after,
-            lambda name: transpose_kernel(name, n, rows, columns, self.unit.lanes, (before, after)),
+            lambda name: self._transpose_kernel(name, n, rows, columns, (before, after)),
         )
+
+    def _transpose_kernel(self, name: str, images: int, rows: int, columns: int, shapes: Any) -> Any:
+        return transpose_kernel(name, images, rows, columns, self.unit.lanes, shapes)
 
     def _is_nhwc(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc
@@ -444,9 +447,12 @@ class Lowering:
             layer_of(node),
             [self._nhwc(x)],
             (batch, *pooling.output_size, channels),
-            lambda symbol: pooling_kernel(symbol, pooling, batch, channels, self.unit.lanes),
+            lambda symbol: self._pooling_kernel(symbol, pooling, batch, channels),
         )
         return Value(y, nhwc=True)
+
+    def _pooling_kernel(self, name: str, pooling: Pooling, batch: int, channels: int) -> Any:
+        return pooling_kernel(name, pooling, batch, channels, self.unit.lanes)
 
     def _max_pool(self, node: fx.Node) -> Value | None:
         kernel = _pair(args_of(node)[1])
@@ -496,9 +502,12 @@ class Lowering:
             layer_of(node),
             [source.expr],
             stored,
-            lambda symbol: activation_kernel(symbol, stored, activation, self.unit.lanes),
+            lambda symbol: self._activation_kernel(symbol, stored, activation),
         )
         return Value(y, source.nhwc)
+
+    def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
+        return activation_kernel(name, shape, activation, self.unit.lanes)
 
     def _binary(self, node: fx.Node) -> Value | None:
         left, right = args_of(node)[:2]

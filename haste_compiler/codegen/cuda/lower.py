@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 from tvm import relax
@@ -38,7 +37,6 @@ from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
-from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import shape_of
 
 
@@ -61,20 +59,14 @@ class _CudaLowering(Lowering):
         super().__init__(gm, vector_unit(host_of(target)), 1, None)
         self.processors, self.precision = processors(target), precision
 
-    def _transpose(self, node: fx.Node, x: Any, *, to_nhwc: bool) -> Any:
-        n, c, h, w = shape_of(node)
-        nchw, nhwc = (n, c, h, w), (n, h, w, c)
-        before, after = (nchw, nhwc) if to_nhwc else (nhwc, nchw)
-        if node.meta["val"].dtype != torch.float32 or 0 in nchw:
-            return super()._transpose(node, x, to_nhwc=to_nhwc)
-        rows, columns = (c, h * w) if to_nhwc else (h * w, c)
-        return self._launch(
-            ("transpose", before, after, to_nhwc),
-            "transpose",
-            [x],
-            after,
-            lambda name: transpose_kernel(name, n, rows, columns, (before, after)),
-        )
+    def _transpose_kernel(self, name: str, images: int, rows: int, columns: int, shapes: Any) -> Any:
+        return transpose_kernel(name, images, rows, columns, shapes)
+
+    def _pooling_kernel(self, name: str, pooling: Pooling, batch: int, channels: int) -> Any:
+        return pooling_kernel(name, pooling, batch, channels)
+
+    def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
+        return activation_kernel(name, shape, activation)
 
     def _dense(
         self,
@@ -204,32 +196,3 @@ class _CudaLowering(Lowering):
             ),
         )
         return Value(y, nhwc=True)
-
-    def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
-        x = args_of(node)[0]
-        batch, channels = shape_of(x)[:2]
-        if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
-            return None
-        y = self._launch(
-            ("pool", pooling, batch, channels),
-            layer_of(node),
-            [self._nhwc(x)],
-            (batch, *pooling.output_size, channels),
-            lambda name: pooling_kernel(name, pooling, batch, channels),
-        )
-        return Value(y, nhwc=True)
-
-    def _activation(self, node: fx.Node) -> Value | None:
-        activation, shape = activation_name(node), shape_of(node)
-        if activation is None or node.meta["val"].dtype != torch.float32 or math.prod(shape) == 0:
-            return None
-        source = self._value(args_of(node)[0])
-        stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else tuple(shape)
-        y = self._launch(
-            ("activation", math.prod(stored), stored, activation),
-            layer_of(node),
-            [source.expr],
-            stored,
-            lambda name: activation_kernel(name, stored, activation),
-        )
-        return Value(y, source.nhwc)
