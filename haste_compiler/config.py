@@ -147,7 +147,7 @@ class HasteConfig:
         """Return one layer's configuration: the overrides that match ``name`` applied in order, ``layers`` empty."""
         changes: dict[str, Any] = {"layers": {}}
         for pattern, override in self.layers.items():
-            if _matches(pattern, name):
+            if matches_layer(pattern, name):
                 changes.update(override)
         return dataclasses.replace(self, **changes)
 
@@ -159,7 +159,7 @@ class HasteConfig:
         """
         known = list(names)
         for pattern in self.layers:
-            if any(_matches(pattern, name) for name in known):
+            if any(matches_layer(pattern, name) for name in known):
                 continue
             close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
             hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
@@ -269,7 +269,8 @@ def _yaml(path: Path) -> ModuleType:
     return yaml
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches_layer(pattern: str, name: str) -> bool:
+    """Whether a key of overrides, a layer's qualified name or an ``fnmatch`` pattern, means a layer."""
     return pattern == name or fnmatchcase(name, pattern)
 
 

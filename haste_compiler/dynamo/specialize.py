@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.compiler import compile_captured
-from haste_compiler.config import HasteConfig
+from haste_compiler.config import HasteConfig, matches_layer
 from haste_compiler.dynamo import openmp
 from haste_compiler.passes.capture import Captured, module_path, unique_name
 from haste_compiler.passes.graph import CONVOLUTIONS, finish, is_call
@@ -59,7 +58,7 @@ def _only(config: HasteConfig, layers: Iterable[str]) -> HasteConfig:
     matching = {
         pattern: override
         for pattern, override in config.layers.items()
-        if any(name == pattern or fnmatchcase(name, pattern) for name in names)
+        if any(matches_layer(pattern, name) for name in names)
     }
     return config.replace(layers=matching)
 

@@ -6,10 +6,9 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
-from haste_compiler.config import HasteConfig
+from haste_compiler.config import HasteConfig, matches_layer
 from haste_compiler.errors import ConfigError
 from haste_compiler.haste.settings import Settings
 
@@ -26,7 +25,7 @@ class Change:
 
     def matches(self, layers: Iterable[str]) -> bool:
         """Whether it concerns a grouping that ``layers`` share."""
-        return any(self.pattern == name or fnmatchcase(name, self.pattern) for name in layers)
+        return any(matches_layer(self.pattern, name) for name in layers)
 
     def apply(self, settings: Settings) -> Settings:
         """The settings after the assignment."""
