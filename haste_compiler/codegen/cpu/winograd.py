@@ -35,6 +35,7 @@ from haste_compiler.codegen.cpu.conv2d import (
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.tiling import RegisterTile, WinogradTiling
+from haste_compiler.codegen.winograd_tiling import tile_count
 from haste_compiler.haste.geometry import ConvGeometry
 
 _LINE_FLOATS = 16
@@ -87,7 +88,7 @@ def winograd_arguments(
 ) -> list[tuple[str, tuple[int, ...], str]]:
     """(name, shape, dtype) of what the kernel takes: a plain convolution's, and the transformed filters after x."""
     x, filters, bias, *rest = conv2d_arguments(geometry, batch, tiling.direct.tile, residual=residual)
-    k_tiles = math.ceil(geometry.out_channels / tiling.tile.channels)
+    k_tiles = tile_count(geometry, tiling.tile)
     size = k_tiles * (tiling.size + 2) ** 2 * geometry.in_channels * tiling.tile.channels
     length = max(*bias[1], k_tiles * tiling.tile.channels)
     return [x, ("transformed", (size,), "float32"), filters, ("bias", (length,), "float32"), *rest]
@@ -123,7 +124,7 @@ class _Winograd:
         self.rows, self.columns = tiling.grid(geometry)
         self.positions = (self.size + 2) ** 2
         self.tiles = tiling.block * self.columns
-        self.k_tiles = math.ceil(self.out_channels / self.tile.channels)
+        self.k_tiles = tile_count(geometry, self.tile)
         self.blocks = batch * self.rows // tiling.block
         self.chunks = math.ceil(self.k_tiles / tiling.channel_tiles)
         self.tasks = self.blocks * self.chunks
