@@ -1,7 +1,8 @@
 """Accuracy against multiply-adds, the published rule's curve and ours: `python -m benchmarks.pareto`.
 
-Settings are screened on some images of one half with one seed, those worth it are run on all images, and the ones at
-the limit with all seeds. What is reported of them comes from the other half, which nothing was chosen on.
+Both rules are treated alike. Settings are screened on some images of one half of them, with one seed; those around the
+limit are run on all images with every seed. Curves are made of the points that are best on the first half, and read on
+the other one. Given `--json`, an interrupted study goes on where it stopped.
 """
 
 import argparse
@@ -9,28 +10,38 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import haste_compiler
 from benchmarks.cases import AbsentError
 from benchmarks.evaluation import Evaluator, Outcome, Workload, describe, load, undominated
-from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
 
-RULES = {"published": "published rule", "uniform": "ours, one setting", "search": "ours, by layer"}
+RULES = {"published": "published rule", "search": "ours, by layer", "uniform": "ours, one setting"}
+OURS = ("search", "uniform")
 
-_PLANES = (10, 12, 13, 14, 16, 20)
+PARTS = {"chosen_on": slice(0, None, 2), "held_out": slice(1, None, 2), "whole": slice(None)}
+"""Images that settings are chosen on, the others, and both."""
+
+SEARCHED_ON = 512
+"""Images that a search is given, without their labels."""
+
+_PLANES = (10, 12, 13, 14, 15, 16, 20)
 # From careful to bold: hyperplanes, tolerance, flat tolerance.
 _LADDER = (
     (16, 0.4, 0.1),
-    (14, 0.5, 0.1),
     (14, 0.5, 0.15),
     (12, 0.5, 0.15),
     (12, 0.5, 0.2),
@@ -38,38 +49,132 @@ _LADDER = (
     (10, 0.6, 0.25),
     (8, 0.6, 0.25),
 )
+_CHANGED_BY_LOST = 5
+"""Of the images that change class, about one in so many was right before: to guess the points lost with few images."""
+
+_APART = 0.007
+"""Least difference in the net reduction of two points of a curve."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """One configuration of one rule.
+class Run:
+    """One configuration, its seed included, on all images.
 
     Attributes:
         rule: one of ``RULES``.
-        config: its seed is the first one's.
-        chosen_on: outcomes on the half that settings are chosen on, one a seed.
-        held_out: outcomes on the other half.
-        whole: outcomes on both.
+        config: what was run.
+        chosen_on: outcome on the half that settings are chosen on.
+        held_out: outcome on the other half.
+        whole: outcome on both.
     """
 
     rule: str
     config: HasteConfig
-    chosen_on: list[Outcome]
-    held_out: list[Outcome]
-    whole: list[Outcome]
-
-    def mean(self, name: str, part: str = "held_out") -> float:
-        """Mean over the seeds of one number of the outcomes on one part of the images."""
-        return statistics.fmean(getattr(outcome, name) for outcome in getattr(self, part))
-
-    def spread(self, name: str, part: str = "held_out") -> float:
-        """Standard deviation over the seeds; 0 for one seed."""
-        numbers = [getattr(outcome, name) for outcome in getattr(self, part)]
-        return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    chosen_on: Outcome
+    held_out: Outcome
+    whole: Outcome
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {**dataclasses.asdict(dataclasses.replace(self, config=None)), "config": self.config.to_dict()}  # type: ignore[arg-type]
+        parts = {name: dataclasses.asdict(getattr(self, name)) for name in PARTS}
+        return {"rule": self.rule, "config": self.config.to_dict(), **parts}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "Run":
+        """What ``to_dict`` wrote."""
+        parts = {name: Outcome(**stored[name]) for name in PARTS}
+        return cls(stored["rule"], HasteConfig.from_dict(stored["config"]), **parts)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one rule: its runs with all seeds."""
+
+    rule: str
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> HasteConfig:
+        """The configuration with the first seed."""
+        return self.runs[0].config
+
+    def mean(self, name: str, part: str = "held_out") -> float:
+        """Mean over the seeds of one number of the outcomes on one part of the images."""
+        return statistics.fmean(self._numbers(name, part))
+
+    def spread(self, name: str, part: str = "held_out") -> float:
+        """Standard deviation over the seeds; 0 for one seed."""
+        numbers = self._numbers(name, part)
+        return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+
+    def with_seed(self, seed: int) -> "Point":
+        """Only the run with one seed; none where there is no such run."""
+        return Point(self.rule, tuple(run for run in self.runs if run.config.seed == seed))
+
+    def _numbers(self, name: str, part: str) -> list[float]:
+        return [getattr(getattr(run, part), name) for run in self.runs]
+
+
+@dataclass
+class Record:
+    """What has been measured so far, and the file that keeps it.
+
+    Attributes:
+        path: of the file; None: nothing is kept.
+        about: network, images and how they are used; a file about something else isn't gone on with.
+        screened: each rule's settings with the first seed, on few images.
+        searches: each search's budget, time, images and what it chose.
+        runs: on all images.
+    """
+
+    path: Path | None
+    about: dict[str, Any]
+    screened: list[tuple[str, HasteConfig, Outcome]] = field(default_factory=list)
+    searches: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path | None, about: dict[str, Any]) -> "Record":
+        """Read a file, or begin a record.
+
+        Raises:
+            ValueError: the file is about something else.
+        """
+        record = cls(path, about)
+        if path is not None and path.exists():
+            stored = json.loads(path.read_text())
+            if stored.get("about") != about:
+                raise ValueError(f"{path} is a study of {stored.get('about')}, not of {about}: give another file")
+            record.screened = [
+                (rule, HasteConfig.from_dict(config), Outcome(**outcome))
+                for rule, config, outcome in stored["screened"]
+            ]
+            record.searches = stored["searches"]
+            record.runs = [Run.from_dict(run) for run in stored["runs"]]
+        return record
+
+    def save(self, **more: Any) -> None:
+        """Write the file anew."""
+        if self.path is None:
+            return
+        screened = [(rule, config.to_dict(), dataclasses.asdict(outcome)) for rule, config, outcome in self.screened]
+        runs = [run.to_dict() for run in self.runs]
+        stored = {"about": self.about, "machine": machine(), **more, "screened": screened}
+        made = self.path.with_suffix(f".{os.getpid()}")
+        made.write_text(
+            json.dumps({**stored, "searches": self.searches, "runs": runs}, indent=1, allow_nan=False) + "\n"
+        )
+        os.replace(made, self.path)
+
+    def points(self, *rules: str) -> list[Point]:
+        """Every setting that was run on all images, its seeds together."""
+        together: dict[tuple[str, HasteConfig], list[Run]] = {}
+        for run in self.runs:
+            if run.rule in rules:
+                together.setdefault((run.rule, run.config.replace(seed=0)), []).append(run)
+        return [
+            Point(rule, tuple(sorted(runs, key=lambda run: run.config.seed))) for (rule, _), runs in together.items()
+        ]
 
 
 def published(patches: Sequence[int]) -> list[HasteConfig]:
@@ -91,61 +196,43 @@ def uniform(patches: Sequence[int]) -> list[HasteConfig]:
     ]
 
 
-def searched(
-    workload: Workload, limit: float, patches: Sequence[int], seed: int = 0
-) -> list[tuple[HasteConfig, float, float, float]]:
-    """Settings by layer: what the search finds on a workload around a limit on the points lost.
+def curve(points: Sequence[Point], part: str = "held_out", chosen_on: str = "chosen_on") -> list[tuple[float, float]]:
+    """A rule's (net reduction, points lost) on one part of the images, by rising reduction, from (0, 0).
 
-    Returns:
-        Each configuration's net reduction, output error and agreement on images that the search held out.
+    Made of the points that no other beats on the part that settings are chosen on, which may be the same one.
     """
-    found = haste_compiler.search(
-        workload.model,
-        workload.normalise(workload.pixels),
-        labels=workload.labels,
-        max_accuracy_drop=limit / 100,
-        patches=patches,
-        config=HasteConfig(seed=seed, cost_model=False),
-    )
-    return [
-        (point.config, point.mac_reduction, point.output_error, point.agreement or 0.0)
-        for point in found.pareto
-        if point.mac_reduction > 0
-    ]
+    best = undominated([(p.mean("net", chosen_on), p.mean("lost", chosen_on)) for p in points])
+    return [(0.0, 0.0), *sorted((points[i].mean("net", part), points[i].mean("lost", part)) for i in best)]
 
 
-def around(points: Sequence[Point], limit: float) -> list[Point]:
-    """The points on either side of where a rule loses ``limit`` points, by the half that settings are chosen on."""
-    order = sorted(points, key=lambda point: point.mean("net", "whole"))
-    below = [point for point in order if point.mean("lost", "chosen_on") <= limit]
-    above = [point for point in order if point.mean("lost", "chosen_on") > limit]
-    later = [point for point in above if not below or point.mean("net", "whole") > below[-1].mean("net", "whole")]
-    return below[-1:] + later[:1]
+def reduction_at(line: Sequence[tuple[float, float]], limit: float) -> float:
+    """Net reduction from which on a curve loses more than ``limit`` points, on a line between its points.
 
-
-def reduction_at(points: Sequence[Point], limit: float) -> float:
-    """Net reduction where a rule loses ``limit`` points on the held-out half, between two of its points on a line.
-
-    NaN where no point loses so little; where none loses more, the largest reduction.
+    Where no point loses more, the largest reduction.
     """
-    curve = sorted((point.mean("net"), point.mean("lost")) for point in points)
-    inside = [i for i, (_, lost) in enumerate(curve) if lost <= limit]
-    if not inside:
-        return math.nan
-    (net, lost), rest = curve[inside[-1]], curve[inside[-1] + 1 :]
-    if not rest:
-        return net
-    further, more = rest[0]
+    last = max(i for i, (_, lost) in enumerate(line) if lost <= limit)
+    if last == len(line) - 1:
+        return line[last][0]
+    (net, lost), (further, more) = line[last : last + 2]
     return net + (further - net) * (limit - lost) / (more - lost)
 
 
-def loss_at(points: Sequence[Point], net: float) -> float:
-    """Points lost on the held-out half where a rule saves ``net``, on a line between its points; NaN past the last."""
-    curve = [(0.0, 0.0), *sorted((point.mean("net"), point.mean("lost")) for point in points)]
-    for (left, low), (right, high) in itertools.pairwise(curve):
+def loss_at(line: Sequence[tuple[float, float]], net: float) -> float:
+    """Points lost where a curve saves ``net``, on a line between its points; NaN past the last."""
+    for (left, low), (right, high) in itertools.pairwise(line):
         if left <= net <= right:
             return low + (high - low) * (net - left) / (right - left) if right > left else low
     return math.nan
+
+
+def best_point(points: Sequence[Point], limit: float, chosen_on: str) -> Point | None:
+    """The point that saves most among those that lose at most ``limit`` points on one part of the images."""
+    within = [point for point in points if point.mean("lost", chosen_on) <= limit]
+    return max(within, key=lambda point: point.mean("net", chosen_on), default=None)
+
+
+class OutOfTimeError(Exception):
+    """There is no time to begin anything more."""
 
 
 class Study:
@@ -153,129 +240,172 @@ class Study:
 
     Args:
         workload: network and images.
+        record: of what was measured before.
         seeds: how many, from 0 on.
         screen: images that all settings are tried on.
         limit: points of accuracy that may be lost.
         patches: patch sizes that are tried.
-        tick: called with what is being done.
+        budgets: accuracy drops that are searched for, in points.
+        until: when to begin nothing more, as ``time.perf_counter()`` tells it.
+        tick: called with what is being done, and how many of how many steps are done.
     """
 
     def __init__(
         self,
         workload: Workload,
+        record: Record,
         seeds: int,
         screen: int,
         limit: float,
         patches: Sequence[int],
-        tick: Callable[[str], None] = lambda doing: None,
+        budgets: Sequence[float],
+        until: float = math.inf,
+        tick: Callable[[str, int, int], None] = lambda doing, done, total: None,
     ) -> None:
-        self.workload, self.seeds, self.limit, self.patches, self._tick = workload, seeds, limit, patches, tick
-        self._screen = workload.rows(slice(0, None, 2)).rows(slice(0, screen))
-        self._evaluator = Evaluator(workload.model, tick=tick)
-        self.screened: list[tuple[str, HasteConfig, Outcome]] = []
-        self.points: list[Point] = []
+        self.workload, self.record, self.limit, self.seeds = workload, record, limit, seeds
+        self._patches, self._budgets, self._until, self._tick = patches, budgets, until, tick
+        self._half = workload.rows(PARTS["chosen_on"])
+        self._screen = self._half.rows(slice(0, screen))
+        self._steps = (0, 0)
+        self._evaluator = Evaluator(workload.model, tick=lambda doing: tick(doing, *self._steps))
 
-    def run(self, rules: Sequence[str], most: int, save: Callable[[], None] = lambda: None) -> None:
-        """Screen every rule, run at most ``most`` settings of each on all images, those at the limit with all seeds.
+    def run(self, rules: Sequence[str], most: int) -> None:
+        """Screen every rule, then run at most ``most`` settings of each on all images with each seed.
 
-        Args:
-            rules: of ``RULES``.
-            most: settings.
-            save: called whenever there is something new, since all of it takes long.
+        Raises:
+            OutOfTimeError: what was measured until then is in the record.
         """
-        for rule in rules:
-            tried = self._screened(rule)
-            kept = [tried[i] for i in undominated([(net, error) for _, net, error, _ in tried])]
-            # Taken to lose about the limit: of the images that change class, about a third was right.
-            kept.sort(key=lambda trial: abs(math.log(max(1 - trial[3], 1e-3) * 100 / (3 * self.limit))))
-            for config, *_ in kept[:most]:
-                self.points.append(Point(rule, config, *([outcome] for outcome in self._outcomes(config))))
-                save()
-        for rule in rules:
-            for point in around([point for point in self.points if point.rule == rule], self.limit):
-                where = self.points.index(point)
-                for seed in range(1, self.seeds):
-                    more = self._outcomes(point.config.replace(seed=seed))
-                    parts = (point.chosen_on, point.held_out, point.whole)
-                    point = Point(rule, point.config, *([*old, new] for old, new in zip(parts, more, strict=True)))
-                    self.points[where] = point
-                    save()
+        settings = [(rule, config) for rule in rules for config in self._promising(rule, most)]
+        # What can be steered is run together, so that it is compiled once.
+        settings.sort(key=lambda each: (list(rules).index(each[0]), str(each[1].patch_size)))
+        todo = [(rule, config.replace(seed=seed)) for seed in range(self.seeds) for rule, config in settings]
+        done = {(run.rule, run.config) for run in self.record.runs}
+        for number, (rule, config) in enumerate(todo):
+            self._begin(number, len(todo))
+            if (rule, config) not in done:
+                answers = self._evaluator.run(self.workload, config)
+                parts = {name: answers.outcome(self.workload, part) for name, part in PARTS.items()}
+                self.record.runs.append(Run(rule, config, **parts))
+                self.save()
 
-    def _screened(self, rule: str) -> list[tuple[HasteConfig, float, float, float]]:
-        """What one rule does on the images to screen on: configurations, net reductions, errors, agreements."""
-        if rule == "search":
-            self._tick("searching settings by layer")
-            return searched(self._screen, self.limit, self.patches)
-        tried = []
-        for config in published(self.patches) if rule == "published" else uniform(self.patches):
-            outcome = self._evaluator.run(self._screen, config).outcome(self._screen)
-            self.screened.append((rule, config, outcome))
-            tried.append((config, outcome.net, outcome.error, outcome.agreement))
-        return tried
+    def save(self) -> None:
+        """Write down what there is."""
+        self.record.save(answers=_plain(self.answers()))
 
-    def _outcomes(self, config: HasteConfig) -> tuple[Outcome, Outcome, Outcome]:
-        answers = self._evaluator.run(self.workload, config)
-        parts = (slice(0, None, 2), slice(1, None, 2), slice(None))
-        chosen_on, held_out, whole = (answers.outcome(self.workload, part) for part in parts)
-        return chosen_on, held_out, whole
+    def _begin(self, done: int, total: int) -> None:
+        self._steps = (done, total)
+        if time.perf_counter() >= self._until:
+            raise OutOfTimeError
 
-    def of(self, *rules: str) -> list[Point]:
-        """The points of these rules that none of them beats, by the half that settings are chosen on."""
-        points = [point for point in self.points if point.rule in rules]
-        return [points[i] for i in undominated([(p.mean("net"), p.mean("lost", "chosen_on")) for p in points])]
+    def _promising(self, rule: str, most: int) -> list[HasteConfig]:
+        """Settings of one rule around the limit, as the images that it is screened on let one guess."""
+        tried = self._screened(rule)
+        kept = [tried[i] for i in undominated([(outcome.net, 1 - outcome.agreement) for _, outcome in tried])]
+        changed = _CHANGED_BY_LOST * self.limit / 100
+        kept.sort(key=lambda trial: abs(math.log(max(1 - trial[1].agreement, 1e-3) / changed)))
+        spread: list[tuple[HasteConfig, Outcome]] = []
+        for config, outcome in kept:
+            if all(abs(outcome.net - other.net) >= _APART for _, other in spread):
+                spread.append((config, outcome))
+        return [config for config, _ in spread[:most]]
 
-    def answers(self) -> dict[str, float]:
-        """What the study is for: reductions at the limit and their ratio, and our loss at the published reduction."""
-        theirs, ours = self.of("published"), self.of("uniform", "search")
-        at = reduction_at(theirs, self.limit)
-        best = reduction_at(ours, self.limit)
-        return {
-            "published_reduction": at,
-            "our_reduction": best,
-            "our_reduction_one_setting": reduction_at(self.of("uniform"), self.limit),
-            "ratio": best / at if at > 0 else math.nan,
-            "our_loss_at_published_reduction": loss_at(ours, at),
-        }
+    def _screened(self, rule: str) -> list[tuple[HasteConfig, Outcome]]:
+        """What each setting of a rule does on the images to screen on."""
+        settings = {"published": published, "uniform": uniform}.get(rule, self._searched)(self._patches)
+        known = {config: outcome for name, config, outcome in self.record.screened if name == rule}
+        for number, config in enumerate(settings):
+            self._begin(number, len(settings))
+            if config not in known:
+                known[config] = self._evaluator.run(self._screen, config).outcome(self._screen)
+                self.record.screened.append((rule, config, known[config]))
+                self.save()
+        return [(config, known[config]) for config in settings]
+
+    def _searched(self, patches: Sequence[int]) -> list[HasteConfig]:
+        """Settings by layer: what searches for several budgets found, on images of the half to choose on."""
+        images = self._half.rows(slice(0, SEARCHED_ON))
+        for number, budget in enumerate(self._budgets):
+            self._begin(number, len(self._budgets))
+            if any(each["budget"] == budget for each in self.record.searches):
+                continue
+            self._tick(f"searching for a drop of {budget:g} points", *self._steps)
+            found = haste_compiler.search(
+                self.workload.model,
+                images.normalise(images.pixels),
+                max_accuracy_drop=budget / 100,
+                patches=patches[:2],
+                config=HasteConfig(cost_model=False),
+                progress=False,
+            )
+            points = [point for point in found.pareto if point.mac_reduction > 0]
+            self.record.searches.append(
+                {
+                    "budget": budget,
+                    "images": len(images.pixels),
+                    "seconds": found.seconds,
+                    "chosen": found.config.to_dict(),
+                    "points": [point.config.to_dict() for point in points],
+                }
+            )
+            self.save()
+        every = [HasteConfig.from_dict(config) for each in self.record.searches for config in each["points"]]
+        return list(dict.fromkeys(every))
+
+    def answers(self) -> dict[str, Any]:
+        """What the study is for, read on the half that nothing was chosen on, and in hindsight on all images."""
+        answers: dict[str, Any] = {}
+        sides = {"published": ("published",), "ours": OURS, "ours_one_setting": ("uniform",)}
+        sides = {name: rules for name, rules in sides.items() if self.record.points(*rules)}
+        for read, chosen in (("held_out", "chosen_on"), ("whole", "whole")):
+            lines = {name: curve(self.record.points(*rules), read, chosen) for name, rules in sides.items()}
+            found: dict[str, Any] = {name: reduction_at(line, self.limit) for name, line in lines.items()}
+            if {"published", "ours"} <= set(found):
+                found["ratio"] = found["ours"] / found["published"] if found["published"] else math.nan
+                found["our_loss_where_published_is_at_the_limit"] = loss_at(lines["ours"], found["published"])
+                found["ratio_by_seed"] = [self._ratio(seed, read, chosen) for seed in self._complete_seeds()]
+            for name, rules in sides.items():
+                point = best_point(self.record.points(*rules), self.limit, chosen)
+                if point is not None:
+                    found[f"{name}_best_point"] = [point.mean("net", read), point.mean("lost", read)]
+            answers[read] = found
+        return answers
+
+    def _complete_seeds(self) -> list[int]:
+        points = self.record.points(*RULES)
+        seeds = [{run.config.seed for run in point.runs} for point in points]
+        return sorted(set.intersection(*seeds)) if seeds else []
+
+    def _ratio(self, seed: int, read: str, chosen: str) -> float:
+        theirs, ours = (
+            reduction_at(curve([p.with_seed(seed) for p in self.record.points(*rules)], read, chosen), self.limit)
+            for rules in (("published",), OURS)
+        )
+        return ours / theirs if theirs else math.nan
 
     def markdown(self) -> str:
-        """Every point that was run on all images, as a table; "points lost" and "agreement" are the held-out half's."""
+        """Every point that was run on all images, as a table."""
         lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|---" + "|---:" * (len(_HEADINGS) - 2) + "|"]
         return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows()])
 
     def rows(self) -> list[list[str]]:
         """The table's cells, by rule and reduction."""
-        order = sorted(self.points, key=lambda p: (list(RULES).index(p.rule), p.mean("net")))
+        points = [point for rule in RULES for point in self.record.points(rule)]
+        order = sorted(points, key=lambda p: (list(RULES).index(p.rule), p.mean("net")))
         return [
             [
                 RULES[p.rule],
                 describe(p.config),
-                str(len(p.held_out)),
+                str(len(p.runs)),
                 f"{100 * p.mean('net'):.1f} ± {100 * p.spread('net'):.1f}",
                 f"{100 * p.mean('gross'):.1f}",
                 f"{100 * p.mean('kept'):.1f}",
                 f"{p.mean('lost'):.2f} ± {p.spread('lost'):.2f}",
                 f"{p.mean('lost', 'whole'):.2f} ± {p.spread('lost', 'whole'):.2f}",
-                f"{100 * p.mean('agreement'):.1f}",
-                f"{p.mean('error'):.3f}",
+                f"{100 * p.mean('agreement', 'whole'):.1f}",
+                f"{p.mean('error', 'whole'):.3f}",
             ]
             for p in order
         ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that was measured, as JSON takes it."""
-        screened = [
-            {"rule": rule, "config": config.to_dict(), "outcome": dataclasses.asdict(outcome)}
-            for rule, config, outcome in self.screened
-        ]
-        answers = {name: None if math.isnan(value) else value for name, value in self.answers().items()}
-        return {
-            "network": self.workload.name,
-            "images": len(self.workload.pixels),
-            "limit": self.limit,
-            "answers": answers,
-            "points": [point.to_dict() for point in self.points],
-            "screened": screened,
-        }
 
 
 _HEADINGS = (
@@ -285,11 +415,34 @@ _HEADINGS = (
     "net reduction, %",
     "without overheads, %",
     "channels kept, %",
-    "points lost",
-    "on all images",
+    "points lost, held out",
+    "points lost, all",
     "agreement, %",
     "output error",
 )
+
+
+def _plain(value: Any) -> Any:
+    """NaN as None, as JSON has it."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def written(answers: dict[str, Any]) -> str:
+    """The answers as lines of text."""
+    lines = []
+    for part, numbers in answers.items():
+        lines.append("chosen on one half, read on the other:" if part == "held_out" else "in hindsight, all images:")
+        for name, value in numbers.items():
+            values = value if isinstance(value, list) else [value]
+            text = ", ".join(f"{each:.3f}" for each in values)
+            if name == "ratio_by_seed" and len(values) > 1:
+                text += f" (mean {statistics.fmean(values):.3f}, deviation {statistics.stdev(values):.3f})"
+            lines.append(f"  {name.replace('_', ' ')}: {text}")
+    return "\n".join(lines)
 
 
 def plot(study: Study, path: Path) -> None:
@@ -299,7 +452,7 @@ def plot(study: Study, path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for rule, title in RULES.items():
-        points = study.of(rule)
+        points = sorted(study.record.points(rule), key=lambda point: point.mean("net"))
         if points:
             axes.errorbar(
                 [100 * p.mean("net") for p in points],
@@ -319,6 +472,15 @@ def plot(study: Study, path: Path) -> None:
     figure.savefig(path)
 
 
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error, and what moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total or None)
+
+
 def main() -> int:
     """Study what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pareto", description=(__doc__ or "").split("\n")[0])
@@ -326,36 +488,42 @@ def main() -> int:
     parser.add_argument("--images", default="cifar", help='"cifar", or a folder of images, by class or without')
     parser.add_argument("--limit", type=int, default=10_000, help="most images")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--screen", type=int, default=500, help="images that every setting is tried on")
+    parser.add_argument("--screen", type=int, default=1000, help="images that every setting is tried on")
     parser.add_argument("--points", type=int, default=5, help="settings of each rule that are run on all images")
     parser.add_argument("--drop", type=float, default=1.25, help="points of accuracy that may be lost")
-    parser.add_argument("--patches", type=int, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--patches", type=int, nargs="+", default=[2, 4, 8], help="a search tries the first two")
+    parser.add_argument(
+        "--budgets", type=float, nargs="+", help="points that searches may lose (default: around --drop)"
+    )
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin nothing more after so long")
+    parser.add_argument("--json", type=Path, help="keep everything in this file, and go on from it")
     parser.add_argument("--plot", type=Path, help="draw the curves into this file (.svg, .png)")
     given = parser.parse_args()
     if min(given.limit, given.seeds, given.screen, given.points, given.batch) < 1 or given.drop <= 0:
         parser.error("--limit, --seeds, --screen, --points and --batch must be at least 1, --drop above 0")
+    budgets = given.budgets or [part * given.drop for part in (0.8, 1.6, 2.8)]
+    until = time.perf_counter() + given.seconds
+    about = {"network": given.network, "images": given.images, "limit": given.limit, "screen": given.screen}
     try:
         workload = load(given.network, given.images, given.limit, given.batch)
-    except AbsentError as error:
+        record = Record.open(given.json, {**about, "drop": given.drop})
+    except (AbsentError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
 
-    began = time.perf_counter()
-    study = Study(workload, given.seeds, given.screen, given.drop, given.patches, tick)
-
-    def save() -> None:
-        if given.json:
-            stored = {"machine": machine(), "seconds": time.perf_counter() - began, **study.to_dict()}
-            given.json.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n")
-
-    study.run(given.rules, given.points, save)
-    tick("")
-    print(f"{workload.name}, {len(workload.pixels)} images\n\n{study.markdown()}\n")
-    for name, value in study.answers().items():
-        print(f"{name.replace('_', ' ')}: {value:.3f}")
+    complete = True
+    with progress() as tick:
+        study = Study(workload, record, given.seeds, given.screen, given.drop, given.patches, budgets, until, tick)
+        try:
+            study.run(given.rules, given.points)
+        except OutOfTimeError:
+            complete = False
+    study.save()
+    print(f"{workload.name}, {len(workload.pixels)} images\n\n{study.markdown()}\n\n{written(study.answers())}")
+    if not complete:
+        print("out of time: the same command with --json goes on")
     if given.plot:
         plot(study, given.plot)
     return 0
