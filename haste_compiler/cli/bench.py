@@ -10,7 +10,14 @@ import click
 
 from haste_compiler.cli.images import read_images
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, image_options, machine_options, network_options, rounds_option
+from haste_compiler.cli.options import (
+    config_options,
+    image_options,
+    machine_options,
+    network_options,
+    precision_option,
+    rounds_option,
+)
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 @rounds_option(20)
 @config_options
 @machine_options
+@precision_option
 @json_option
 def bench(
     network: Callable[[], Network],
@@ -33,6 +41,7 @@ def bench(
     config: HasteConfig,
     target: str,
     threads: int | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Time MODEL in PyTorch, compiled dense and compiled with HASTE, in turns, for every --input.
@@ -49,7 +58,7 @@ def bench(
     from haste_compiler.validation.timing import measure, use_threads
 
     loaded = network()
-    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads)
+    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, precision=precision)
     results: list[dict[str, Any]] = []
     lines = []
     for example in [loaded.example, *loaded.examples[1:]]:

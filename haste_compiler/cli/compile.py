@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, machine_options, network_options, output_option
+from haste_compiler.cli.options import config_options, machine_options, network_options, output_option, precision_option
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
 
@@ -19,6 +19,7 @@ from haste_compiler.config import HasteConfig
 @output_option("File to write.", required=True)
 @config_options
 @machine_options
+@precision_option
 @click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
 @click.option(
     "--tuning",
@@ -32,6 +33,7 @@ def compile(
     config: HasteConfig,
     target: str,
     threads: int | None,
+    precision: str | None,
     tune: bool,
     tuning: Path | None,
     as_json: bool,
@@ -51,7 +53,9 @@ def compile(
         raise click.UsageError("--tune and --tuning exclude each other", click.get_current_context())
     loaded, start = network(), time.perf_counter()
     examples = [loaded.example, *loaded.examples[1:]]
-    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, tune=tuning or tune)
+    compiled = haste_compiler.compile(
+        loaded.model, target=target, config=config, threads=threads, precision=precision, tune=tuning or tune
+    )
     for example in examples:
         note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
         compiled.prepare(*example)

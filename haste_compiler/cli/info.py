@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from haste_compiler.cli.networks import load_network
-from haste_compiler.cli.options import config_options, machine_options
+from haste_compiler.cli.options import (
+    CONFIG_OPTIONS,
+    MACHINE_OPTIONS,
+    config_options,
+    machine_options,
+    precision_option,
+    refuse_options,
+)
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
@@ -22,6 +29,7 @@ from haste_compiler.errors import InputError
 @click.option("--input", "inputs", multiple=True, metavar="SIZES", help="Of MODEL, as for `haste compile`.")
 @config_options
 @machine_options
+@precision_option
 @json_option
 def info(
     what: str,
@@ -30,6 +38,7 @@ def info(
     config: HasteConfig,
     target: str,
     threads: int | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Say what is in a saved network; or which convolutions of MODEL become HASTE convolutions here, and why.
@@ -43,6 +52,7 @@ def info(
       haste info net.pt2 --no-cost-model --json
     """
     if Path(what).is_file() and (what.endswith(".haste") or (not what.endswith(".pt2") and zipfile.is_zipfile(what))):
+        refuse_options(f"{what} is compiled already", ("weights", "inputs", *CONFIG_OPTIONS, *MACHINE_OPTIONS))
         _saved(Path(what), as_json)
         return
     if what.endswith(".haste"):
@@ -51,7 +61,9 @@ def info(
 
     loaded = load_network(what, weights, inputs)
     note(f"compiling {loaded.name}")
-    compiled = haste_compiler.compile(loaded.model, loaded.example, target=target, config=config, threads=threads)
+    compiled = haste_compiler.compile(
+        loaded.model, loaded.example, target=target, config=config, threads=threads, precision=precision
+    )
     explanation = compiled.explain()
     data = {"model": what, "target": str(compiled.target), "threads": compiled.threads, "config": config.to_dict()}
     emit(as_json, {**data, **explanation.to_dict()}, str(explanation))

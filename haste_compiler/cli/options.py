@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from haste_compiler.cli.networks import Network, load_network
-from haste_compiler.config import HasteConfig
+from haste_compiler.config import WINOGRAD_SIZES, HasteConfig
 
 Command = Callable[..., Any]
 
@@ -82,9 +83,18 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "Of the hyperplanes."},
     "min_channels": {"type": int, "help": "Convolutions with fewer input channels stay dense."},
     "min_reads": {"type": int, "help": "Convolutions that read each input less often stay dense."},
+    "winograd": {
+        "type": click.Choice(WINOGRAD_SIZES),
+        "help": "Largest tiles of Winograd's algorithm for convolutions that stay dense; 0: not used.",
+    },
     "cost_model": {"default": None, "help": "Only layers that are predicted to be faster, or all eligible ones."},
 }
 """The fields of ``HasteConfig`` that are options, and click's arguments for each."""
+
+CONFIG_OPTIONS = ("config_file", "preset", *_FIELDS)
+"""Parameters of commands that say how a network is compiled."""
+
+MACHINE_OPTIONS = ("target", "threads", "precision")
 
 _MAYBE_NONE = ("tolerance", "nonzeros")
 
@@ -128,6 +138,26 @@ def config_options(command: Command) -> Command:
     )(wrapped)
 
 
+def refuse_options(reason: str, names: Collection[str]) -> None:
+    """Refuse, rather than pass over, options that were given beside one that they don't go with.
+
+    Args:
+        reason: why they don't, such as "--artifact is compiled already".
+        names: parameters of the running command.
+
+    Raises:
+        UsageError: some of them are on the command line; the message has their flags.
+    """
+    context = click.get_current_context()
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{reason}: it doesn't go with {', '.join(given)}", context)
+
+
 def network_options(command: Command) -> Command:
     """Adds MODEL, --weights and --input; the command gets ``network``, a function that loads it."""
 
@@ -158,6 +188,16 @@ def machine_options(command: Command) -> Command:
         default="llvm",
         show_default=True,
         help="llvm: this machine; or such as 'llvm -mcpu=haswell', 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76'.",
+    )(command)
+
+
+def precision_option(command: Command) -> Command:
+    """Adds --precision."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp32", "tf32", "bf16"]),
+        help="Of products on a card (--target cuda): tf32 and bf16 round operands for its tensor cores. "
+        "Default: tf32 there, as PyTorch's convolutions; a CPU's are fp32.",
     )(command)
 
 

@@ -15,12 +15,16 @@ import click
 from haste_compiler.cli.images import read_images
 from haste_compiler.cli.networks import Network
 from haste_compiler.cli.options import (
+    CONFIG_OPTIONS,
     LIMIT,
+    MACHINE_OPTIONS,
     config_options,
     image_options,
     machine_options,
     network_options,
     output_option,
+    precision_option,
+    refuse_options,
     rounds_option,
 )
 from haste_compiler.cli.output import FellShort, emit, json_option, note
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 @output_option("File to write the outcome to as JUnit XML, which CI servers read.", names=("--junit-xml",))
 @config_options
 @machine_options
+@precision_option
 @json_option
 def validate(
     network: Callable[[], Network],
@@ -74,6 +79,7 @@ def validate(
     config: HasteConfig,
     target: str,
     threads: int | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Compare the compiled MODEL with the original on images: outputs, multiply-adds, time; in all and by layer.
@@ -93,6 +99,9 @@ def validate(
     """
     from haste_compiler.validation.junit import Case, cases_of, write_junit
 
+    if artifact is not None:
+        times = ("rounds", "timed") if timed else ("rounds",)
+        refuse_options("--artifact is compiled already", (*CONFIG_OPTIONS, *MACHINE_OPTIONS, *times))
     limits = _limits(timed and artifact is None, max_rel_error, min_agreement, min_mac_reduction, min_speedup)
     report: ValidationReport | None = None
     failure: HasteError | None = None
@@ -101,7 +110,7 @@ def validate(
         first = processes.rank == 0
         try:
             report = _compare(
-                network(), images, limit, labels, artifact, config, target, threads, rounds, timed, processes
+                network(), images, limit, labels, artifact, config, target, threads, precision, rounds, timed, processes
             )
         except HasteError as error:
             failure = error
@@ -153,6 +162,7 @@ def _compare(
     config: HasteConfig,
     target: str,
     threads: int | None,
+    precision: str | None,
     rounds: int,
     timed: bool,
     processes: Processes,
@@ -168,7 +178,9 @@ def _compare(
     else:
         if first:
             note(f"compiling {network.name}")
-        compiled = made = haste_compiler.compile(network.model, target=target, config=config, threads=threads)
+        compiled = made = haste_compiler.compile(
+            network.model, target=target, config=config, threads=threads, precision=precision
+        )
         # The first process calibrates and compiles; the others find both in the cache.
         for turn in (True, False) if processes.size > 1 else ():
             processes.together(lambda turn=turn: made.prepare(*network.example) if first == turn else None)  # type: ignore[misc]

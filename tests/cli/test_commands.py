@@ -79,9 +79,13 @@ def test_validate_falls_short(haste: Haste, digits: Path, limit: str, value: flo
 
 
 def test_validate_a_saved_network(haste: Haste, file: Path, digits: Path) -> None:
-    code, out, _ = haste("validate", *NETWORK, "--images", digits, "--artifact", file, "--json")
+    arguments = ("validate", *NETWORK[:3], "--images", digits, "--artifact", file)
+    code, out, _ = haste(*arguments, "--json")
     fresh = haste("validate", *MODEL, "--images", digits, "--no-time", "--json")[1]
     assert code == 0 and json.loads(out)["outputs"] == json.loads(fresh)["outputs"]
+    code, out, err = haste(*arguments, "--tolerance", 0.2, "--threads", 1, "--rounds", 10)
+    expected = "error: --artifact is compiled already: it doesn't go with --rounds, --tolerance, --threads (see"
+    assert code == 2 and not out and err.startswith(expected)
 
 
 def test_limits_of_the_project(haste: Haste, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +226,9 @@ def test_info_of_a_saved_network(haste: Haste, file: Path) -> None:
     code, out, _ = haste("info", file, "--json")
     manifest = json.loads(out)
     assert code == 0 and manifest["format_version"] == 1 and manifest["config"]["cost_model"] is False
+    code, out, err = haste("info", file, "--no-cost-model", "--preset", "paper")
+    assert code == 2 and not out and err.startswith(f"error: {file} is compiled already")
+    assert "doesn't go with --preset, --cost-model" in err
 
 
 def test_info_of_a_damaged_file(haste: Haste, file: Path) -> None:
@@ -251,6 +258,14 @@ def test_demo(haste: Haste) -> None:
 def test_help_teaches(haste: Haste, name: str) -> None:
     code, out, _ = haste(name, "--help")
     assert code == 0 and f"haste {name} " in out and "Examples:" in out and "--json" in out
+
+
+@pytest.mark.parametrize(
+    "command", [("compile", "-o", "net.haste"), ("bench",), ("validate", "--images", "random"), ("info",)]
+)
+def test_a_cpu_computes_in_fp32(haste: Haste, command: tuple[str, ...]) -> None:
+    code, out, err = haste(*command, *MODEL, "--precision", "bf16")
+    assert code == 2 and not out and err.endswith("error: precision is 'bf16': code for a CPU is 'fp32'\n")
 
 
 def test_another_machine(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def config_of(*arguments: str) -> HasteConfig:
 def test_every_field_is_an_option() -> None:
     assert config_of() == HasteConfig()
     given = "--num-hyperplanes 9 --tolerance none --flat-tolerance 0.2 --patch-size 4x8 --merge mean --skip none"
-    more = "--nonzeros none --seed 3 --min-channels 2 --min-reads 0 --no-cost-model"
+    more = "--nonzeros none --seed 3 --min-channels 2 --min-reads 0 --winograd 2 --no-cost-model"
     assert config_of(*given.split(), *more.split()) == HasteConfig(
         num_hyperplanes=9,
         tolerance=None,
@@ -37,6 +37,7 @@ def test_every_field_is_an_option() -> None:
         seed=3,
         min_channels=2,
         min_reads=0,
+        winograd=2,
         cost_model=False,
     )
     assert config_of("--tolerance", "0", "--patch-size", "4") == HasteConfig(tolerance=0.0, patch_size=4)
