@@ -246,40 +246,9 @@ class Lowering:
         geometry = window_geometry(
             shape_of(x)[1], shape_of(x)[2:], w.shape[2:], stride, padding, dilation, groups, (1, 1), w.shape[0]
         )
-        return self._dense(node, geometry, shape_of(x)[0], self._nhwc(x), w, b, residual, activation)
-
-    def _dense(
-        self,
-        node: fx.Node,
-        geometry: ConvGeometry,
-        batch: int,
-        x: Any,
-        w: NDArray[np.float32],
-        b: NDArray[np.float32] | None,
-        residual: Any,
-        activation: str,
-    ) -> Value:
-        args = [x]
         shortcut = [] if residual is None else [self._nhwc(residual)]
-        if is_depthwise(geometry):
-            zeros = np.zeros(geometry.out_channels, np.float32)
-            args += [self._param(pack_depthwise_filters(w)), self._param(zeros if b is None else b), *shortcut]
-            key: tuple[Any, ...] = ("depthwise", geometry, batch, bool(shortcut), activation)
-
-            def build(symbol: str) -> Any:
-                return depthwise_kernel(
-                    symbol, geometry, batch, self.unit, self.threads, residual=bool(shortcut), activation=activation
-                )
-        else:
-            tiling = self.choose(geometry, batch, node.meta[WINOGRAD])
-            args += [*map(self._param, pack_dense(w, b, geometry, tiling)), *shortcut]
-            key = ("conv2d", geometry, batch, tiling, bool(shortcut), activation)
-
-            def build(symbol: str) -> Any:
-                return dense_kernel(symbol, geometry, batch, tiling, residual=bool(shortcut), activation=activation)
-
-        out = (batch, *geometry.output_size, geometry.out_channels)
-        return Value(self._launch(key, layer_of(node), args, out, build), nhwc=True)
+        y = self._product("conv2d", node, geometry, shape_of(x)[0], self._nhwc(x), w, b, shortcut, activation)
+        return Value(y, nhwc=True)
 
     def _linear(self, node: fx.Node) -> Value | None:
         x, weight, bias, residual, activation = args_of(node)
@@ -290,28 +259,47 @@ class Lowering:
         w = self._constant(weight)[:, :, None, None]
         b = None if bias is None else self._constant(bias)
         geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
-        tiling = self.choose(geometry, 1, 0)
 
         def flat(source: Any, channels: int) -> Any:
             return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
 
-        args = [
-            flat(x, shape[-1]),
-            *map(self._param, pack_dense(w, b, geometry, tiling)),
-        ]
-        if residual is not None:
-            args.append(flat(residual, filters))
-        key = ("linear", geometry, 1, tiling, residual is not None, activation)
-        y = self._launch(
-            key,
-            layer_of(node),
-            args,
-            (1, 1, rows, filters),
-            lambda symbol: dense_kernel(
-                symbol, geometry, 1, tiling, residual=residual is not None, activation=activation
-            ),
-        )
+        shortcut = [] if residual is None else [flat(residual, filters)]
+        y = self._product("linear", node, geometry, 1, flat(x, shape[-1]), w, b, shortcut, activation)
         return Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
+
+    def _product(
+        self,
+        kind: str,
+        node: fx.Node,
+        geometry: ConvGeometry,
+        batch: int,
+        x: Any,
+        w: NDArray[np.float32],
+        b: NDArray[np.float32] | None,
+        shortcut: list[Any],
+        activation: str,
+    ) -> Any:
+        """``activation(x * w + b + shortcut)``, a convolution or a linear layer (``kind``); ``x`` and result NHWC."""
+        residual = bool(shortcut)
+        if is_depthwise(geometry):
+            bias = np.zeros(geometry.out_channels, np.float32) if b is None else b
+            constants = [pack_depthwise_filters(w), bias]
+            key: tuple[Any, ...] = ("depthwise", geometry, batch, residual, activation)
+
+            def build(symbol: str) -> Any:
+                return depthwise_kernel(
+                    symbol, geometry, batch, self.unit, self.threads, residual=residual, activation=activation
+                )
+        else:
+            tiling = self.choose(geometry, batch, node.meta.get(WINOGRAD, 0))
+            constants = pack_dense(w, b, geometry, tiling)
+            key = (kind, geometry, batch, tiling, residual, activation)
+
+            def build(symbol: str) -> Any:
+                return dense_kernel(symbol, geometry, batch, tiling, residual=residual, activation=activation)
+
+        args = [x, *map(self._param, constants), *shortcut]
+        return self._launch(key, layer_of(node), args, (batch, *geometry.output_size, geometry.out_channels), build)
 
     # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
 

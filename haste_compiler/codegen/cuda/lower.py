@@ -68,39 +68,9 @@ class _CudaLowering(Lowering):
     def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
         return activation_kernel(name, shape, activation)
 
-    def _dense(
-        self,
-        node: fx.Node,
-        geometry: ConvGeometry,
-        batch: int,
-        x: Any,
-        w: NDArray[np.float32],
-        b: NDArray[np.float32] | None,
-        residual: Any,
-        activation: str,
-    ) -> Value:
-        shortcut = [] if residual is None else [self._nhwc(residual)]
-        return Value(self._product(node, geometry, batch, x, w, b, shortcut, activation), nhwc=True)
-
-    def _linear(self, node: fx.Node) -> Value | None:
-        x, weight, bias, residual, activation = args_of(node)
-        shape, filters = shape_of(x), shape_of(weight)[0]
-        rows = math.prod(shape[:-1])
-        if rows == 0:
-            return None
-        w = self._constant(weight)[:, :, None, None]
-        b = None if bias is None else self._constant(bias)
-        geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
-
-        def flat(source: Any, channels: int) -> Any:
-            return self.builder.emit(relax.op.reshape(self._nchw(source), (1, 1, rows, channels)))
-
-        shortcut = [] if residual is None else [flat(residual, filters)]
-        y = self._product(node, geometry, 1, flat(x, shape[-1]), w, b, shortcut, activation)
-        return Value(self.builder.emit(relax.op.reshape(y, (*shape[:-1], filters))))
-
     def _product(
         self,
+        kind: str,
         node: fx.Node,
         geometry: ConvGeometry,
         batch: int,
@@ -110,7 +80,6 @@ class _CudaLowering(Lowering):
         shortcut: list[Any],
         activation: str,
     ) -> Any:
-        """A convolution of ``x`` NHWC, with what is added to it and the activation."""
         layer, residual = layer_of(node), bool(shortcut)
         shape = (batch, *geometry.output_size, geometry.out_channels)
         bias = self._param(np.zeros(geometry.out_channels, np.float32) if b is None else b)
@@ -127,7 +96,7 @@ class _CudaLowering(Lowering):
         end = [bias, *shortcut]
         whole = tiling.splits == 1
         y = self._launch(
-            ("conv2d", geometry, batch, tiling, self.precision, residual, activation),
+            (kind, geometry, batch, tiling, self.precision, residual, activation),
             layer,
             [x, filters, *(end if whole else [])],
             shape if whole else (tiling.splits, math.prod(shape[:3]), shape[3]),
