@@ -35,7 +35,7 @@ from tests.codegen.kernels import Arguments, ConvCase, HasteOutput, nchw, nhwc
 
 def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda -arch=sm_80") -> Any:
     """What TVM makes of some kernels: host code, and CUDA C."""
-    with pass_context():
+    with pass_context(compact=True):
         return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target)).mod
 
 
