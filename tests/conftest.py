@@ -12,15 +12,29 @@ import pytest
 import torch
 from hypothesis import settings
 
+from haste_compiler.codegen.build import write_cached
+from haste_compiler.codegen.target import parse_target, vector_unit
+from haste_compiler.cost.calibration import costs_file, default_model
+
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
 
 
-@pytest.fixture(scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache on disk of the module's own, for modules that use this fixture by a mark."""
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache on disk for this run, which its processes share.
+
+    The cost model's coefficients in it are the package's: measuring this machine takes half a minute, and what it found
+    would decide what the tests compile.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HASTE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HASTE_CACHE", str(folder / "cache"))
+        target = parse_target("llvm")
+        for threads in (1, 2):
+            write_cached(costs_file(target, threads), default_model(vector_unit(target), threads).seconds)
         yield
 
 

@@ -140,8 +140,12 @@ def cost_model(target: Target, threads: int) -> CostModel:
     unit = vector_unit(target)
     if missing_features(target):
         return default_model(unit, threads)
-    path = cache_directory() / f"costs-{cache_key('', target, threads)}.json"
-    return _calibrated(target, threads, path)
+    return _calibrated(target, threads, costs_file(target, threads))
+
+
+def costs_file(target: Target, threads: int) -> Path:
+    """Where the coefficients that were measured for a target are kept."""
+    return cache_directory() / f"costs-{cache_key('', target, threads)}.json"
 
 
 @lru_cache(maxsize=8)

@@ -16,8 +16,6 @@ from haste_compiler.demo import load_network
 from tests.cli.conftest import Haste
 from tests.haste.networks import redundant_images
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 NETWORK = ("haste_compiler.demo:load_network", "--input", "2x1x32x32", "--threads", "1")
 MODEL = (*NETWORK, "--no-cost-model")
 HASTE_LAYERS = ["blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv2", "blocks.2.conv1", "blocks.2.conv2"]

@@ -19,8 +19,6 @@ from haste_compiler.errors import HasteError
 from tests.cli.conftest import Haste
 from tests.haste.networks import redundant_images
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 MODEL = ("haste_compiler.demo:load_network", "--input", "3x1x32x32", "--threads", "1", "--no-cost-model")
 ROOT = Path(__file__).parents[2]
 

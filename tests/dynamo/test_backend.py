@@ -14,8 +14,6 @@ from haste_compiler import HasteError
 from haste_compiler.dynamo import op
 from tests.dynamo.networks import DENSE, EXACT, Attention, Detector, GraphBreak, Residual, assert_close, compiled, made
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 
 @pytest.fixture
 def plans(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:

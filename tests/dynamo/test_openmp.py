@@ -11,8 +11,6 @@ from haste_compiler import HasteConfig
 from haste_compiler.dynamo import openmp
 from haste_compiler.runtime.threads import use_threads
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 
 def network() -> nn.Module:
     torch.manual_seed(0)

@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.dynamo.networks import DENSE, Attention, Residual, assert_close, compiled, made
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 
 def _hammer(model: nn.Module, seconds: float) -> tuple[int, list[int]]:
     """Call a compiled network from eight threads; return the calls, and the memory in KiB early on and at the end."""

@@ -28,10 +28,7 @@ FOREIGN_PACKAGES = Path(os.environ.get("HASTE_AARCH64_PACKAGES", ROOT / "build" 
 
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8)
 
-pytestmark = [
-    pytest.mark.usefixtures("own_cache"),
-    pytest.mark.skipif(shutil.which("make") is None, reason="make not found"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make not found")
 
 
 def built(folder: Path, compiler: str, packages: Path) -> str:

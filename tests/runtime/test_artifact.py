@@ -35,8 +35,6 @@ from haste_compiler.demo import load_network
 from haste_compiler.runtime import artifact_file
 from tests.haste.networks import redundant_images
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8, layers={"blocks.2.*": {"tolerance": None}})
 FOREIGN = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}
 

@@ -14,15 +14,13 @@ from haste_compiler.demo import load_network
 from tests.haste.networks import redundant_images
 from tests.runtime.corruption import outcome
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 ROOT = Path(__file__).parents[2]
 BATCH = 50
 """Files that one process loads."""
 
 
 @pytest.fixture(scope="module")
-def file(own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "net.haste"
     images = redundant_images(1, 1, 32, 32, seed=1)
     haste_compiler.compile(load_network(), (images,), config=HasteConfig(cost_model=False), threads=1).save(path)

@@ -17,8 +17,6 @@ from haste_compiler.testing import EquivalenceError, assert_equivalent
 from tests.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 IMAGES = redundant_images(4, 1, 32, 32, seed=0)
 
 

@@ -22,8 +22,6 @@ from haste_compiler.testing.passes import find_broken_pass
 from tests.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 CONFIG = HasteConfig(cost_model=False)
 IMAGES = redundant_images(2, 1, 32, 32, seed=0)
 CONVOLUTIONS = {

@@ -44,9 +44,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
-
 def write(project: pytest.Pytester, table: str) -> None:
     project.makepyprojecttoml(f"[tool.haste]\n{table}\n[tool.pytest.ini_options]\n")
 

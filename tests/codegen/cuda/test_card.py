@@ -10,10 +10,7 @@ from haste_compiler import HasteConfig
 from haste_compiler.haste.swap import swap_convs
 from tests.codegen.cuda.test_network import FORCED, images, network
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card, and PyTorch finds none"),
-    pytest.mark.usefixtures("own_cache"),
-]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card, and PyTorch finds none")
 
 
 @pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("tf32", 3e-3), ("bf16", 3e-2)])

@@ -21,7 +21,6 @@ from haste_compiler.errors import UnsupportedOperatorError
 from tests.codegen.cuda import emulator
 from tests.haste.networks import redundant_images
 
-pytestmark = pytest.mark.usefixtures("own_cache")
 FORCED = HasteConfig(cost_model=False, num_hyperplanes=6)
 
 

@@ -8,7 +8,7 @@ from haste_compiler import HasteConfig
 from tests import zoo
 from tests.codegen.cuda import emulator
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
+pytestmark = pytest.mark.slow
 
 SIDE = 75
 """Smallest side that inception_v3 takes."""
