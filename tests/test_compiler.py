@@ -30,8 +30,6 @@ from tests.haste.networks import redundant_images
 from tests.passes.checking import Fn, settled
 from tests.passes.checking import assert_same as check_same
 
-pytestmark = pytest.mark.usefixtures("own_cache")
-
 
 class Net(nn.Module):
     """Residual blocks, grouped, depthwise, strided and dilated convolutions, pooling and a linear head."""
