@@ -25,6 +25,7 @@ from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
 from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.passes.capture import Captured
+from haste_compiler.passes.dynamic_shapes import batch_range, example_batch
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.tuning.device import LocalDevice
@@ -45,6 +46,8 @@ def compile(
     tune: bool | Tuning | str | os.PathLike[str] = False,
     cache: bool = True,
     precision: str | None = None,
+    dynamic: bool = False,
+    dynamic_shapes: Any = None,
 ) -> CompiledModule:
     """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
 
@@ -64,22 +67,30 @@ def compile(
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
             float32, and so is hashing. None: as PyTorch's convolutions, by ``torch.backends.cudnn.allow_tf32``.
+        dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
+        dynamic_shapes: the same, for some inputs or within a range, in the form that ``torch.export`` takes: for each
+            argument the axes that may vary, such as ``{"x": {0: Dim("batch", min=1, max=64)}}``. Only a batch may.
 
     Raises:
         TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
             inputs, and saved; calls are refused.
         TuningError: ``tune`` is for another target or number of threads, or no tuning.
+        ConfigError: both ``dynamic`` and ``dynamic_shapes`` are given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     example_inputs = check_arguments(model, example_inputs, config, threads)
+    if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
+        raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     machine, count = parse_target(target), threads or torch.get_num_threads()
-    product = choose_precision(precision, machine)
+    product, varying = choose_precision(precision, machine), dynamic or dynamic_shapes
+    if varying and is_cuda(machine):
+        raise TargetError("dynamic: a card's kernels are made for one batch; only a CPU's take any")
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):
         tuning.check(machine, count)
 
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        return _specialize(model, inputs, machine, config, count, tuning, cache, product)
+        return _specialize(model, inputs, machine, config, count, tuning, cache, product, varying)
 
     compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
@@ -117,12 +128,16 @@ def _specialize(
     tune: bool | Tuning,
     cache: bool,
     precision: Precision,
+    varying: Any,
 ) -> Specialization:
-    """Compile for the shapes of ``inputs``: capture, rewrite, lower, build."""
+    """Compile for the shapes of ``inputs``, but for the axes that vary: capture, rewrite, lower, build."""
     # The model may be on the card, or the inputs: it is captured where its weights are.
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = tree_map_only(Tensor, lambda tensor: tensor.to(home), tuple(inputs))
-    captured = capture(model, inputs)
+    batch = batch_range(model, inputs, varying)
+    if batch is not None:
+        inputs = example_batch(batch, inputs)
+    captured = capture(model, inputs, batch=batch)
     return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache, precision)
 
 
@@ -173,7 +188,7 @@ def compile_captured(
     if is_cuda(target):
         lowered = lower_to_cuda(gm, target, precision)
     else:
-        lowered = lower(gm, vector_unit(target), threads, tune.choose if tune else None)
+        lowered = lower(gm, vector_unit(target), threads, tune.choose if tune else None, captured.batch)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
     executable = Executable(build(lowered, target, key), lowered, threads, missing)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)

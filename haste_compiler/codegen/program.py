@@ -8,6 +8,7 @@ from typing import Any
 
 import tvm
 
+from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.haste.geometry import ConvGeometry
 
 
@@ -18,7 +19,7 @@ class HasteGroup:
     Attributes:
         layers: qualified names, the first of them names the settings.
         geometries: the geometry of each.
-        images: batch size.
+        images: batch size; of a dynamic batch, that of the example inputs.
         merge, skip: the rules that are compiled in.
         nonzeros: of each hyperplane, see ``HasteConfig``.
         settings: float32 (3,), the values to start with.
@@ -46,12 +47,14 @@ class Program:
         groups: the groupings, in the order of their settings and statistics.
         outputs: how many outputs come first.
         kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
+        batch: the batches that it takes; None: that of its shapes only.
     """
 
     constants: Sequence[Any]
     groups: list[HasteGroup]
     outputs: int
     kernels: list[tuple[str, str]]
+    batch: BatchRange | None
 
 
 @dataclass

@@ -13,13 +13,16 @@ from torch import Tensor, fx
 from haste_compiler.passes.graph import (
     add_tensor,
     argument,
+    example_size,
     finish,
     get_tensor,
     insert_call,
     is_call,
     is_constant,
     is_tensor,
+    refuse_dynamic,
     replace,
+    reshape_sizes,
     shape_of,
 )
 
@@ -138,8 +141,11 @@ def _call(gm: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *args: 
 
 
 def _reshape(gm: fx.GraphModule, node: fx.Node) -> None:
-    # The shape is fixed: -1 is written out. A view may not be possible any more where a copy was dropped.
-    _call(gm, node, aten.reshape.default, node.args[0], list(shape_of(node)))
+    # The shape is fixed, but for a dynamic batch: -1 is written out. A view may not be possible any more where a copy
+    # was dropped.
+    if reshape_sizes(node).count(-1) > 1:
+        refuse_dynamic(node)
+    _call(gm, node, aten.reshape.default, node.args[0], reshape_sizes(node))
 
 
 def _transpose(gm: fx.GraphModule, node: fx.Node) -> None:
@@ -171,7 +177,7 @@ def _pieces(node: fx.Node, size: int, dim: int) -> list[int]:
     """Where the pieces of a ``chunk`` or a ``split`` end."""
     ends, total = [], 0
     for value in node.meta["val"]:
-        total += int(value.shape[dim])
+        total += example_size(value.shape[dim])
         ends.append(total)
     assert total == size
     return ends
@@ -211,6 +217,8 @@ def _slice(gm: fx.GraphModule, node: fx.Node) -> None:
     assert isinstance(source, fx.Node)
     dim = argument(node, 1, "dim", 0) % len(shape_of(source))
     size, step = shape_of(source)[dim], argument(node, 4, "step", 1)
+    if any(isinstance(argument(node, position, name), fx.Node) for position, name in ((2, "start"), (3, "end"))):
+        refuse_dynamic(node)
     start, end, _ = slice(argument(node, 2, "start"), argument(node, 3, "end")).indices(size)
     if (start, end, step) == (0, size, 1):
         replace(node, source)
@@ -277,6 +285,8 @@ def _select(gm: fx.GraphModule, node: fx.Node) -> None:
     assert isinstance(source, fx.Node) and isinstance(dim, int) and isinstance(index, int)
     shape = shape_of(source)
     dim %= len(shape)
+    if index < 0 and isinstance(source.meta["val"].shape[dim], torch.SymInt):
+        refuse_dynamic(node)
     if (dim, index) != (node.args[1], index % shape[dim]):
         _call(gm, node, aten.select.int, source, dim, index % shape[dim])
 
@@ -285,7 +295,9 @@ def _index(gm: fx.GraphModule, node: fx.Node) -> None:
     source, indices = node.args
     assert isinstance(source, fx.Node) and isinstance(indices, (list, tuple))
     plain: list[Any] = []
-    for size, index in zip(shape_of(source), indices, strict=False):
+    for axis, (size, index) in enumerate(zip(shape_of(source), indices, strict=False)):
+        if is_tensor(index) and isinstance(source.meta["val"].shape[axis], torch.SymInt):
+            refuse_dynamic(node)
         if is_constant(index) and bool((get_tensor(gm, index) < 0).any()):
             index = add_tensor(gm, f"{node.name}_index", get_tensor(gm, index) % size, node)
         elif is_tensor(index) and not is_constant(index) and index.meta["val"].dtype in (torch.int32, torch.int64):
@@ -425,7 +437,7 @@ def _amax(gm: fx.GraphModule, node: fx.Node) -> None:
     rank = len(shape_of(source))
     if rank == 4 and sorted(dim % rank for dim in argument(node, 1, "dim", ())) == [2, 3]:
         pooled = insert_call(gm, aten.max_pool2d.default, (source, list(shape_of(source)[2:])), node)
-        _call(gm, node, aten.reshape.default, pooled, list(shape_of(node)))
+        _call(gm, node, aten.reshape.default, pooled, reshape_sizes(node))
 
 
 def _true_divide(gm: fx.GraphModule, node: fx.Node) -> None:

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
+from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.errors import CaptureError, first_line
 from haste_compiler.passes.decompose import decompositions, needs_decomposing
+from haste_compiler.passes.dynamic_shapes import batch_symbol, export_shapes, run_fake, shapes_for, violation
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
 from haste_compiler.passes.graph import CONVOLUTIONS, finish, set_tensor
 
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _LINEAR = torch.ops.aten.linear.default
 
 
@@ -35,12 +38,14 @@ class Captured:
         in_spec: structure of ``(args, kwargs)`` as ``torch.utils._pytree`` describes it.
         out_spec: structure of what the model returns; its leaves are the output node's flat tuple.
         name: the model's class.
+        batch: the batches that it is captured for; None: that of the example inputs only.
     """
 
     gm: fx.GraphModule
     in_spec: TreeSpec
     out_spec: TreeSpec
     name: str
+    batch: BatchRange | None = None
 
     def flatten_inputs(self, inputs: Sequence[Any]) -> list[Any]:
         """The leaves of positional inputs, in the order of the graph's placeholders."""
@@ -52,7 +57,9 @@ class Captured:
         return tree_unflatten(list(leaves), self.out_spec)
 
 
-def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = False) -> Captured:
+def capture(
+    model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = False, batch: BatchRange | None = None
+) -> Captured:
     """Capture a model, as it behaves in evaluation mode, by ``torch.export``.
 
     The model is left as it was: a model in training mode is switched for the time of the capture only, and the graph
@@ -67,9 +74,12 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
         model: any module.
         example_inputs: its positional arguments, tensors (or containers of tensors); they fix shapes and dtypes.
         strict: capture through TorchDynamo's bytecode analysis, which checks more and is slower.
+        batch: capture for all of these batches; the example inputs have two images at least, and sizes in ``meta`` are
+            expressions of one symbol.
 
     Raises:
-        CaptureError: the model cannot be exported, has sizes that depend on values, or writes to its own buffers.
+        CaptureError: the model cannot be exported, has sizes that depend on values, or writes to its own buffers; or
+            its code is for some of the batches only.
     """
     if not isinstance(model, nn.Module):
         raise CaptureError(f"capture takes a torch.nn.Module, not {type(model).__name__}")
@@ -79,26 +89,32 @@ def capture(model: nn.Module, example_inputs: Sequence[Any], *, strict: bool = F
             f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}"
         )
     with torch.no_grad(), evaluation_mode(model):
-        gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict)
+        gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict, batch)
+        symbol = None if batch is None else batch_symbol(gm, batch)
+        if batch is not None and batch.least == 1:
+            _check_single(model, tuple(example_inputs), batch, shapes_for(gm, symbol, 1))
     _own_tensors(gm)
     _name_layers(gm, model)
-    _check_sizes(gm, name)
-    return Captured(finish(gm), in_spec, out_spec, name)
+    _check_sizes(gm, name, symbol)
+    return Captured(finish(gm), in_spec, out_spec, name, batch)
 
 
 def _export(
-    model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool
+    model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool, batch: BatchRange | None
 ) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
+    shapes = None if batch is None else export_shapes(model, inputs, batch)
     try:
         with _quiet():
             with _dataclasses_known(model, strict):
-                program = torch.export.export(model, inputs, strict=strict)
+                program = torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
             drop_dropouts(program.graph_module.graph)
             gm = program.module(check_guards=False)
             if needs_decomposing(gm.graph) or not is_simply_functional(gm):
                 # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
                 gm = program.run_decompositions(decompositions()).module(check_guards=False)
     except Exception as error:
+        if batch is not None and "Constraints violated" in str(error):
+            raise CaptureError(f"{name} can't be captured for {batch.name!r} of {batch}: {violation(error)}") from error
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
     assert isinstance(gm, fx.GraphModule)
     functionalize(gm, name)
@@ -182,6 +198,20 @@ def _reason(error: BaseException) -> str:
     return f"{message} (at {places[-1]})" if places else message
 
 
+def _check_single(
+    model: nn.Module, inputs: tuple[Any, ...], batch: BatchRange, expected: list[tuple[int, ...]]
+) -> None:
+    """Check that a batch of one, which ``torch.export`` never looks at, gives the shapes that it promises."""
+    name = type(model).__name__
+    advice = f"allowed are batches from 2 on: Dim({batch.name!r}, min=2) in dynamic_shapes"
+    try:
+        found = run_fake(model, inputs, batch, 1)
+    except Exception as error:
+        raise CaptureError(f"{name} fails for a batch of 1: {_reason(error)}; {advice}") from error
+    if found != expected:
+        raise CaptureError(f"{name} returns {found} for a batch of 1, not {expected} as for others; {advice}")
+
+
 def _cause(error: BaseException) -> BaseException | None:
     return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
@@ -222,11 +252,15 @@ def _fake(node: fx.Node, tensor: Tensor) -> Any:
     return torch._subclasses.FakeTensorMode().from_tensor(tensor, static_shapes=True)
 
 
-def _check_sizes(gm: fx.GraphModule, name: str) -> None:
+def _check_sizes(gm: fx.GraphModule, name: str, symbol: Any) -> None:
+    for leaf in tree_flatten(gm.graph.output_node().args[0])[0]:
+        if isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], _SYMBOLIC):
+            raise CaptureError(f"{name} returns a number that isn't fixed; a compiled network returns tensors")
     for node in gm.graph.nodes:
         values, _ = tree_flatten(node.meta.get("val"))
         sizes = [size for value in values for size in (value.shape if isinstance(value, Tensor) else [value])]
-        if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
+        symbolic = [size for size in sizes if isinstance(size, _SYMBOLIC)]
+        if any(not size.node.expr.free_symbols <= {symbol} for size in symbolic):
             layer = node.meta.get("layer")
             raise CaptureError(
                 f"{name} has sizes that depend on the values in a tensor ({node.target}"

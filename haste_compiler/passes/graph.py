@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import Argument, map_arg
+
+from haste_compiler.errors import CaptureError
 
 Target = Callable[..., Any]
 
@@ -43,8 +46,18 @@ def argument(node: fx.Node, position: int, name: str, default: Any = None) -> An
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """The shape of a node's tensor."""
-    return tuple(int(size) for size in node.meta["val"].shape)
+    """The shape of a node's tensor; where the batch is dynamic, its shape for the example inputs' batch."""
+    return tuple(example_size(size) for size in node.meta["val"].shape)
+
+
+def example_size(size: int | torch.SymInt) -> int:
+    """A size for the example inputs; asking a symbolic one for its integer would fix it."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def reshape_sizes(node: fx.Node) -> list[int]:
+    """The shape of a node's tensor as ``reshape`` takes it: -1 for the size that isn't fixed, if there is one."""
+    return [-1 if isinstance(size, torch.SymInt) else int(size) for size in node.meta["val"].shape]
 
 
 def is_tensor(node: object) -> TypeGuard[fx.Node]:
@@ -126,9 +139,31 @@ def fake_value(node: fx.Node) -> Any:
 
 
 def replace(node: fx.Node, new: fx.Node) -> None:
-    """Let ``new`` take the place of ``node`` for everyone, and erase ``node``."""
+    """Let ``new`` take the place of ``node`` for everyone, and erase ``node``.
+
+    Raises:
+        CaptureError: a size that depends on the dynamic batch would be fixed.
+    """
+    if is_tensor(node) and is_tensor(new):
+        before, after = node.meta["val"].shape, new.meta["val"].shape
+        if any(isinstance(size, torch.SymInt) for size in before) and not _same_sizes(before, after):
+            refuse_dynamic(node)
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
+
+
+def _same_sizes(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    pairs = zip(before, after, strict=False)
+    return len(before) == len(after) and all(statically_known_true(a == b) for a, b in pairs)
+
+
+def refuse_dynamic(node: fx.Node) -> NoReturn:
+    """Raise the ``CaptureError`` for an operator that is compiled for one batch only."""
+    layer = node.meta.get("layer") or node.name
+    raise CaptureError(
+        f"{node.target} of layer {layer!r} can't be compiled for a dynamic batch: it takes images by their number or "
+        "place in the batch"
+    )
 
 
 def sole_user(node: fx.Node) -> fx.Node | None:

@@ -18,6 +18,7 @@ from tvm.target import Target
 
 from haste_compiler.codegen.cuda.build import precise_compiler
 from haste_compiler.codegen.cuda.target import is_cuda, missing_card
+from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import HasteGroup, Program
 from haste_compiler.codegen.target import missing_here
@@ -132,6 +133,27 @@ class LoadedPart:
     values: tuple[tuple[int, Any], ...]
     choices: tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
 
+    def takes(self, shapes: Sequence[Shape]) -> bool:
+        """Whether these are its inputs' shapes, but for a dynamic batch.
+
+        Raises:
+            InputError: they are, but the batch is out of range.
+        """
+        batch = self.executable.batch
+        if batch is None or not batch.fits(shapes, self.shapes):
+            return tuple(shapes) == self.shapes
+        batch.check(shapes)
+        return True
+
+    def __str__(self) -> str:
+        """The shapes that it takes."""
+        batch = self.executable.batch
+        names = [
+            [batch.name, *shape[1:]] if batch is not None and index in batch.inputs else shape
+            for index, shape in enumerate(self.shapes)
+        ]
+        return _described(names) + (f" ({batch.name} {batch})" if batch is not None else "")
+
     @property
     def dense_layers(self) -> dict[str, str]:
         """Of the convolutions that are dense, why."""
@@ -148,7 +170,8 @@ class LoadedPart:
 def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], threads: int) -> LoadedPart:
     constants = [weights[name] for name in stored["constants"]]
     kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
-    program = Program(constants, [_group(group) for group in stored["groups"]], int(stored["outputs"]), kernels)
+    groups, batch = [_group(group) for group in stored["groups"]], stored.get("batch")
+    program = Program(constants, groups, int(stored["outputs"]), kernels, batch and _batch(batch))
     return LoadedPart(
         Executable(code, program, threads),
         tuple(tuple(item["shape"]) for item in stored["inputs"]),
@@ -158,6 +181,10 @@ def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], thr
         tuple((int(position), value_from_json(value)) for position, value in stored["output_values"]),
         tuple(map(_choice, stored["layers"])),
     )
+
+
+def _batch(stored: Mapping[str, Any]) -> BatchRange:
+    return BatchRange(str(stored["name"]), stored["least"], stored["most"], tuple(stored["inputs"]))
 
 
 def _group(stored: Mapping[str, Any]) -> HasteGroup:
@@ -280,9 +307,9 @@ class LoadedModule(Steerable):
             tensors, convert = _prepare_numpy(leaves, known), _to_numpy
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         for part in alike:
-            if part.shapes == shapes:
+            if part.takes(shapes):
                 return part, tensors, convert
-        saved = "; ".join(_described(part.shapes) for part in alike)
+        saved = "; ".join(map(str, alike))
         raise InputError(f"{self._name} was saved for inputs of shape {saved}, not {_described(shapes)}")
 
     def __repr__(self) -> str:
@@ -325,5 +352,5 @@ def _to_numpy(tensor: Any) -> Any:
     return tensor.numpy()
 
 
-def _described(shapes: Sequence[Shape]) -> str:
+def _described(shapes: Sequence[Sequence[Any]]) -> str:
     return ", ".join("x".join(map(str, shape)) or "()" for shape in shapes)

@@ -118,11 +118,12 @@ def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:
 
 
 def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
-    shapes = zip(signature.shapes, signature.dtypes, strict=True)
+    shapes, batch = zip(signature.shapes, signature.dtypes, strict=True), each.executable.batch
     return {
         "inputs": [{"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")} for shape, dtype in shapes],
         # Positional arguments only: networks are called without keywords.
         "input_structure": Structure.of_spec(each.in_spec.children()[0]).to_json(),
+        **({} if batch is None else {"batch": dataclasses.asdict(batch)}),
         "outputs": each.executable.outputs,
         "output_structure": Structure.of_spec(each.out_spec).to_json(),
         "output_values": [[position, value_to_json(value)] for position, value in each.constants.items()],

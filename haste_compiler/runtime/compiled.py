@@ -68,7 +68,8 @@ Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]
 class CompiledModule(Steerable):
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
-    It is compiled for each new combination of input shapes at the first call with them. Calls from several threads are
+    It is compiled for each new combination of input shapes at the first call with them; for all batches at once if that
+    was asked for. Calls from several threads are
     safe; those with inputs of the same shapes take turns.
 
     ``num_hyperplanes``, ``tolerance`` and ``flat_tolerance`` steer it between two calls, see ``Steerable``.
@@ -142,7 +143,7 @@ class CompiledModule(Steerable):
     def _specialize_dense(self, inputs: Sequence[Any], config: HasteConfig) -> Specialization:
         """Compile without HASTE; where nothing became HASTE that is the code that is there already."""
         leaves, structure = tree_flatten((tuple(inputs), {}))
-        made = self._made.get(signature_of(prepare(leaves, None, is_cuda(self.target)), structure))
+        made = self._find(signature_of(prepare(leaves, None, is_cuda(self.target)), structure))
         return made if made is not None and not made.executable.groups else self._specialize(inputs, config)
 
     @property
@@ -206,16 +207,27 @@ class CompiledModule(Steerable):
         signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
             return None, tensors
-        made = self._made.get(signature)
+        made = self._find(signature)
         if made is None:
             with self._lock:
-                made = self._made.get(signature)
+                made = self._find(signature)
                 if made is None:
                     made = self._specialize(inputs, self.config)
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made
         return made, tensors
+
+    def _find(self, signature: Signature) -> Specialization | None:
+        """The code for inputs of a signature: for just that, or for any batch of it."""
+        made = self._made.get(signature)
+        for other, each in () if made is not None else list(self._made.items()):
+            batch = each.executable.batch
+            alike = (other.dtypes, other.structure) == (signature.dtypes, signature.structure)
+            if batch is not None and alike and batch.fits(signature.shapes, other.shapes):
+                batch.check(signature.shapes)
+                return each
+        return made
 
     def _run_empty(self, inputs: Sequence[Any]) -> Any:
         """An empty batch has nothing to compile: the model itself knows the shape of nothing."""

@@ -48,13 +48,13 @@ class Executable:
         code: the same.
         constants: packed weights and tables, as TVM tensors.
         device: where they are, and the code runs.
-        groups, outputs, kernels: see ``Program``.
+        groups, outputs, kernels, batch: see ``Program``.
         pool: called with the number of threads before each run: sets them up for the calling one.
     """
 
     def __init__(self, code: Code, program: Program, threads: int, missing: Sequence[str] = ()) -> None:
         self.code, self.groups = code, program.groups
-        self.outputs, self.kernels = program.outputs, program.kernels
+        self.outputs, self.kernels, self.batch = program.outputs, program.kernels, program.batch
         self._threads, self._missing = threads, missing
         self.pool: Callable[[int], object] = use_threads
         self.device = tvm.cpu() if missing else device_of(code.target)
@@ -148,7 +148,8 @@ class Executable:
             counts, bound = next(found), next(found)
             gave_up = group.gated and not next(found).any()
             for position, (name, geometry) in enumerate(zip(group.layers, group.geometries, strict=True)):
-                shape = (group.images, *geometry.patch_grid, geometry.groups)
+                images = bound.size // (math.prod(geometry.patch_grid) * geometry.groups)
+                shape = (images, *geometry.patch_grid, geometry.groups)
                 shaped = counts.reshape(*shape, counts.shape[-1]).copy()
                 macs = count_macs(
                     geometry,
@@ -160,11 +161,11 @@ class Executable:
                     group.nonzeros,
                 )
                 if gave_up:
-                    macs = _of_samples(macs, sampling(geometry, group.images))
+                    macs = _of_samples(macs, sampling(geometry, images))
                 if position:
                     macs = _without_grouping(macs)
                 scaled = bound.reshape(shape) * np.float32(math.sqrt(geometry.taps))
-                stats[name] = LayerStats(name, geometry, group.images, shaped, scaled, macs, gave_up)
+                stats[name] = LayerStats(name, geometry, images, shaped, scaled, macs, gave_up)
         return outputs, stats
 
     def profile(self, inputs: Sequence[Any]) -> dict[str, float]:

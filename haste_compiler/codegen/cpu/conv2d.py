@@ -10,7 +10,9 @@ are computed, the filters of the next ones are asked for, a line at a time.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
+from haste_compiler.codegen.dynamic import Batch, images_of, least_of
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, RegisterTile
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -80,8 +83,8 @@ def pack_bias(
 
 
 def conv2d_arguments(
-    geometry: ConvGeometry, batch: int, tile: RegisterTile, *, residual: bool = False
-) -> list[tuple[str, tuple[int, ...], str]]:
+    geometry: ConvGeometry, batch: Batch, tile: RegisterTile, *, residual: bool = False
+) -> list[tuple[str, tuple[Any, ...], str]]:
     """(name, shape, dtype) of what the kernel takes."""
     out_shape = (batch, *geometry.output_size, geometry.out_channels)
     k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
@@ -98,7 +101,7 @@ def conv2d_arguments(
 def conv2d_kernel(
     name: str,
     geometry: ConvGeometry,
-    batch: int,
+    batch: Batch,
     tiling: ConvTiling,
     *,
     residual: bool = False,
@@ -112,18 +115,31 @@ def conv2d_kernel(
     return emit.kernel(name, conv2d_arguments(geometry, batch, tiling.tile, residual=residual), body)
 
 
-def write_conv2d(geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]) -> None:
+def write_conv2d(
+    geometry: ConvGeometry, batch: Batch, tiling: ConvTiling, activation: str, buffers: list[Expr]
+) -> None:
     """Emit the convolution of ``buffers``, those of ``conv2d_arguments``, into the kernel that is being built."""
-    _Conv2d(geometry, batch, tiling, activation, buffers).write()
+    columns, pixels = tiling.tile.columns, math.prod(geometry.output_size)
+    if not is_flat(geometry) or columns <= least_of(batch) * pixels:
+        _Conv2d(geometry, batch, tiling, activation, buffers).write()
+        return
+    # Tiles are moved back to fit, which takes at least as many pixels as a tile has.
+    with T.If(images_of(batch) * pixels >= columns):
+        with T.Then():
+            _Conv2d(geometry, batch, tiling, activation, buffers).write()
+        with T.Else():
+            narrower = dataclasses.replace(tiling, tile=dataclasses.replace(tiling.tile, columns=columns // 2))
+            write_conv2d(geometry, batch, narrower, activation, buffers)
 
 
 class _Conv2d:
     """Emits one kernel; the methods go from the tasks inwards to the register tile."""
 
     def __init__(
-        self, geometry: ConvGeometry, batch: int, tiling: ConvTiling, activation: str, buffers: list[Expr]
+        self, geometry: ConvGeometry, batch: Batch, tiling: ConvTiling, activation: str, buffers: list[Expr]
     ) -> None:
-        self.geometry, self.batch, self.tiling, self.activation = geometry, batch, tiling, activation
+        self.geometry, self.tiling, self.activation = geometry, tiling, activation
+        self.images = emit.bind(images_of(batch))
         self.tile = tiling.tile
         self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
         self.residual = buffers[3] if len(buffers) == 5 else None
@@ -133,8 +149,8 @@ class _Conv2d:
         self.group_channels = geometry.in_channels // geometry.groups
         self.group_out = geometry.out_channels // geometry.groups
         out_h, out_w = geometry.output_size
-        self.out_h, self.out_w = (1, batch * out_h * out_w) if self.flat else (out_h, out_w)
-        self.tiles_across = math.ceil(self.out_w / self.tile.columns)
+        self.out_h, self.out_w = (1, emit.bind(self.images * out_h * out_w)) if self.flat else (out_h, out_w)
+        self.tiles_across = emit.ceil_div(self.out_w, self.tile.columns)
         self.group_tiles = math.ceil(self.group_out / self.tile.channels)
         self.k_tiles = geometry.groups * self.group_tiles
         self.slice = self.group_channels * geometry.taps * self.tile.channels
@@ -143,8 +159,8 @@ class _Conv2d:
     def write(self) -> None:
         """All tasks, in parallel."""
         units = self.tiles_across if self.flat else self.out_h
-        blocks = math.ceil(units / self.tiling.block)
-        images = 1 if self.flat else self.batch
+        blocks = emit.ceil_div(units, self.tiling.block)
+        images = 1 if self.flat else self.images
         chunks = math.ceil(self.k_tiles / self.tiling.channel_tiles)
         with T.parallel(0, images * blocks * chunks) as task:
             if self.tiling.channels_first:

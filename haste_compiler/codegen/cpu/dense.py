@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
@@ -10,6 +12,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.conv2d import conv2d_arguments, conv_work, pack_bias, pack_filters, write_conv2d
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.winograd import pack_winograd_filters, winograd_arguments, write_winograd
+from haste_compiler.codegen.dynamic import Batch
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import COLD_BYTES_PER_CYCLE, ConvTiling, WinogradTiling, cheapest_tiling
 from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
@@ -62,8 +65,8 @@ def pack_dense(
 
 
 def dense_arguments(
-    geometry: ConvGeometry, batch: int, tiling: DenseTiling, *, residual: bool = False
-) -> list[tuple[str, tuple[int, ...], str]]:
+    geometry: ConvGeometry, batch: Batch, tiling: DenseTiling, *, residual: bool = False
+) -> list[tuple[str, tuple[Any, ...], str]]:
     """(name, shape, dtype) of what the kernel takes: x first, then what ``pack_dense`` returns, y last."""
     if isinstance(tiling, WinogradTiling):
         return winograd_arguments(geometry, batch, tiling, residual=residual)
@@ -73,7 +76,7 @@ def dense_arguments(
 def dense_kernel(
     name: str,
     geometry: ConvGeometry,
-    batch: int,
+    batch: Batch,
     tiling: DenseTiling,
     *,
     residual: bool = False,
@@ -87,7 +90,9 @@ def dense_kernel(
     return emit.kernel(name, dense_arguments(geometry, batch, tiling, residual=residual), body)
 
 
-def write_dense(geometry: ConvGeometry, batch: int, tiling: DenseTiling, activation: str, buffers: list[Expr]) -> None:
+def write_dense(
+    geometry: ConvGeometry, batch: Batch, tiling: DenseTiling, activation: str, buffers: list[Expr]
+) -> None:
     """Emit the convolution of ``buffers``, those of ``dense_arguments``, into the kernel that is being built."""
     if isinstance(tiling, WinogradTiling):
         write_winograd(geometry, batch, tiling, activation, buffers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
+from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -30,7 +32,7 @@ def pack_depthwise_filters(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 def depthwise_kernel(
     name: str,
     geometry: ConvGeometry,
-    batch: int,
+    batch: Batch,
     unit: VectorUnit,
     threads: int,
     *,
@@ -43,7 +45,7 @@ def depthwise_kernel(
     channels, (kh, kw) = geometry.in_channels, geometry.kernel
     (sh, sw), (dh, dw) = geometry.stride, geometry.dilation
     _, _, left, right = geometry.padding
-    arguments = [
+    arguments: list[tuple[str, tuple[Any, ...], str]] = [
         ("x", (batch, height, width, channels), "float32"),
         ("filters", (kh * kw * channels,), "float32"),
         ("bias", (channels,), "float32"),
@@ -52,14 +54,14 @@ def depthwise_kernel(
         arguments.append(("residual", (batch, out_h, out_w, channels), "float32"))
     arguments.append(("y", (batch, out_h, out_w, channels), "float32"))
     row_floats = (width + left + right) * channels
-    block = _block_rows(geometry, batch, unit, threads, row_floats)
+    block = _block_rows(geometry, hint_of(batch), unit, threads, row_floats)
     pixels = min(out_w, max(1, min(8, (unit.registers - 6) // 2)))
 
     def body(*buffers: Expr) -> None:
         x, filters, bias, y = buffers[0], buffers[1], buffers[2], buffers[-1]
         shortcut = buffers[3] if residual else None
         blocks = math.ceil(out_h / block)
-        with T.parallel(0, batch * blocks) as task:
+        with T.parallel(0, images_of(batch) * blocks) as task:
             image, first = emit.bind(task // blocks), emit.bind(task % blocks * block)
             rows = (block - 1) * sh + (kh - 1) * dh + 1
             source, base = copy_rows(x, geometry, image, first * sh, rows, unit.lanes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -11,13 +12,15 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.dynamic import DynamicBatch, images_of
 
 _TASK_FLOATS = 1 << 14
 
 
-def activation_kernel(name: str, shape: Sequence[int], activation: str, lanes: int) -> tirx.PrimFunc:
-    """The kernel (x, y), both of ``shape``."""
-    size = math.prod(shape)
+def activation_kernel(name: str, shape: Sequence[Any], activation: str, lanes: int) -> tirx.PrimFunc:
+    """The kernel (x, y), both of ``shape``; with a dynamic batch, image by image."""
+    dynamic = isinstance(shape[0], DynamicBatch)
+    size = math.prod(shape[1:] if dynamic else shape)
     task_floats = min(_TASK_FLOATS, max(lanes, size))
     whole = size // task_floats
 
@@ -28,9 +31,18 @@ def activation_kernel(name: str, shape: Sequence[int], activation: str, lanes: i
 
             emit.sweep(floats, lanes, piece)
 
+        if not dynamic:
+            if whole:
+                with T.parallel(0, whole) as task:
+                    apply(emit.bind(task * task_floats), task_floats)
+            apply(whole * task_floats, size % task_floats)
+            return
+        images = emit.bind(images_of(shape[0]))
         if whole:
-            with T.parallel(0, whole) as task:
-                apply(emit.bind(task * task_floats), task_floats)
-        apply(whole * task_floats, size % task_floats)
+            with T.parallel(0, images * whole) as task:
+                apply(emit.bind(task // whole * size + task % whole * task_floats), task_floats)
+        if size % task_floats:
+            with T.parallel(0, images) as image:
+                apply(emit.bind(image * size + whole * task_floats), size % task_floats)
 
     return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)

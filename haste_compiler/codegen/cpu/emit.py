@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.dynamic import DynamicBatch
 
 KERNEL_ATTR = "haste_kernel"
 """Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
@@ -23,14 +25,16 @@ Expr = Any
 """A TVM expression (a loop variable, an index, a vector of lanes)."""
 
 
-def kernel(name: str, arguments: Sequence[tuple[str, Sequence[int], str]], body: Callable[..., None]) -> tirx.PrimFunc:
+def kernel(name: str, arguments: Sequence[tuple[str, Sequence[Any], str]], body: Callable[..., None]) -> tirx.PrimFunc:
     """Build one PrimFunc.
 
     Args:
         name: its symbol.
-        arguments: (name, shape, dtype) of every tensor it takes, outputs last.
+        arguments: (name, shape, dtype) of every tensor it takes, outputs last; a shape may have a ``DynamicBatch`` in it.
         body: called with one flat (1-D) buffer for each argument; emits the code.
     """
+    dynamic = any(isinstance(size, DynamicBatch) for _, shape, _ in arguments for size in shape)
+    arguments = [(label, [_size(size) for size in shape], dtype) for label, shape, dtype in arguments]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL_ATTR: True, "op_pattern": _OPAQUE})
@@ -41,10 +45,16 @@ def kernel(name: str, arguments: Sequence[tuple[str, Sequence[int], str]], body:
             T.reads()
             T.writes()
             body(*views)
-    return builder.get()
+    func = builder.get()
+    # A variable belongs to one function.
+    return s_tir.renew_defs(func) if dynamic else func
 
 
-def _flat(buffer: Any, shape: Sequence[int], dtype: str) -> Any:
+def _size(size: Any) -> Any:
+    return size.variable if isinstance(size, DynamicBatch) else size
+
+
+def _flat(buffer: Any, shape: Sequence[Any], dtype: str) -> Any:
     size = 1
     for extent in shape:
         size *= extent
@@ -158,6 +168,11 @@ def bind(value: Expr) -> Expr:
 def minimum(a: Expr, b: Expr) -> Expr:
     """The smaller of two indices, folded where both are constants."""
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else T.min(a, b)
+
+
+def ceil_div(a: Expr, b: int) -> Expr:
+    """How many pieces of ``b`` cover ``a``, folded where it is a constant."""
+    return -(-a // b) if isinstance(a, int) else bind((a + (b - 1)) // b)
 
 
 def maximum(a: Expr, b: Expr) -> Expr:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, tile_pie
 from haste_compiler.codegen.cpu.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
+from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.codegen.tiling import RegisterTile, register_tiles
 from haste_compiler.haste.geometry import ConvGeometry
@@ -96,7 +98,7 @@ def pack_tap_sums(weight: NDArray[np.float32], groups: int, tile: RegisterTile) 
 def haste_convolve_kernel(
     name: str,
     geometry: ConvGeometry,
-    batch: int,
+    batch: Batch,
     lanes: int,
     tiling: HasteTiling,
     *,
@@ -115,7 +117,7 @@ def haste_convolve_kernel(
     tile = tiling.tile
     channels, taps = geometry.in_channels // geometry.groups, geometry.kernel[0] * geometry.kernel[1]
     k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
-    arguments = [
+    arguments: list[tuple[str, tuple[Any, ...], str]] = [
         *group_layout(geometry, batch, lanes).tensors()[:-1],
         ("filters", (k_tiles * channels * taps * tile.channels,), "float32"),
         ("tap_sums", (k_tiles * channels * tile.channels,), "float32"),
@@ -149,14 +151,14 @@ class _Convolve:
     def __init__(
         self,
         geometry: ConvGeometry,
-        batch: int,
+        batch: Batch,
         lanes: int,
         tiling: HasteTiling,
         skip: str,
         activation: str,
         buffers: list[Expr],
     ) -> None:
-        self.geometry, self.batch, self.tiling = geometry, batch, tiling
+        self.geometry, self.tiling, self.images = geometry, tiling, emit.bind(images_of(batch))
         self.skip, self.activation = skip, activation
         self.tile = tiling.tile
         self.windows, self.order, self.coeff, self.starts, self.rows_of, self.counts = buffers[:6]
@@ -173,14 +175,14 @@ class _Convolve:
         self.tiles_down, self.tiles_across = -(-rows // self.tile.rows), -(-columns // self.tile.columns)
         self.streamed = geometry.groups * self.k_tiles * self.channels * self.filter_floats * 4 >= STREAMED_BYTES
         # Patches that read the same filters before any reads the next ones.
-        together = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
+        together = hint_of(batch) * geometry.patch_grid[0] * geometry.patch_grid[1]
         self.sharing = together if tiling.channel_tiles == 1 else 1
 
     def write(self) -> None:
         """All tasks, in parallel; those that read the same filters follow each other."""
         grid_h, grid_w = self.geometry.patch_grid
         groups = self.geometry.groups
-        patches = self.batch * grid_h * grid_w
+        patches = emit.bind(self.images * grid_h * grid_w)
         chunks = math.ceil(self.k_tiles / self.tiling.channel_tiles)
         with T.parallel(0, groups * chunks * patches) as task:
             patch = emit.bind(task % patches)

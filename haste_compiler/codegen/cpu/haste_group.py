@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.sampling import Sampling, sampling
+from haste_compiler.codegen.dynamic import Batch, DynamicBatch, images_of
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.grouping import LARGEST_ENERGY
 
@@ -36,7 +38,7 @@ _KEPT, _ZERO, _FLAT, _ALONE = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """Shapes of what grouping hands to the convolution, for ``batch`` images.
+    """Shapes of what grouping hands to the convolution; if the batch is dynamic, patches are (batch, of an image).
 
     Attributes:
         windows: (patches, conv groups, rows, window pixels padded to whole vectors): C/groups channels, room for
@@ -50,15 +52,15 @@ class GroupLayout:
         bound: (patches, conv groups) float32, sum of |F_c| · |P_c - P̂_c|.
     """
 
-    windows: tuple[int, ...]
-    order: tuple[int, ...]
-    coeff: tuple[int, ...]
-    starts: tuple[int, ...]
-    rows: tuple[int, ...]
-    counts: tuple[int, ...]
-    bound: tuple[int, ...]
+    windows: tuple[Any, ...]
+    order: tuple[Any, ...]
+    coeff: tuple[Any, ...]
+    starts: tuple[Any, ...]
+    rows: tuple[Any, ...]
+    counts: tuple[Any, ...]
+    bound: tuple[Any, ...]
 
-    def tensors(self) -> list[tuple[str, tuple[int, ...], str]]:
+    def tensors(self) -> list[tuple[str, tuple[Any, ...], str]]:
         """(name, shape, dtype) in the kernels' argument order."""
         return [
             ("windows", self.windows, "float32"),
@@ -81,18 +83,19 @@ def row_floats(geometry: ConvGeometry, lanes: int) -> int:
     return -(-geometry.window_pixels // lanes) * lanes
 
 
-def group_layout(geometry: ConvGeometry, batch: int, lanes: int) -> GroupLayout:
+def group_layout(geometry: ConvGeometry, batch: Batch, lanes: int) -> GroupLayout:
     """The shapes for one layer."""
-    patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
+    of_image = geometry.patch_grid[0] * geometry.patch_grid[1]
+    patches = (batch, of_image) if isinstance(batch, DynamicBatch) else (batch * of_image,)
     groups, channels = geometry.groups, geometry.in_channels // geometry.groups
     return GroupLayout(
-        windows=(patches, groups, window_rows(channels), row_floats(geometry, lanes)),
-        order=(patches, groups, channels),
-        coeff=(patches, groups, channels),
-        starts=(patches, groups, channels // 2 + 1),
-        rows=(patches, groups, channels // 2 + 1),
-        counts=(patches, groups, len(COUNTS)),
-        bound=(patches, groups),
+        windows=(*patches, groups, window_rows(channels), row_floats(geometry, lanes)),
+        order=(*patches, groups, channels),
+        coeff=(*patches, groups, channels),
+        starts=(*patches, groups, channels // 2 + 1),
+        rows=(*patches, groups, channels // 2 + 1),
+        counts=(*patches, groups, len(COUNTS)),
+        bound=(*patches, groups),
     )
 
 
@@ -116,7 +119,7 @@ def pack_hyperplanes(planes: NDArray[np.float32]) -> NDArray[np.int32]:
 def haste_group_kernel(
     name: str,
     geometry: ConvGeometry,
-    batch: int,
+    batch: Batch,
     lanes: int,
     *,
     merge: str,
@@ -131,7 +134,7 @@ def haste_group_kernel(
     to be computed. The counts then say that every channel is alone, and the merges done are those of the samples.
     """
     height, width = geometry.input_size
-    arguments = [
+    arguments: list[tuple[str, tuple[Any, ...], str]] = [
         ("x", (batch, height, width, geometry.in_channels), "float32"),
         ("planes", (planes, 2 + geometry.window_pixels), "int32"),
         ("filter_norm2", (geometry.in_channels,), "float32"),
@@ -152,13 +155,18 @@ def haste_group_kernel(
     return emit.kernel(name, arguments, body)
 
 
+def _as_float(value: Expr) -> Expr:
+    return value if isinstance(value, int) else tirx.Cast("float32", value)
+
+
 class _Group:
     """Emits the kernel; the methods are the steps of one patch, in order."""
 
     def __init__(
-        self, geometry: ConvGeometry, batch: int, lanes: int, merge: str, skip: str, buffers: tuple[Expr, ...]
+        self, geometry: ConvGeometry, batch: Batch, lanes: int, merge: str, skip: str, buffers: tuple[Expr, ...]
     ) -> None:
-        self.geometry, self.batch, self.lanes, self.merge, self.skip = geometry, batch, lanes, merge, skip
+        self.geometry, self.lanes, self.merge, self.skip = geometry, lanes, merge, skip
+        self.images = emit.bind(images_of(batch))
         (self.x, self.planes, self.filter_norm2, self.settings) = buffers[:4]
         (self.windows, self.order, self.coeff, self.starts, self.rows_of, self.counts, self.bound) = buffers[4:]
         self.channels = geometry.in_channels // geometry.groups
@@ -167,12 +175,12 @@ class _Group:
 
     def write(self) -> None:
         """All patches, in parallel."""
-        with T.parallel(0, sampling(self.geometry, self.batch).tasks) as task:
+        with T.parallel(0, sampling(self.geometry, self.images).tasks) as task:
             self._patch(task)
 
     def write_gated(self, gate: Expr, chosen: Expr) -> None:
         """First the samples, then the other patches if it pays."""
-        sampled = sampling(self.geometry, self.batch)
+        sampled = sampling(self.geometry, self.images)
         # One body for both sweeps: it is most of the kernel's code.
         with T.serial(0, 2) as sweep:
             with T.If(sweep == 1), T.Then():
@@ -199,7 +207,7 @@ class _Group:
             entry = emit.bind((i * sampled.step + sampled.step // 2) * len(COUNTS))
             for k in range(len(COUNTS)):
                 cost.add(gate[1 + k] * tirx.Cast("float32", self.counts[entry + k]))
-        T.buffer_store(chosen, tirx.Cast("int32", cost.get() <= gate[0] * sampled.samples), [0])
+        T.buffer_store(chosen, tirx.Cast("int32", cost.get() <= gate[0] * _as_float(sampled.samples)), [0])
 
     def _patch(self, task: Expr) -> None:
         """One patch of one conv group."""

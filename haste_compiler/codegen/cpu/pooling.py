@@ -10,6 +10,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,18 @@ class Pooling:
     divisor: int | None = None
 
 
-def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int, lanes: int) -> tirx.PrimFunc:
+def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lanes: int) -> tirx.PrimFunc:
     """The kernel (x NHWC, y NHWC). NaN wins a maximum, as in PyTorch."""
     (height, width), (out_h, out_w) = pooling.input_size, pooling.output_size
     arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, out_h, out_w, channels), "float32")]
     # A few outputs: share the channels out over the threads as well.
     slabs = 1
-    while batch * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
+    while hint_of(batch) * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
         slabs *= 2
     slab = channels // slabs
 
     def body(x: Expr, y: Expr) -> None:
-        with T.parallel(0, batch * out_h * slabs) as task:
+        with T.parallel(0, images_of(batch) * out_h * slabs) as task:
             image_row, first = emit.bind(task // slabs), emit.bind(task % slabs * slab)
             image, row = emit.bind(image_row // out_h), emit.bind(image_row % out_h)
             with T.serial(0, out_w) as column:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 
+from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -15,7 +17,7 @@ _SAMPLED_SHARE = 8
 
 @dataclass(frozen=True)
 class Sampling:
-    """The tasks (one patch of one conv group each) that a gate looks at before the others.
+    """The tasks (one patch of one conv group each) that a gate looks at before the others: numbers, or expressions.
 
     Attributes:
         tasks: of all patches.
@@ -23,17 +25,17 @@ class Sampling:
         step: from one to the next.
     """
 
-    tasks: int
-    samples: int
-    step: int
+    tasks: Any
+    samples: Any
+    step: Any
 
     def is_sample(self, task: Expr) -> Expr:
         """Whether a task goes first."""
         return tirx.all(task % self.step == self.step // 2, task // self.step < self.samples)
 
 
-def sampling(geometry: ConvGeometry, batch: int) -> Sampling:
-    """The sampled tasks of one layer."""
-    tasks = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
-    samples = min(tasks, max(_LEAST_SAMPLES, tasks // _SAMPLED_SHARE))
-    return Sampling(tasks, samples, tasks // samples)
+def sampling(geometry: ConvGeometry, images: Any) -> Sampling:
+    """The sampled tasks of one layer for a number of images, inside a kernel maybe an expression."""
+    tasks = emit.bind(images * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups)
+    samples = emit.bind(emit.minimum(tasks, emit.maximum(_LEAST_SAMPLES, tasks // _SAMPLED_SHARE)))
+    return Sampling(tasks, samples, emit.bind(tasks // samples))

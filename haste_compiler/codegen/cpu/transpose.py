@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.dynamic import Batch, images_of
 
 _TASK_ROWS = 4
 
 
 def transpose_kernel(
-    name: str, batch: int, rows: int, columns: int, lanes: int, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    name: str, batch: Batch, rows: int, columns: int, lanes: int, shapes: tuple[tuple[Any, ...], tuple[Any, ...]]
 ) -> tirx.PrimFunc:
     """The kernel (x, y): each of ``batch`` matrices of ``rows`` × ``columns`` transposed; ``shapes`` of x and y."""
     strip = lanes * _TASK_ROWS
     strips = -(-rows // strip)
 
     def body(x: Expr, y: Expr) -> None:
-        with T.parallel(0, batch * strips) as task:
+        with T.parallel(0, images_of(batch) * strips) as task:
             image, first = emit.bind(task // strips), emit.bind(task % strips * strip)
             source, target = emit.bind(image * rows * columns), emit.bind(image * rows * columns)
             blocks = emit.bind(T.min(_TASK_ROWS, (rows - first) // lanes))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from haste_compiler.codegen.cpu.conv2d import (
 )
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
+from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.tiling import RegisterTile, WinogradTiling
 from haste_compiler.codegen.winograd_tiling import tile_count
 from haste_compiler.haste.geometry import ConvGeometry
@@ -84,8 +86,8 @@ def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: Register
 
 
 def winograd_arguments(
-    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, *, residual: bool = False
-) -> list[tuple[str, tuple[int, ...], str]]:
+    geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, *, residual: bool = False
+) -> list[tuple[str, tuple[Any, ...], str]]:
     """(name, shape, dtype) of what the kernel takes: a plain convolution's, and the transformed filters after x."""
     x, filters, bias, *rest = conv2d_arguments(geometry, batch, tiling.direct.tile, residual=residual)
     k_tiles = tile_count(geometry, tiling.tile)
@@ -95,7 +97,7 @@ def winograd_arguments(
 
 
 def write_winograd(
-    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, activation: str, buffers: list[Expr]
+    geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, activation: str, buffers: list[Expr]
 ) -> None:
     """Emit the convolution of ``buffers``, those of ``winograd_arguments``, into the kernel that is being built."""
     x, transformed, filters, *rest = buffers
@@ -113,7 +115,7 @@ class _Winograd:
     """Emits the transforms and the products; the methods go from the tasks inwards."""
 
     def __init__(
-        self, geometry: ConvGeometry, batch: int, tiling: WinogradTiling, activation: str, buffers: list[Expr]
+        self, geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, activation: str, buffers: list[Expr]
     ) -> None:
         self.geometry, self.tiling, self.activation = geometry, tiling, activation
         self.size, self.tile = tiling.size, tiling.tile
@@ -125,7 +127,9 @@ class _Winograd:
         self.positions = (self.size + 2) ** 2
         self.tiles = tiling.block * self.columns
         self.k_tiles = tile_count(geometry, self.tile)
-        self.blocks = batch * self.rows // tiling.block
+        # The last block of a number of images that wasn't known may have fewer rows.
+        self.all_rows = emit.bind(images_of(batch) * self.rows)
+        self.blocks = emit.ceil_div(self.all_rows, tiling.block)
         self.chunks = math.ceil(self.k_tiles / tiling.channel_tiles)
         self.tasks = self.blocks * self.chunks
         # One cache line more between positions: strides of a power of two would all fall into one cache set.
@@ -142,14 +146,16 @@ class _Winograd:
             inputs = T.alloc_buffer((self.positions * self.input_stride,), "float32")
             sums = T.alloc_buffer((self.positions * self.sum_stride,), "float32")
             total = emit.Register(self.tile.lanes, 0.0)
-            with T.serial(0, self.tiling.block) as row:
+            whole = isinstance(self.all_rows, int) or self.rows % self.tiling.block == 0
+            rows = self.tiling.block if whole else emit.bind(emit.minimum(self.tiling.block, self.all_rows - first))
+            with T.serial(0, rows) as row:
                 self._transform_inputs(first, row, inputs)
             k_first = emit.bind(chunk * self.tiling.channel_tiles)
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
                 with T.serial(0, self.positions) as position:
                     self._multiply(k_tile, position, inputs, sums)
-                with T.serial(0, self.tiling.block) as row, T.serial(0, self.columns) as column:
+                with T.serial(0, rows) as row, T.serial(0, self.columns) as column:
                     self._transform_outputs(k_tile, first, row, column, sums, total)
             in_range = emit.bind(tirx.abs(total.total()) <= T.float32(_LARGEST))
             emit.store(finite, task, tirx.Select(in_range, T.int32(1), T.int32(0)))
