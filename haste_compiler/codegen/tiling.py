@@ -19,6 +19,9 @@ L2_BYTES_PER_CYCLE = 32.0
 COLD_BYTES_PER_CYCLE = 5.0
 """Filters that no cache holds when their layer begins."""
 
+_CLOSE = 1.15
+"""Register tiles whose sums take at most so many times the fewest cycles are tried with every block."""
+
 
 @dataclass(frozen=True)
 class RegisterTile:
@@ -143,12 +146,6 @@ def tile_cost(work: ConvWork, tile: RegisterTile) -> float:
     return tiles * math.ceil(work.channels / tile.channels) * sums
 
 
-def choose_tile(work: ConvWork, unit: VectorUnit) -> RegisterTile:
-    """The register tile with the fewest modelled cycles."""
-    tiles = register_tiles(work.rows, work.columns, work.channels, unit)
-    return min(tiles, key=lambda tile: tile_cost(work, tile))
-
-
 def choose_tiling(work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None) -> ConvTiling:
     """Register tile, block and order of tasks with the fewest modelled cycles."""
     return cheapest_tiling(work, unit, threads, tile)[1]
@@ -158,7 +155,14 @@ def cheapest_tiling(
     work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile | None = None
 ) -> tuple[float, ConvTiling]:
     """The modelled cycles of the busiest thread, and the tiling that has the fewest."""
-    tile = tile or choose_tile(work, unit)
+    if tile is not None:
+        return _cheapest_with(work, unit, threads, tile)
+    costs = {tile: tile_cost(work, tile) for tile in register_tiles(work.rows, work.columns, work.channels, unit)}
+    close = [tile for tile, cost in costs.items() if cost <= _CLOSE * min(costs.values())]
+    return min((_cheapest_with(work, unit, threads, tile) for tile in close), key=lambda each: each[0])
+
+
+def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: RegisterTile) -> tuple[float, ConvTiling]:
     channel_tiles = work.groups * math.ceil(work.channels / tile.channels)
     per_row = math.ceil(work.columns / tile.columns)
     rows = math.ceil(work.columns / tile.columns) if work.flat else work.rows
@@ -178,10 +182,12 @@ def cheapest_tiling(
             task = tiles * chunk * tile_cycles + 300.0
             if work.copies:
                 task += floats / unit.lanes * 1.5
-            fits = slice_bytes * channel_tiles + floats * 4 < unit.l2_bytes * 3 // 4
             filters_once = slice_bytes * channel_tiles
             for channels_first in (False, True):
-                filters = filters_once if fits or channels_first else filters_once * blocks
+                # Tasks that follow each other share what the cache holds of the filters: all, or those of one chunk.
+                shared = slice_bytes * (chunk if channels_first else channel_tiles)
+                fits = shared + floats * 4 < unit.l2_bytes * 3 // 4
+                filters = filters_once if fits else filters_once * blocks
                 windows = floats * 4 * blocks * (chunks if channels_first and blocks > 1 else 1)
                 traffic = (filters + windows) / L3_BYTES_PER_CYCLE / threads
                 cost = waves * task + 0.5 * traffic

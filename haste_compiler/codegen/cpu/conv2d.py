@@ -4,8 +4,9 @@ One task computes a block of output rows for a few tiles of output channels. Whe
 copies the rows it reads into a padded buffer (under 1 % of its time), so the inner loop has no border. Tiles at the
 right end are moved back to fit, which computes a few pixels twice but needs no second kernel.
 
-A large layer's filters are in no cache when a network comes to it. While the register tiles of some output channels
-are computed, the filters of the next ones are asked for, a line at a time.
+A layer's filters are in no near cache when a network comes to it. While the register tiles of some output channels are
+computed, the filters of the next ones are asked for, a few lines at a time. Where there is one register tile only, the
+filters are read as fast as they come, and asked for a little ahead.
 """
 
 from __future__ import annotations
@@ -23,12 +24,18 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation, is_long
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
-from haste_compiler.codegen.dynamic import Batch, images_of, least_of
+from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
 from haste_compiler.codegen.tiling import ConvTiling, ConvWork, RegisterTile
 from haste_compiler.haste.geometry import ConvGeometry
 
-STREAMED_BYTES = 1 << 20
+STREAMED_BYTES = 1 << 16
 """Filters of at least so many bytes are prefetched."""
+
+_AHEAD_FLOATS = 2048
+"""How far ahead filters are asked for that are read once."""
+
+_MOST_UNROLLED_SUMS = 16
+"""Vectors of sums beside which there is room in the registers for the filters of several steps."""
 
 
 def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
@@ -38,6 +45,7 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
     flat = is_flat(geometry)
     channels = geometry.in_channels // geometry.groups
     width = 1 if flat else geometry.input_size[1] + geometry.padding[2] + geometry.padding[3]
+    read_once = (kh, kw) == (1, 1) and not any(geometry.padding)
     return ConvWork(
         images=1 if flat else batch,
         rows=1 if flat else out_h,
@@ -45,8 +53,9 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
         channels=geometry.out_channels // geometry.groups,
         groups=geometry.groups,
         depth=kh * kw * channels,
-        window_rows=(sh, (kh - 1) * dh + 1 - sh),
-        window_row_floats=width * geometry.in_channels,
+        # Pixels that a 1×1 kernel steps over are not read.
+        window_rows=(1, 0) if read_once else (sh, (kh - 1) * dh + 1 - sh),
+        window_row_floats=(out_w if read_once and not flat else width) * geometry.in_channels,
         copies=any(geometry.padding),
         flat=flat,
     )
@@ -155,6 +164,11 @@ class _Conv2d:
         self.k_tiles = geometry.groups * self.group_tiles
         self.slice = self.group_channels * geometry.taps * self.tile.channels
         self.streamed = self.k_tiles * self.slice * 4 >= STREAMED_BYTES
+        # Register tiles that a task computes for the same output channels, and tasks that read the same filters.
+        self.tiles = tiling.block if self.flat else tiling.block // self.tile.rows * self.tiles_across
+        work = conv_work(geometry, hint_of(batch))
+        units = math.ceil(work.columns / self.tile.columns) if self.flat else work.rows
+        self.passes = math.ceil(units / tiling.block) * work.images
 
     def write(self) -> None:
         """All tasks, in parallel."""
@@ -229,18 +243,22 @@ class _Conv2d:
         ]
         fused = dw == 1 and self.geometry.groups == 1
         taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
-        unroll = next(u for u in (2, 3, 1) if length % u == 0)
+        unroll = unrolled(tile, length, (2, 3))
         steps = kh * taps * length // unroll
-        if self.streamed:
+        if self.tiles > 1 or self.passes > 1:
             # The task's register tiles share the next filters among them.
-            stride = -(-self.slice // (self._tiles() * steps))
+            stride = -(-self.slice // (self.tiles * steps))
             following = emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride))
+        else:
+            stride = unroll * tile.channels
+            following = emit.bind(k_tile * self.slice + _AHEAD_FLOATS)
         with T.serial(0, kh) as i, T.serial(0, taps) as j:
             read = emit.bind(corner + i * dh * row_floats + j * dw * self.channels)
             filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
             with T.serial(0, length // unroll) as step:
                 if self.streamed:
-                    emit.prefetch(self.filters, following + ((i * taps + j) * (length // unroll) + step) * stride)
+                    done = (i * taps + j) * (length // unroll) + step
+                    emit.prefetch_floats(self.filters, following + done * stride, stride)
                 for u in range(unroll):
                     c = step * unroll + u
                     w = [
@@ -252,12 +270,6 @@ class _Conv2d:
                         for v in range(tile.vectors):
                             pixel[v].add(value * w[v])
         self._store(sums, k_tile, image, first + row, column)
-
-    def _tiles(self) -> int:
-        """Register tiles that a task computes for the same output channels."""
-        if self.flat:
-            return self.tiling.block
-        return self.tiling.block // self.tile.rows * math.ceil(self.out_w / self.tile.columns)
 
     def _store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
         """Residual, activation, store; the last tile of a conv group may be narrower."""
@@ -294,6 +306,14 @@ class _Conv2d:
             with T.serial(0, tile.rows) as py, T.serial(0, tile.columns) as px:
                 at = emit.bind(start + (py * self.out_w + px) * self.out_channels)
                 activate(self.y, at, pieces, tile, self.activation)
+
+
+def unrolled(tile: RegisterTile, steps: int, factors: tuple[int, ...]) -> int:
+    """The first factor that divides the steps. Of a tile that fills the registers nothing is: LLVM would read filters
+    early, and keep sums in memory."""
+    if tile.pixels * tile.vectors > _MOST_UNROLLED_SUMS:
+        return 1
+    return next((factor for factor in factors if steps % factor == 0), 1)
 
 
 def tile_pieces(tile: RegisterTile, valid: int) -> list[tuple[int, int, int]]:

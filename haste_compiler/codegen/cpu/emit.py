@@ -18,6 +18,9 @@ from haste_compiler.codegen.dynamic import DynamicBatch
 KERNEL_ATTR = "haste_kernel"
 """Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
 
+LINE_FLOATS = 16
+"""Floats of a cache line of 64 bytes."""
+
 _OPAQUE = 8
 """Relax's operator pattern for what is not to be fused."""
 
@@ -76,6 +79,12 @@ def prefetch(buffer: Any, index: Expr) -> None:
     read, keep_in_all_caches, data = T.int32(0), T.int32(3), T.int32(1)
     address = tirx.address_of(buffer[index])
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, keep_in_all_caches, data))
+
+
+def prefetch_floats(buffer: Any, index: Expr, count: int) -> None:
+    """Ask for the cache lines of ``count`` floats from ``index`` on."""
+    for line in range(-(-count // LINE_FLOATS)):
+        prefetch(buffer, index + line * LINE_FLOATS)
 
 
 def splat(value: Expr, lanes: int) -> Expr:

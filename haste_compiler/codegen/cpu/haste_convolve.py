@@ -29,7 +29,6 @@ from haste_compiler.haste.geometry import ConvGeometry
 
 _MOST_UNROLLED_TAPS = 9
 _CYCLES_PER_LOAD = 0.25
-_LINE_FLOATS = 16
 
 
 @dataclass(frozen=True)
@@ -298,14 +297,13 @@ class _Convolve:
         """A part of a channel's filters for the next output channels; ``turns`` calls ask for all of them."""
         if not self.streamed:
             return
-        lines = -(-self.filter_floats // _LINE_FLOATS)
+        lines = -(-self.filter_floats // emit.LINE_FLOATS)
         each = -(-lines // turns)
         last = self.geometry.groups * self.k_tiles - 1
         start = emit.bind(
-            self._filter(T.min(packed + 1, last), channel) + turn % -(-lines // each) * (each * _LINE_FLOATS)
+            self._filter(T.min(packed + 1, last), channel) + turn % -(-lines // each) * (each * emit.LINE_FLOATS)
         )
-        for line in range(each):
-            emit.prefetch(self.filters, start + line * _LINE_FLOATS)
+        emit.prefetch_floats(self.filters, start, each * emit.LINE_FLOATS)
 
     def _channel(self, sums: list[list[emit.Register]], window: Expr, filters: Expr, start: Expr) -> None:
         """Add one channel's products to the register tile."""

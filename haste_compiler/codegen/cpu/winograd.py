@@ -31,6 +31,7 @@ from haste_compiler.codegen.cpu.conv2d import (
     conv2d_arguments,
     pack_filters,
     tile_pieces,
+    unrolled,
     write_conv2d,
 )
 from haste_compiler.codegen.cpu.emit import Expr
@@ -40,7 +41,6 @@ from haste_compiler.codegen.tiling import RegisterTile, WinogradTiling
 from haste_compiler.codegen.winograd_tiling import tile_count
 from haste_compiler.haste.geometry import ConvGeometry
 
-_LINE_FLOATS = 16
 _LARGEST = float(np.finfo(np.float32).max)
 
 Matrix = Sequence[Sequence[float]]
@@ -133,8 +133,8 @@ class _Winograd:
         self.chunks = math.ceil(self.k_tiles / tiling.channel_tiles)
         self.tasks = self.blocks * self.chunks
         # One cache line more between positions: strides of a power of two would all fall into one cache set.
-        self.input_stride = self.tiles * self.channels + _LINE_FLOATS
-        self.sum_stride = self.tiles * self.tile.channels + _LINE_FLOATS
+        self.input_stride = self.tiles * self.channels + emit.LINE_FLOATS
+        self.sum_stride = self.tiles * self.tile.channels + emit.LINE_FLOATS
         self.slice = self.channels * self.tile.channels
         self.streamed = self.k_tiles * self.positions * self.slice * 4 >= STREAMED_BYTES
 
@@ -199,7 +199,7 @@ class _Winograd:
     def _multiply(self, k_tile: Expr, position: Expr, inputs: Expr, sums: Expr) -> None:
         """The sums over channels of one position, for all tiles of the task."""
         tile, lanes = self.tile, self.tile.lanes
-        unroll = next(u for u in (4, 2, 3, 1) if self.channels % u == 0)
+        unroll = unrolled(tile, self.channels, (4, 2, 3))
         steps, across = self.channels // unroll, math.ceil(self.tiles / tile.columns)
         packed = emit.bind((k_tile * self.positions + position) * self.slice)
         # The register tiles share the next position's filters among them.
@@ -211,7 +211,7 @@ class _Winograd:
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
                 if self.streamed:
-                    emit.prefetch(self.filters, following + step * stride)
+                    emit.prefetch_floats(self.filters, following + step * stride, stride)
                 for u in range(unroll):
                     c = step * unroll + u
                     at = packed + c * tile.channels
