@@ -18,6 +18,7 @@ from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.codegen.cuda.tiling import Precision, choose_precision
 from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
+from haste_compiler.codegen.recurrence import refuse_recurrent
 from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target, vector_unit
 from haste_compiler.config import MAX_PATCH_SIZE, HasteConfig
 from haste_compiler.cost.cuda import CudaCostModel
@@ -172,6 +173,7 @@ def compile_captured(
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
     if tune and is_cuda(target):
         raise TargetError("tune: only the tilings of a CPU's kernels are measured; a card's are chosen by a model")
+    refuse_recurrent(captured.gm)
     if is_cuda(target) and config.patch_size is None:
         # Merging filters for a small patch takes a card longer than convolving it: the whole image is one.
         config = config.replace(patch_size=MAX_PATCH_SIZE)

@@ -384,6 +384,16 @@ def test_the_same_tensors_in_other_containers() -> None:
         check_same(compiled(inputs), model(inputs), 1e-5)
 
 
+def test_compiled_for_a_numpy_array(net: nn.Module, images: Tensor, compiled: CompiledModule) -> None:
+    made = haste_compiler.compile(net, (images.numpy(),), config=compiled.config, threads=1)
+    assert torch.equal(made(images), compiled(images))
+
+
+def test_inputs_by_name(images: Tensor, compiled: CompiledModule) -> None:
+    with pytest.raises(InputError, match="inputs are given by position, but x was given by name"):
+        compiled(x=images)
+
+
 def test_numpy_arrays_as_they_come(images: Tensor, compiled: CompiledModule) -> None:
     flipped = images.numpy()[..., ::-1]
     assert torch.equal(compiled(flipped), compiled(images.flip(3)))

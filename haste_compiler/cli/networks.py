@@ -215,13 +215,14 @@ def _try(model: nn.Module, example: tuple[Tensor, ...], text: str) -> None:
     """Call the network as --input says: a wrong shape is best found before anything is compiled."""
     import torch
 
+    from haste_compiler.passes.explain_failure import explain_failure
+
     try:
         with torch.inference_mode():
             model(*example)
     except Exception as error:
-        raise InputError(
-            f"the network can't be called with --input {text}: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        reason = explain_failure(model, example) or f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"the network can't be called with --input {text}: {reason}") from error
 
 
 def _example(text: str) -> Tensor:

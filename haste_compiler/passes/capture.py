@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
-import logging
 import re
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +19,10 @@ from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.errors import CaptureError, first_line
 from haste_compiler.passes.decompose import decompositions, needs_decomposing
 from haste_compiler.passes.dynamic_shapes import batch_symbol, export_shapes, run_fake, shapes_for, violation
+from haste_compiler.passes.explain_failure import check_model, explain_failure
 from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional
 from haste_compiler.passes.graph import CONVOLUTIONS, finish, set_tensor
+from haste_compiler.passes.quiet import quiet
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _LINEAR = torch.ops.aten.linear.default
@@ -78,6 +77,7 @@ def capture(
             expressions of one symbol.
 
     Raises:
+        InputError: the model is scripted or has no values, or its inputs don't fit it.
         CaptureError: the model cannot be exported, has sizes that depend on values, or writes to its own buffers; or
             its code is for some of the batches only.
     """
@@ -88,6 +88,7 @@ def capture(
         raise CaptureError(
             f"the example inputs of {name} must be a tuple of tensors, not {type(example_inputs).__name__}"
         )
+    check_model(model)
     with torch.no_grad(), evaluation_mode(model):
         gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict, batch)
         symbol = None if batch is None else batch_symbol(gm, batch)
@@ -104,7 +105,7 @@ def _export(
 ) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
     shapes = None if batch is None else export_shapes(model, inputs, batch)
     try:
-        with _quiet():
+        with quiet():
             with _dataclasses_known(model, strict):
                 program = torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
             drop_dropouts(program.graph_module.graph)
@@ -115,6 +116,8 @@ def _export(
     except Exception as error:
         if batch is not None and "Constraints violated" in str(error):
             raise CaptureError(f"{name} can't be captured for {batch.name!r} of {batch}: {violation(error)}") from error
+        if (fault := explain_failure(model, inputs)) is not None:
+            raise fault from error
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
     assert isinstance(gm, fx.GraphModule)
     functionalize(gm, name)
@@ -159,23 +162,6 @@ def _register_dataclasses(value: Any) -> None:
     if isinstance(value, (list, tuple)):
         for item in value:
             _register_dataclasses(item)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch from printing the half-made graph of an export that fails: the exception says what matters."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    printed, warned = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(warned):
-            yield
-    finally:
-        logger.setLevel(level)
-    # What the model itself printed while it was traced.
-    sys.stdout.write(printed.getvalue())
-    sys.stderr.write(warned.getvalue())
 
 
 def _reason(error: BaseException) -> str:

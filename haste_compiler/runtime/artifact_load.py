@@ -32,6 +32,7 @@ from haste_compiler.errors import (
     HasteError,
     InputError,
     last_line,
+    refuse_named,
 )
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
@@ -219,11 +220,12 @@ class LoadedModule(Steerable):
         self._made = list(parts)
         self._name = str(manifest["name"])
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
 
         Args:
             inputs: positional arguments, of a signature that it was saved for.
+            named: refused; a network's inputs have an order only.
 
         Returns:
             What the model returns: the same structure, new tensors or arrays.
@@ -231,6 +233,7 @@ class LoadedModule(Steerable):
         Raises:
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
+        refuse_named(named)
         made, tensors, convert = self._for_inputs(inputs)
         return made.build(made.executable.run(tensors, convert)[0])
 

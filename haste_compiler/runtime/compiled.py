@@ -14,12 +14,12 @@ from tvm.target import Target
 from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.config import HasteConfig
 from haste_compiler.cost.explanation import Explanation
-from haste_compiler.errors import HasteError, InputError, first_line
+from haste_compiler.errors import HasteError, InputError, first_line, refuse_named
 from haste_compiler.passes.capture import evaluation_mode
 from haste_compiler.passes.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import save
 from haste_compiler.runtime.executable import Executable
-from haste_compiler.runtime.inputs import Signature, known_like, prepare, signature_of
+from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.steerable import Steerable
 
@@ -87,13 +87,16 @@ class CompiledModule(Steerable):
         self._model, self._specialize, self._threads = model, specialize, threads
         self._name = type(model).__name__
         self._made: dict[Signature, Specialization] = {}
+        # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
+        self._plain: dict[PlainKey, Specialization] = {}
         self._dense: CompiledModule | None = None
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
 
         Args:
             inputs: the model's positional arguments: float32 tensors in any memory layout, or containers of tensors.
+            named: refused; a network's inputs have an order only.
 
         Returns:
             What the model returns: the same structure, new tensors.
@@ -103,6 +106,7 @@ class CompiledModule(Steerable):
             CaptureError: the model can't be captured with inputs of these shapes.
             UnsupportedOperatorError: it has an operator that can't be compiled.
         """
+        refuse_named(named)
         made, tensors = self._for_inputs(inputs)
         if made is None:
             return self._run_empty(inputs)
@@ -202,6 +206,10 @@ class CompiledModule(Steerable):
 
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
+        key = None if is_cuda(self.target) else plain_key(inputs)
+        made = self._plain.get(key) if key is not None else None
+        if made is not None:
+            return made, list(inputs)
         leaves, structure = tree_flatten((tuple(inputs), {}))
         tensors = prepare(leaves, known_like(list(self._made), structure), is_cuda(self.target))
         signature = signature_of(tensors, structure)
@@ -212,10 +220,12 @@ class CompiledModule(Steerable):
             with self._lock:
                 made = self._find(signature)
                 if made is None:
-                    made = self._specialize(inputs, self.config)
+                    made = self._specialize(tree_unflatten(tensors, structure)[0], self.config)
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made
+        if key is not None:
+            self._plain[key] = made
         return made, tensors
 
     def _find(self, signature: Signature) -> Specialization | None:

@@ -1,0 +1,29 @@
+"""Keeping PyTorch's tracing from printing what an exception says anyway."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep PyTorch from printing stacks and half-made graphs of a trace that fails: the exception says what matters."""
+    disabled = logging.root.manager.disable
+    # Not by the level of PyTorch's loggers: torch.export sets it anew.
+    logging.disable(logging.CRITICAL)
+    printed, warned = io.StringIO(), io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(warned):
+            # torch.export copies its own LeafSpec objects, whose class PyTorch deprecates.
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            yield
+    finally:
+        logging.disable(disabled)
+    # What the model itself printed while it was traced.
+    sys.stdout.write(printed.getvalue())
+    sys.stderr.write(warned.getvalue())
