@@ -29,6 +29,8 @@ def haste() -> None:
 
     \b
     Examples:
+      haste demo
+      haste bench haste_compiler.demo:load_network --input 8x1x32x32
       haste compile torchvision:resnet18 -o resnet18.haste
       haste info resnet18.haste
       haste validate torchvision:resnet18 --images photographs/ --min-agreement 0.95
@@ -41,7 +43,7 @@ def haste() -> None:
       timm:NAME           the same from timm
       FILE.pt2            what torch.export.save wrote
       FILE.py:FACTORY     a function without arguments that returns a torch.nn.Module, or such a module;
-                          also PACKAGE.MODULE:FACTORY
+                          also PACKAGE.MODULE:FACTORY; haste_compiler.demo:load_network comes with this package
 
     \b
     Exit codes: 0 it holds; 1 the compiled network fell short of a limit or differs from the original;

@@ -113,6 +113,14 @@ def output_option(
     return click.option(*names, required=required, type=kind, callback=check, help=help)
 
 
+def _usual(name: str) -> str:
+    """What a field is in the default configuration, as one would type it."""
+    value = getattr(HasteConfig(), name)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "about 8" if value is None else str(value)
+
+
 def config_options(command: Command) -> Command:
     """Adds --config, --preset and the fields of ``HasteConfig``; the command gets ``config``."""
 
@@ -128,8 +136,14 @@ def config_options(command: Command) -> Command:
     for name, arguments in reversed(_FIELDS.items()):
         flag = "--" + name.replace("_", "-")
         both = f"{flag}/--no-{flag[2:]}" if name == "cost_model" else flag
-        wrapped = click.option(both, **arguments)(wrapped)
-    wrapped = click.option("--preset", type=click.Choice(list(_PRESETS)), help="Configuration to begin with.")(wrapped)
+        usual = f"{arguments['help']}  [default preset: {_usual(name)}]"
+        wrapped = click.option(both, **{**arguments, "help": usual})(wrapped)
+    wrapped = click.option(
+        "--preset",
+        type=click.Choice(list(_PRESETS)),
+        help="Configuration to begin with. default: merge what does little damage, where it is predicted to be faster; "
+        "paper: the published method; exact: only what changes nothing; dense: merge nothing.",
+    )(wrapped)
     return click.option(
         "--config",
         "config_file",
