@@ -31,12 +31,13 @@ def _schedule_block(schedule: Any, block: Any, lanes: int) -> None:
     loops = schedule.get_loops(block)
     kinds = [variable.iter_type for variable in schedule.get(block).iter_vars]
     extents = [schedule.get(loop).extent for loop in loops]
-    if len(kinds) != len(loops) or not all(isinstance(extent, tirx.IntImm) for extent in extents):
+    if len(kinds) != len(loops) or not extents or not isinstance(extents[-1], tirx.IntImm):
         return
     spatial = 0
     while spatial < len(kinds) and kinds[spatial] == tirx.IterVar.DataPar:
         spatial += 1
-    sizes = [int(extent) for extent in extents]
+    # Of a dynamic batch what counts is the work of one image.
+    sizes = [int(extent) if isinstance(extent, tirx.IntImm) else 1 for extent in extents]
     work = 1
     for size in sizes:
         work *= size

@@ -129,7 +129,8 @@ def write_conv2d(
 ) -> None:
     """Emit the convolution of ``buffers``, those of ``conv2d_arguments``, into the kernel that is being built."""
     columns, pixels = tiling.tile.columns, math.prod(geometry.output_size)
-    if not is_flat(geometry) or columns <= least_of(batch) * pixels:
+    fewest = least_of(batch) * pixels
+    if not is_flat(geometry) or columns <= fewest:
         _Conv2d(geometry, batch, tiling, activation, buffers).write()
         return
     # Tiles are moved back to fit, which takes at least as many pixels as a tile has.
@@ -137,8 +138,9 @@ def write_conv2d(
         with T.Then():
             _Conv2d(geometry, batch, tiling, activation, buffers).write()
         with T.Else():
-            narrower = dataclasses.replace(tiling, tile=dataclasses.replace(tiling.tile, columns=columns // 2))
-            write_conv2d(geometry, batch, narrower, activation, buffers)
+            narrower = fewest if fewest >= columns // 4 else columns // 2
+            tile = dataclasses.replace(tiling.tile, columns=narrower)
+            write_conv2d(geometry, batch, dataclasses.replace(tiling, tile=tile), activation, buffers)
 
 
 class _Conv2d:
