@@ -57,6 +57,22 @@ def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) 
     return tensors
 
 
+PlainKey = tuple[tuple[torch.Size, torch.dtype], ...]
+"""Shapes and dtypes of inputs that need no preparing."""
+
+
+def plain_key(inputs: Sequence[Any]) -> PlainKey | None:
+    """The key of inputs that code for the CPU takes as they are; None where ``prepare`` has to look at them."""
+    key = []
+    for x in inputs:
+        if type(x) is not Tensor or x.requires_grad or not x.is_cpu or x.layout is not torch.strided:
+            return None
+        if x.is_neg() or not x.is_contiguous() or x.data_ptr() % _ALIGNMENT:
+            return None
+        key.append((x.shape, x.dtype))
+    return tuple(key)
+
+
 def _from_numpy(index: int, array: np.ndarray[Any, Any]) -> Tensor:
     try:
         # PyTorch takes no negative strides.
