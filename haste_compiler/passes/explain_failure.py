@@ -17,6 +17,7 @@ from haste_compiler.errors import InputError, first_line
 from haste_compiler.passes.quiet import quiet
 
 _QUANTISED = ("torch.ao.nn.", "torch.nn.quantized", "torch.nn.intrinsic.quantized")
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 _PLANES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -65,8 +66,8 @@ def explain_failure(model: nn.Module, inputs: Sequence[Any]) -> InputError | Non
     tensors = [leaf for leaf in tree_leaves(tuple(inputs)) if isinstance(leaf, Tensor)]
     same = [index for index, tensor in enumerate(tensors) if tensor.shape == given.shape]
     shape = tuple(given.shape)
-    dtype = getattr(getattr(module, "weight", None), "dtype", given.dtype)
-    if dtype != given.dtype:
+    if isinstance(module, _WEIGHTED) and module.weight is not None and module.weight.dtype != given.dtype:
+        dtype = module.weight.dtype
         return InputError(f"{layer} has weights of {dtype}, but is given {given.dtype}: both must be torch.float32")
     allowed = _allowed(module, shape)
     if allowed is not None and same:
