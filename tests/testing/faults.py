@@ -1,6 +1,7 @@
 """Planting faults in a compiled network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,16 @@ from haste_compiler.runtime.executable import Executable, to_torch
 
 def executable_of(compiled: CompiledModule) -> Executable:
     return compiled._parts()[0].executable
+
+
+@contextmanager
+def unharmed(compiled: CompiledModule) -> Iterator[CompiledModule]:
+    """A compiled network whose constants get their values back when it is closed."""
+    constants = [to_torch(constant) for constant in executable_of(compiled).constants]
+    values = [constant.clone() for constant in constants]
+    yield compiled
+    for constant, value in zip(constants, values, strict=True):
+        constant.copy_(value)
 
 
 def constants_of(compiled: CompiledModule, x: Tensor, layer: str, kernel: str) -> list[Tensor]:

@@ -105,7 +105,7 @@ def usage(arch: str, folder: Path) -> dict[str, Usage]:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow)])
 def test_registers_and_shared_memory_are_within_their_budgets(arch: str, tmp_path: Path) -> None:
     found = usage(arch, tmp_path)
     assert set(found) == set(kernels())
