@@ -58,6 +58,7 @@ class Executable:
         self._threads, self._missing = threads, missing
         self.pool: Callable[[int], object] = use_threads
         self.device = tvm.cpu() if missing else device_of(code.target)
+        self._on_card = self.device != tvm.cpu()
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
             on_device(
@@ -110,26 +111,36 @@ class Executable:
         if self._main is None:
             self._refuse()
         self.pool(self._threads)
-        given_tensors = [
-            tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs
-        ]
-        tensors = [on_device(tensor, self.device) for tensor in given_tensors]
-        home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given_tensors) else self.device
+        tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
+        if self._on_card:
+            return self._run_on_card(tensors, convert)
+        with self._turn:
+            results = list(self._main(*tensors, *self._arguments))
+        outputs = results[: self.outputs]
+        made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
+        return made, results[self.outputs :]
+
+    def _run_on_card(self, given: list[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+        tensors = [on_device(tensor, self.device) for tensor in given]
+        home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
         with self._turn, torch_stream(self.device):
-            results = self._main(*tensors, *self._arguments)
+            results = list(self._main(*tensors, *self._arguments))
         if home != self.device or results[self.outputs :]:
             finish(self.device)
-        given = {tensor.data_ptr() for tensor in tensors}
         outputs = []
         for result in results[: self.outputs]:
-            # An output may be an input or a constant as it is: the caller gets a copy to do with what he likes.
-            known = result.data_ptr() in given or result.data_ptr() in self._constant_addresses
-            outputs.append(convert(result.copyto(home) if known or home != self.device else result))
+            copied = home != self.device or self._is_known(result, tensors)
+            outputs.append(convert(result.copyto(home) if copied else result))
         if home != self.device:
             self.device.sync()
-        return outputs, list(results[self.outputs :])
+        return outputs, results[self.outputs :]
+
+    def _is_known(self, result: Any, inputs: Sequence[Any]) -> bool:
+        """Whether an output is an input or a constant as it is: the caller gets a copy to do with what he likes."""
+        address = result.data_ptr()
+        return address in self._constant_addresses or any(address == tensor.data_ptr() for tensor in inputs)
 
     def _refuse(self) -> NoReturn:
         raise TargetError(
