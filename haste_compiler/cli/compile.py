@@ -20,6 +20,7 @@ from haste_compiler.config import HasteConfig
 @config_options
 @machine_options
 @precision_option
+@click.option("--dynamic", is_flag=True, help="For all batches at once, not only that of the inputs.")
 @click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
 @click.option(
     "--tuning",
@@ -34,6 +35,7 @@ def compile(
     target: str,
     threads: int | None,
     precision: str | None,
+    dynamic: bool,
     tune: bool,
     tuning: Path | None,
     as_json: bool,
@@ -54,7 +56,13 @@ def compile(
     loaded, start = network(), time.perf_counter()
     examples = [loaded.example, *loaded.examples[1:]]
     compiled = haste_compiler.compile(
-        loaded.model, target=target, config=config, threads=threads, precision=precision, tune=tuning or tune
+        loaded.model,
+        target=target,
+        config=config,
+        threads=threads,
+        precision=precision,
+        tune=tuning or tune,
+        dynamic=dynamic,
     )
     for example in examples:
         note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
@@ -66,6 +74,7 @@ def compile(
         "output": str(output),
         "bytes": output.stat().st_size,
         "seconds": seconds,
+        "dynamic": dynamic,
         "inputs": [[list(x.shape) for x in example] for example in examples],
         "convolutions": len(choices),
         "haste": chosen,

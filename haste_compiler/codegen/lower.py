@@ -42,7 +42,7 @@ from haste_compiler.errors import UnsupportedOperatorError, last_line
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.allow_winograd import WINOGRAD
 from haste_compiler.passes.fuse_epilogue import activation_name
-from haste_compiler.passes.graph import argument, get_tensor, is_constant, shape_of
+from haste_compiler.passes.graph import argument, get_tensor, is_constant, is_tensor, shape_of
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -528,6 +528,11 @@ class Lowering:
 
     def _binary(self, node: fx.Node) -> Value | None:
         left, right = args_of(node)[:2]
+        if any(isinstance(side, fx.Node) and not is_tensor(side) for side in (left, right)):
+            raise UnsupportedOperatorError(
+                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: "
+                "it computes with the batch's size"
+            )
         operator_ = _BINARY[cast(Any, node.target)]
         if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
             return None
@@ -618,7 +623,6 @@ class Lowering:
             raise UnsupportedOperatorError(
                 f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: {last_line(error)}"
             ) from None
-
 
     def _check_kind(self, node: fx.Node, kind: Any) -> None:
         """Check that TVM's translation has the shapes and dtypes that PyTorch says: some ignore arguments."""

@@ -34,7 +34,8 @@ class SymbolicSizes:
     def __init__(self, gm: fx.GraphModule, batch: BatchRange | None) -> None:
         self._batch = batch
         inputs = gm.graph.find_nodes(op="placeholder")
-        self._example = 1 if batch is None else shape_of(inputs[batch.inputs[0]])[0]
+        self._input = None if batch is None else inputs[batch.inputs[0]]
+        self._example = 1 if self._input is None else shape_of(self._input)[0]
         self._variable = tirx.Var("batch", "int64")
         self._most = math.inf
 
@@ -72,7 +73,15 @@ class SymbolicSizes:
         return main_shape(shape)
 
     def limited(self) -> BatchRange | None:
-        """The batches that the lowered network takes."""
+        """The batches that the lowered network takes.
+
+        Raises:
+            UnsupportedOperatorError: an operator's translation asked for the batch as a number, which fixed it.
+        """
+        if self._input is not None and not isinstance(self.shape(self._input)[0], tirx.Var):
+            raise UnsupportedOperatorError(
+                f"the network can't be compiled for a dynamic batch: an operator was translated for {self._example}"
+            )
         if self._batch is None or math.isinf(self._most):
             return self._batch
         most = int(self._most) if self._batch.most is None else min(self._batch.most, int(self._most))

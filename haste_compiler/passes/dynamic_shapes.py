@@ -38,10 +38,7 @@ def batch_range(model: nn.Module, inputs: Sequence[Any], dynamic_shapes: Any) ->
     if not dynamic_shapes:
         return None
     leaves = tree_flatten(tuple(inputs))[0]
-    if dynamic_shapes is True:
-        marks = _all_batches(leaves)
-    else:
-        marks = _marks(model, inputs, dynamic_shapes)
+    marks = _all_batches(leaves) if dynamic_shapes is True else _marks(model, inputs, dynamic_shapes)
     if not marks:
         return None
     positions = tuple(marks)
@@ -134,7 +131,9 @@ def _collect(path: str, value: Any, spec: Any, marks: dict[int, Any]) -> None:
         return
     keys: Any = value if isinstance(value, Mapping) else range(len(value))
     if isinstance(value, Mapping) != isinstance(spec, Mapping) or len(spec) != len(value):
-        raise InputError(f"dynamic_shapes: {path} is a {type(value).__name__} of {len(value)}, {spec!r} is given for it")
+        raise InputError(
+            f"dynamic_shapes: {path} is a {type(value).__name__} of {len(value)}, {spec!r} is given for it"
+        )
     for key in keys:
         if isinstance(spec, Mapping) and key not in spec:
             raise InputError(f"dynamic_shapes: {path} has {key!r}, for which nothing is given")

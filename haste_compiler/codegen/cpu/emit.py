@@ -33,7 +33,7 @@ def kernel(name: str, arguments: Sequence[tuple[str, Sequence[Any], str]], body:
 
     Args:
         name: its symbol.
-        arguments: (name, shape, dtype) of every tensor it takes, outputs last; a shape may have a ``DynamicBatch`` in it.
+        arguments: (name, shape, dtype) of every tensor it takes, outputs last; a size may be a ``DynamicBatch``.
         body: called with one flat (1-D) buffer for each argument; emits the code.
     """
     dynamic = any(isinstance(size, DynamicBatch) for _, shape, _ in arguments for size in shape)
