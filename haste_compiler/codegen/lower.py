@@ -21,6 +21,7 @@ from tvm import ir, relax, sym
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
+from haste_compiler.codegen.cpu.concatenation import concatenation_kernel
 from haste_compiler.codegen.cpu.conv2d import pack_bias
 from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, is_depthwise, pack_depthwise_filters
@@ -562,7 +563,21 @@ class Lowering:
         if any(len(shape_of(tensor)) != 4 for tensor in tensors):
             return None
         axis = (0, 3, 1, 2)[dim % 4]
-        return Value(self.builder.emit(relax.op.concat([self._nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
+        parts = [self._nhwc(tensor) for tensor in tensors]
+        if axis == 3 and node.meta["val"].dtype == torch.float32 and 0 not in shape_of(node):
+            return Value(self._concatenate(node, parts, [shape_of(tensor)[1] for tensor in tensors]), nhwc=True)
+        return Value(self.builder.emit(relax.op.concat(parts, axis)), nhwc=True)
+
+    def _concatenate(self, node: fx.Node, parts: Sequence[Any], channels: list[int]) -> Any:
+        """Join NHWC tensors along their channels."""
+        batch, total, height, width = self._shape(node)
+        return self._launch(
+            ("concatenation", batch, height, width, *channels),
+            layer_of(node),
+            parts,
+            (batch, height, width, total),
+            lambda symbol: concatenation_kernel(symbol, batch, (height, width), channels, self.unit.lanes),
+        )
 
     def _slice(self, node: fx.Node) -> Value | None:
         x, dim = args_of(node)[0], argument(node, 1, "dim", 0)

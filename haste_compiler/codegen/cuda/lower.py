@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ class _CudaLowering(Lowering):
 
     def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
         return activation_kernel(name, shape, activation)
+
+    def _concatenate(self, node: fx.Node, parts: Sequence[Any], channels: list[int]) -> Any:
+        return self.builder.emit(relax.op.concat(list(parts), 3))
 
     def _product(
         self,

@@ -1,0 +1,28 @@
+"""A channel written to a neighbour's place garbles everything that a network of branches computes from there on."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haste_compiler.codegen.cpu.concatenation import concatenation_kernel
+from haste_compiler.codegen.target import parse_target, vector_unit
+from tests.codegen.kernels import build, on_x86, targets
+
+
+@on_x86
+@pytest.mark.parametrize("target", targets())
+@settings(max_examples=15, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 12)),
+    channels=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+)
+def test_it_is_the_concatenation(target: str, batch: int, size: tuple[int, int], channels: list[int]) -> None:
+    """Channels around whole and partial vectors, images of one and of several tasks."""
+    lanes = vector_unit(parse_target(target)).lanes
+    kernel = build({"join": concatenation_kernel("join", batch, size, channels, lanes)}, target)
+    parts = [torch.randn(batch, *size, count) for count in channels]
+    y = torch.full((batch, *size, sum(channels)), float("nan"))
+    kernel["join"](*parts, y)
+    assert torch.equal(y, torch.cat(parts, 3))
