@@ -13,17 +13,14 @@ from torch.utils._pytree import tree_map_only
 from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
-from haste_compiler.codegen.cuda.lower import lower_to_cuda
-from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.codegen.cuda.tiling import Precision, choose_precision
-from haste_compiler.codegen.lower import lower
 from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.recurrence import refuse_recurrent
-from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target, vector_unit
-from haste_compiler.config import MAX_PATCH_SIZE, HasteConfig
-from haste_compiler.cost.cuda import CudaCostModel
+from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target
+from haste_compiler.config import HasteConfig
 from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
+from haste_compiler.machine import machine_of
 from haste_compiler.passes import capture, conv_layers, run_passes
 from haste_compiler.passes.capture import Captured
 from haste_compiler.passes.dynamic_shapes import batch_range, example_batch
@@ -84,8 +81,7 @@ def compile(
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     machine, count = parse_target(target), threads or torch.get_num_threads()
     product, varying = choose_precision(precision, machine), dynamic or dynamic_shapes
-    if varying and is_cuda(machine):
-        raise TargetError("dynamic: a card's kernels are made for one batch; only a CPU's take any")
+    machine_of(machine, count, product).check(tune, varying)
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):
         tuning.check(machine, count)
@@ -165,32 +161,25 @@ def compile_captured(
         precision: of a card's products.
 
     Raises:
-        TargetError: tuning for a target that this machine can't run code for, or for a card.
+        TargetError: tuning for a target that this machine can't run code for.
         UnsupportedOperatorError, ConfigError: see ``compile``.
     """
     missing = missing_features(target)
     if tune is True and missing:
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
-    if tune and is_cuda(target):
-        raise TargetError("tune: only the tilings of a CPU's kernels are measured; a card's are chosen by a model")
     refuse_recurrent(captured.gm)
-    if is_cuda(target) and config.patch_size is None:
-        # Merging filters for a small patch takes a card longer than convolving it: the whole image is one.
-        config = config.replace(patch_size=MAX_PATCH_SIZE)
+    machine = machine_of(target, threads, precision)
+    config = machine.configure(config)
     if isinstance(tune, Tuning):
         config = tune.configure(config, {layer.name for layer in conv_layers(captured.gm)})
     graphs = {"capture": _text(captured.gm)}
-    model = CudaCostModel.of(target, precision) if is_cuda(target) else None
-    predict = Predictor(target, threads, leaves, model)
+    predict = Predictor(target, threads, leaves, machine.cost_model)
     gm = run_passes(captured, config, lambda name, gm: graphs.update({name: _text(gm)}), predict)
     refuse_random(gm)
     others = drop_other_outputs(gm)
     if tune is True:
         tune = Tuner(target, threads, LocalDevice(threads)).tune(gm, time.monotonic() + _TUNING_SECONDS)
-    if is_cuda(target):
-        lowered = lower_to_cuda(gm, target, precision)
-    else:
-        lowered = lower(gm, vector_unit(target), threads, tune.choose if tune else None, captured.batch)
+    lowered = machine.lower(gm, tune.choose if tune else None, captured.batch)
     key = cache_key(_signature(gm), target, threads, lowered.plan) if cache and not missing else None
     executable = Executable(build(lowered, target, key), lowered, threads, missing)
     return Specialization(executable, captured.out_spec, conv_layers(gm, config), graphs, others, captured.in_spec)
