@@ -97,11 +97,11 @@ def validate(
       haste validate nets.py:small --input 8x3x64x64 --images test/ --labels classes.txt --junit-xml report.xml
       torchrun --nproc-per-node 2 -m haste_compiler.cli validate torchvision:resnet18 --images imagenet/ --limit 50000
     """
-    from haste_compiler.validation.junit import Case, cases_of, write_junit
-
     if artifact is not None:
         times = ("rounds", "timed") if timed else ("rounds",)
         refuse_options("--artifact is compiled already", (*CONFIG_OPTIONS, *MACHINE_OPTIONS, *times))
+    from haste_compiler.validation.junit import Case, cases_of, write_junit
+
     limits = _limits(timed and artifact is None, max_rel_error, min_agreement, min_mac_reduction, min_speedup)
     report: ValidationReport | None = None
     failure: HasteError | None = None
