@@ -1,8 +1,9 @@
 """Builds single kernels and runs them between guards: what lies around a tensor must be neither read nor written."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from haste_compiler.codegen.cpu.conv2d import conv_work, pack_bias
 from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, pack_depthwise_filters
 from haste_compiler.codegen.cpu.haste_convolve import (
+    HasteTiling,
     choose_haste_tiling,
     haste_convolve_kernel,
     pack_haste_filters,
@@ -27,7 +29,7 @@ from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, haste_g
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
 from haste_compiler.codegen.tiling import choose_tiling
-from haste_compiler.haste import ConvGeometry, Settings, filter_norms
+from haste_compiler.haste import ConvGeometry, Settings, filter_norms, ops
 from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
@@ -118,6 +120,20 @@ class ConvCase:
         """NHWC."""
         return (self.batch, *self.geometry.output_size, self.geometry.out_channels)
 
+    def expected(self, operand: Callable[[Tensor], Tensor] = Tensor.double) -> Tensor:
+        """What a kernel should return, in double precision; ``operand`` makes what is multiplied of x and filters."""
+        geometry = self.geometry
+        bias, residual = (None if value is None else value.double() for value in (self.bias, self.residual))
+        sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        result: Tensor = ops.conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
+        return result
+
+
+def assert_near(y: Tensor, wanted: Tensor, limit: float = 2e-6) -> None:
+    """Check an output by the norm of its error."""
+    error = (y.double() - wanted).norm()
+    assert error <= limit * wanted.norm() + 1e-5, f"relative error {error / wanted.norm():.1e}"
+
 
 def conv_case(
     geometry: ConvGeometry, batch: int, x: Tensor | None = None, *, bias: bool, residual: bool, activation: str
@@ -202,6 +218,29 @@ class HasteOutput:
     chosen: int = 1
 
 
+@lru_cache(maxsize=32)
+def _haste_code(
+    geometry: ConvGeometry,
+    batch: int,
+    merge: str,
+    skip: str,
+    planes: int,
+    residual: bool,
+    activation: str,
+    target: str,
+    tile: HasteTiling,
+    dense: DenseTiling | None,
+) -> Any:
+    """Machine code of the two kernels: many tests want the same, with other settings and images."""
+    lanes = vector_unit(parse_target(target)).lanes
+    gated = dense is not None
+    group = haste_group_kernel("group", geometry, batch, lanes, merge=merge, skip=skip, planes=planes, gated=gated)
+    convolve = haste_convolve_kernel(
+        "convolve", geometry, batch, lanes, tile, skip=skip, residual=residual, activation=activation, dense=dense
+    )
+    return build({"group": group, "convolve": convolve}, target)
+
+
 class HasteKernels:
     """The two kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
 
@@ -220,21 +259,18 @@ class HasteKernels:
         self.case, self.planes = case, planes
         self.layout = group_layout(geometry, case.batch, unit.lanes)
         self.tile = choose_haste_tiling(geometry, case.batch, unit, threads)
-        group = haste_group_kernel(
-            "group", geometry, case.batch, unit.lanes, merge=merge, skip=skip, planes=planes.shape[0], gated=gated
-        )
-        convolve = haste_convolve_kernel(
-            "convolve",
+        self.code = _haste_code(
             geometry,
             case.batch,
-            unit.lanes,
+            merge,
+            skip,
+            planes.shape[0],
+            case.residual is not None,
+            case.activation,
+            target,
             self.tile,
-            skip=skip,
-            residual=case.residual is not None,
-            activation=case.activation,
-            dense=self.dense,
+            self.dense,
         )
-        self.code = build({"group": group, "convolve": convolve}, target)
 
     def run(self, settings: Settings, x: Tensor | None = None, gate: Tensor | None = None) -> HasteOutput:
         """Group and convolve; ``gate`` where the kernels have one."""

@@ -7,6 +7,7 @@ import pytest
 from haste_compiler.haste import ConvGeometry
 from tests.codegen import test_dense, test_gate, test_haste_kernels, test_winograd
 from tests.codegen.cross import AARCH64, needs_emulator
+from tests.codegen.examples import ConvExample
 from tests.codegen.test_haste_kernels import Example
 
 pytestmark = needs_emulator
@@ -14,25 +15,26 @@ pytestmark = needs_emulator
 
 @pytest.mark.parametrize("geometry", test_dense.CORNERS)
 def test_dense_convolutions(geometry: ConvGeometry) -> None:
-    test_dense.Example(geometry, 2, True, True, "relu", AARCH64, 3, 0).check()
+    test_dense.check(ConvExample(geometry, 2, True, True, "relu", AARCH64, 3))
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_winograds_algorithm(size: int) -> None:
-    test_winograd.Example(18, 20, (9, 14), (1, 1, 1, 1), size, 2, True, True, "relu", AARCH64, 3, 0, 0).check()
+    geometry = ConvGeometry(18, 20, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (9, 14), (8, 8))
+    test_winograd.Example(geometry, 2, True, True, "relu", AARCH64, 3, size=size).check()
 
 
 @pytest.mark.parametrize("activation", ["none", "hardswish", "silu", "gelu"])
 def test_activations(activation: str) -> None:
     geometry = ConvGeometry(16, 24, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (9, 11), (8, 8))
-    test_dense.Example(geometry, 1, True, False, activation, AARCH64, 1, 0).check()
+    test_dense.check(ConvExample(geometry, 1, True, False, activation, AARCH64))
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (7, 1)])
 def test_depthwise_convolutions(kernel: int, stride: int) -> None:
     pad = kernel // 2
     geometry = ConvGeometry(40, 40, (kernel, kernel), (stride, stride), (pad,) * 4, (1, 1), 40, (14, 13), (8, 8))
-    test_dense.Example(geometry, 2, True, False, "relu6", AARCH64, 1, 0).check()
+    test_dense.check(ConvExample(geometry, 2, True, False, "relu6", AARCH64))
 
 
 @pytest.mark.parametrize("example", test_haste_kernels.CORNERS)

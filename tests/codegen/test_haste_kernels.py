@@ -1,7 +1,7 @@
 """The HASTE kernels against the operator in plain PyTorch: decisions, output, counts and bound."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,9 +19,10 @@ from haste_compiler.haste import (
     filter_norms,
     haste_conv2d,
 )
+from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import HasteKernels, HasteOutput, conv_case, targets
 from tests.codegen.near_ties import check_near_ties
-from tests.codegen.strategies import ACTIVATIONS, geometries
+from tests.codegen.strategies import geometries
 from tests.haste.networks import layer_of, redundant_images
 from tests.haste.reference import Layer
 
@@ -29,20 +30,12 @@ DEFAULT = Settings(6, math.inf, 0.2)
 
 
 @dataclass(frozen=True)
-class Example:
-    """A generated case, small enough to be printed."""
+class Example(ConvExample):
+    """A HASTE convolution."""
 
-    geometry: ConvGeometry
-    batch: int = 2
     merge: str = "projection"
     skip: str = "flat"
     settings: Settings = DEFAULT
-    bias: bool = True
-    residual: bool = False
-    activation: str = "none"
-    target: str = "llvm"
-    threads: int = 1
-    seed: int = 0
 
     def layer(self) -> Layer:
         return layer_of(self.geometry, self.merge, self.skip, self.settings)
@@ -86,12 +79,9 @@ class Ran:
 
 def run(example: Example, x: Tensor | None = None) -> Ran:
     geometry = example.geometry
-    torch.manual_seed(example.seed)
     if x is None:
         x = redundant_images(example.batch, geometry.in_channels, *geometry.input_size, seed=example.seed)
-    case = conv_case(
-        geometry, example.batch, x, bias=example.bias, residual=example.residual, activation=example.activation
-    )
+    case = example.case(x)
     planes = draw_hyperplanes(geometry.window_pixels, example.seed, "layer")
     kernels = HasteKernels(case, planes, example.merge, example.skip, example.target, example.threads)
     mine = kernels.run(example.settings)
@@ -102,34 +92,28 @@ def run(example: Example, x: Tensor | None = None) -> Ran:
     return Ran(example, x, case.weight, planes, mine, oracle)
 
 
-def examples(channels: int, filters: int, side: int) -> st.SearchStrategy[Example]:
+def haste_examples(geometry: st.SearchStrategy[ConvGeometry], images: int = 5) -> st.SearchStrategy[Example]:
     planes = st.one_of(st.integers(1, 8), st.integers(9, 30))
     tolerances = st.sampled_from((math.inf, 0.0, 0.3, 0.6, 1.0))
-    return st.builds(
+    return conv_examples(
         Example,
-        geometries(channels, filters, side),
-        st.integers(1, 5),
-        st.sampled_from(("mean", "projection")),
-        st.sampled_from(("none", "zeros", "flat")),
-        st.builds(Settings, planes, tolerances, st.sampled_from((0.1, 0.2, 0.5))),
-        st.booleans(),
-        st.booleans(),
-        st.sampled_from(ACTIVATIONS),
-        st.sampled_from(targets()),
-        st.sampled_from((1, 2)),
-        st.integers(0, 2**16),
+        geometry,
+        images,
+        merge=st.sampled_from(("mean", "projection")),
+        skip=st.sampled_from(("none", "zeros", "flat")),
+        settings=st.builds(Settings, planes, tolerances, st.sampled_from((0.1, 0.2, 0.5))),
     )
 
 
 @settings(max_examples=36)
-@given(examples(channels=24, filters=24, side=12))
+@given(haste_examples(geometries(channels=24, filters=24, side=12)))
 def test_kernels_equal_the_operator(example: Example) -> None:
     run(example).check()
 
 
 @pytest.mark.slow
 @settings(max_examples=400)
-@given(examples(channels=40, filters=70, side=20))
+@given(haste_examples(geometries(channels=40, filters=70, side=20)))
 def test_kernels_equal_the_operator_more(example: Example) -> None:
     run(example).check()
 
@@ -151,7 +135,7 @@ CORNERS = [
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize("example", CORNERS)
 def test_corners(example: Example, target: str) -> None:
-    run(Example(**{**example.__dict__, "target": target})).check()
+    run(replace(example, target=target)).check()
 
 
 def test_every_kind_of_channel_is_seen_and_few_decisions_are_ties() -> None:

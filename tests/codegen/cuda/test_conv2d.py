@@ -1,6 +1,6 @@
 """The dense CUDA convolution, emulated, against PyTorch in double precision, with operands rounded as asked for."""
 
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision, choose_gemm
-from haste_compiler.haste import ConvGeometry, ops
+from haste_compiler.haste import ConvGeometry
 from tests.codegen.cuda.kernels import DenseRun, run_conv2d
-from tests.codegen.kernels import conv_case
-from tests.codegen.strategies import ACTIVATIONS, geometries
+from tests.codegen.examples import ConvExample, conv_examples
+from tests.codegen.kernels import assert_near, conv_case
+from tests.codegen.strategies import geometries
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 
@@ -27,21 +28,12 @@ def rounded(x: Tensor, precision: Precision) -> Tensor:
 
 
 def expected(run: DenseRun) -> Tensor:
-    case = run.case
-    bias = None if case.bias is None else case.bias.double()
-    residual = None if case.residual is None else case.residual.double()
-    geometry = case.geometry
-    sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    x, weight = rounded(case.x, run.precision), rounded(case.weight, run.precision)
-    result: Tensor = ops.conv2d(x, weight, bias, residual, *sizes, case.activation)
-    return result
+    return run.case.expected(partial(rounded, precision=run.precision))
 
 
 def check(runs: list[DenseRun]) -> None:
     for run, y in zip(runs, run_conv2d(runs), strict=True):
-        wanted = expected(run)
-        error = (y.double() - wanted).norm()
-        assert error <= 2e-6 * wanted.norm() + 1e-5, f"{run.tiling}: relative error {error / wanted.norm():.1e}"
+        assert_near(y, expected(run))
 
 
 # One pixel; sides that no tile divides; three channels, which are copied one by one; whole tiles; conv groups.
@@ -81,49 +73,25 @@ def test_nan_and_infinity_go_where_they_go_in_pytorch() -> None:
     torch.testing.assert_close(y, expected(run).float(), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-@dataclass(frozen=True)
-class Example:
-    """A generated case, small enough to be printed."""
-
-    geometry: ConvGeometry
-    batch: int
-    bias: bool
-    residual: bool
-    activation: str
-    tiling: GemmTiling
-    precision: Precision
-    seed: int
-
-    def run(self) -> DenseRun:
-        torch.manual_seed(self.seed)
-        case = conv_case(self.geometry, self.batch, bias=self.bias, residual=self.residual, activation=self.activation)
-        return DenseRun(case, self.tiling, self.precision)
-
-
 examples = st.builds(
-    Example,
-    geometries(side=12),
-    st.integers(1, 3),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(ACTIVATIONS),
+    DenseRun,
+    conv_examples(ConvExample, geometries(side=12), 3).map(ConvExample.case),
     st.builds(GemmTiling, st.sampled_from(TILES), st.sampled_from((1, 1, 2, 5))),
     st.sampled_from(PRECISIONS),
-    st.integers(0, 2**16),
 )
 
 
 @settings(max_examples=2)
 @given(st.lists(examples, min_size=5, max_size=5))
-def test_generated_convolutions(several: list[Example]) -> None:
-    check([example.run() for example in several])
+def test_generated_convolutions(several: list[DenseRun]) -> None:
+    check(several)
 
 
 @pytest.mark.slow
 @settings(max_examples=80)
 @given(st.lists(examples, min_size=5, max_size=5))
-def test_generated_convolutions_more(several: list[Example]) -> None:
-    check([example.run() for example in several])
+def test_generated_convolutions_more(several: list[DenseRun]) -> None:
+    check(several)
 
 
 def test_small_images_are_cut_along_the_depth_and_large_ones_not() -> None:

@@ -13,8 +13,8 @@ from haste_compiler.codegen.cuda.tiling import TILES, GemmTile, Precision
 from haste_compiler.haste import ConvGeometry, Settings, draw_hyperplanes, haste_conv2d
 from tests.codegen.cuda.kernels import CudaHasteKernels
 from tests.codegen.kernels import conv_case
-from tests.codegen.strategies import ACTIVATIONS, geometries
-from tests.codegen.test_haste_kernels import Example, Ran
+from tests.codegen.strategies import geometries
+from tests.codegen.test_haste_kernels import Example, Ran, haste_examples
 from tests.haste.networks import redundant_images
 
 IMAGE = ConvGeometry(48, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 13), (64, 64))
@@ -23,12 +23,9 @@ IMAGE = ConvGeometry(48, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 13), 
 
 def run(example: Example, x: Tensor | None = None, tile: GemmTile = TILES[3], precision: Precision = "fp32") -> Ran:
     geometry = example.geometry
-    torch.manual_seed(example.seed)
     if x is None:
         x = redundant_images(example.batch, geometry.in_channels, *geometry.input_size, seed=example.seed)
-    case = conv_case(
-        geometry, example.batch, x, bias=example.bias, residual=example.residual, activation=example.activation
-    )
+    case = example.case(x)
     planes = draw_hyperplanes(geometry.window_pixels, example.seed, "layer")
     kernels = CudaHasteKernels(case, planes, example.merge, example.skip, tile, precision)
     oracle = haste_conv2d(
@@ -104,23 +101,7 @@ def test_settings_are_read_at_every_call() -> None:
     assert len(seen) == 3
 
 
-examples = st.builds(
-    Example,
-    geometries(channels=24, filters=24, side=12),
-    st.integers(1, 3),
-    st.sampled_from(("mean", "projection")),
-    st.sampled_from(("none", "zeros", "flat")),
-    st.builds(
-        Settings,
-        st.one_of(st.integers(1, 8), st.integers(9, 30)),
-        st.sampled_from((math.inf, 0.0, 0.3, 0.6, 1.0)),
-        st.sampled_from((0.1, 0.2, 0.5)),
-    ),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(ACTIVATIONS),
-    seed=st.integers(0, 2**16),
-)
+examples = haste_examples(geometries(channels=24, filters=24, side=12), 3)
 
 
 @settings(max_examples=6)
