@@ -1,6 +1,7 @@
-"""What each choice of the method does, one at a time, in plain PyTorch: `python -m benchmarks.ablations`.
+"""What each choice of the method does, one at a time: `python -m benchmarks.ablations`.
 
-Two rules are taken apart, the published one and ours. It needs no compiler, only patience: hence few images.
+Two rules are taken apart, the published one and ours. What the compiler has no choice of (other centring, more rounds)
+and the bound's tightness are measured in plain PyTorch, which is slow: on the first of the images only.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import AbsentError
-from benchmarks.evaluation import Answers, Outcome, Workload, load
+from benchmarks.evaluation import Answers, Evaluator, Outcome, Workload, load
 from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
@@ -60,12 +61,19 @@ class Variant:
         config: the configuration.
         centring: what is subtracted before hashing: the mean over the channels, each window's own mean, or nothing.
         rounds: how often channels that are still alone are hashed again, with other hyperplanes.
+        plain: run in plain PyTorch in any case, to be compared with what is.
     """
 
     label: str
     config: HasteConfig
     centring: Centring = "channels"
     rounds: int = 1
+    plain: bool = False
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiler has such an operator, and it is asked for."""
+        return not self.plain and self.centring == "channels" and self.rounds == 1
 
 
 class VariantConv2d(HasteConv2d):
@@ -186,11 +194,11 @@ def variants(study: str, rule: str, seeds: int) -> list[Variant]:
         case "patch":
             return rows("patch_size", [2, 4, 8, 16, (2, 4), (4, 8), (2, 8)])
         case "centring":
-            return [Variant(name, base, centring=name) for name in ("channels", "own", "none")]
+            return [Variant(name, base, centring=name, plain=True) for name in ("channels", "own", "none")]
         case "merge":
             return rows("merge", ["mean", "projection"])
         case "rounds":
-            return [Variant(str(number), base, rounds=number) for number in (1, 2, 3)]
+            return [Variant(str(number), base, rounds=number, plain=True) for number in (1, 2, 3)]
         case "seed":
             return rows("seed", list(range(seeds)))
         case "tolerance" if ours:
@@ -225,27 +233,55 @@ class Ablation:
 
     Args:
         workload: network and images.
+        few: images, at most, for what runs in plain PyTorch.
         tick: called with what is being done.
     """
 
-    def __init__(self, workload: Workload, tick: Callable[[str], None] = lambda doing: None) -> None:
-        self._workload, self._tick = workload, tick
+    def __init__(self, workload: Workload, few: int, tick: Callable[[str], None] = lambda doing: None) -> None:
+        self._workload, self._few, self._tick = workload, workload.rows(slice(0, few)), tick
+        self._evaluator = Evaluator(workload.model, len(workload.pixels), tick)
 
     def run(self, variant: Variant) -> tuple[Outcome, dict[str, float]]:
         """Run one variant: what it did, and the share of the channels that each layer kept."""
-        model = swap_convs(self._workload.model, variant.config)
+        if variant.compiled:
+            workload, answers = self._workload, self._evaluator.run(self._workload, variant.config)
+        else:
+            workload, answers = self._few, self._run_plain(variant)
+        shares = {name: kept / max(1, seen) for name, (seen, kept) in answers.channels.items()}
+        return answers.outcome(workload), shares
+
+    def _run_plain(self, variant: Variant) -> Answers:
+        model = swap_convs(self._few.model, variant.config)
         varied = self._varied(model, variant)
         scores: list[Tensor] = []
         with torch.inference_mode():
-            for x in self._workload.calls():
-                self._tick(f"{len(scores) * self._workload.batch} of {len(self._workload.pixels)} images")
+            for x in self._few.calls():
+                self._tick(f"{len(scores) * self._few.batch} of {len(self._few.pixels)} images")
                 scores.append(model(x))
         macs = sum((layer.macs for layer in varied), MacCount())
-        seen, kept = (sum(layer.channels[i] for layer in varied) for i in (0, 1))
-        images = len(scores) * self._workload.batch
-        answers = Answers(torch.cat(scores)[: len(self._workload.pixels)], macs, kept / max(1, seen), images)
-        shares = {layer.name: layer.channels[1] / max(1, layer.channels[0]) for layer in varied}
-        return answers.outcome(self._workload), shares
+        channels = {layer.name: layer.channels for layer in varied}
+        images = len(scores) * self._few.batch
+        return Answers(torch.cat(scores)[: len(self._few.pixels)], macs, channels, images)
+
+    def tightness(self, config: HasteConfig) -> dict[str, float]:
+        """By layer, the 2-norm of its output's error over the bound on it, in a network in which all layers merge."""
+        model = swap_convs(self._few.model, config)
+        squares: dict[str, tuple[float, float]] = {}
+
+        def compare(layer: HasteConv2d, arguments: tuple[Tensor], output: Tensor) -> None:
+            conv = self._few.model.get_submodule(layer.name)
+            error = float((output.double() - conv(*arguments).double()).square().sum())
+            bound = float(layer.analyse(*arguments)[0].bound.double().square().sum())
+            before = squares.get(layer.name, (0.0, 0.0))
+            squares[layer.name] = before[0] + error, before[1] + bound
+
+        for layer in model.modules():
+            if isinstance(layer, HasteConv2d):
+                layer.register_forward_hook(compare)
+        with torch.inference_mode():
+            for x in self._few.calls():
+                model(x)
+        return {name: (error / bound) ** 0.5 if bound else 0.0 for name, (error, bound) in squares.items()}
 
     def _varied(self, model: nn.Module, variant: Variant) -> list[VariantConv2d]:
         """Put a ``VariantConv2d`` in the place of every HASTE convolution."""
@@ -321,33 +357,46 @@ def kept_channels(ablation: Ablation, rules: list[str]) -> tuple[str, list[dict[
     return table("channels kept, %", ["layer", *rules], rows), numbers
 
 
+def tightness(ablation: Ablation, rules: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    """How much of the bound on its error each layer's error is."""
+    shares = {rule: ablation.tightness(BASES[rule]) for rule in rules}
+    rows = [[layer, *(f"{100 * shares[rule][layer]:.1f}" for rule in rules)] for layer in next(iter(shares.values()))]
+    numbers = [{"study": "bound", "rule": rule, "error_over_bound": shares[rule]} for rule in rules]
+    return table("error over its bound, %", ["layer", *rules], rows), numbers
+
+
+BY_LAYER = {"layers": kept_channels, "bound": tightness}
+
+
 def main() -> int:
     """Run what the command line asks for."""
+    every = [*STUDIES, *BY_LAYER]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--network", default="resnet18", help="as for benchmarks.pareto")
     parser.add_argument("--images", default="cifar", help='"cifar", or a folder of images, by class or without')
-    parser.add_argument("--limit", type=int, default=500, help="most images")
+    parser.add_argument("--limit", type=int, default=2000, help="most images")
+    parser.add_argument("--few", type=int, default=200, help="images for what runs in plain PyTorch")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--studies", nargs="+", choices=[*STUDIES, "layers"], default=[*STUDIES, "layers"])
+    parser.add_argument("--studies", nargs="+", choices=every, default=every)
     parser.add_argument("--rules", nargs="+", choices=list(BASES), default=list(BASES))
-    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     given = parser.parse_args()
-    if min(given.limit, given.seeds, given.batch) < 1:
-        parser.error("--limit, --seeds and --batch must be at least 1")
+    if min(given.limit, given.few, given.seeds, given.batch) < 1:
+        parser.error("--limit, --few, --seeds and --batch must be at least 1")
     try:
         workload = load(given.network, given.images, given.limit, given.batch)
     except AbsentError as error:
         print(error, file=sys.stderr)
         return 1
 
-    ablation, numbers = Ablation(workload, tick), []
+    ablation, numbers = Ablation(workload, given.few, tick), []
     for text, found in tables(ablation, [s for s in given.studies if s in STUDIES], given.rules, given.seeds):
         tick("")
         print(text, flush=True)
         numbers += found
-    if "layers" in given.studies:
-        text, found = kept_channels(ablation, given.rules)
+    for study in (study for study in given.studies if study in BY_LAYER):
+        text, found = BY_LAYER[study](ablation, given.rules)
         tick("")
         print(text)
         numbers += found

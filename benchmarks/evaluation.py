@@ -190,13 +190,13 @@ class Answers:
     Attributes:
         scores: (N, classes).
         macs: of all HASTE layers, on the images counted.
-        kept: see ``Outcome``.
+        channels: of each HASTE layer: seen on the images counted, and those of them that were convolved.
         counted: images that the multiply-adds are of.
     """
 
     scores: Tensor
     macs: MacCount
-    kept: float
+    channels: dict[str, tuple[float, float]]
     counted: int
 
     def outcome(self, workload: Workload, part: slice = slice(None)) -> Outcome:
@@ -213,7 +213,8 @@ class Answers:
         parts = {name: value / whole for name, value in dataclasses.asdict(macs).items() if name != "dense"}
         gross = macs.dense / whole - parts.pop("convolution")
         net = (macs.dense - macs.spent) / whole
-        return Outcome(len(scores), lost, agreement, error, net, gross, self.kept, parts)
+        seen, kept = (sum(layer[i] for layer in self.channels.values()) for i in (0, 1))
+        return Outcome(len(scores), lost, agreement, error, net, gross, kept / max(1, seen), parts)
 
 
 class Evaluator:
@@ -233,7 +234,7 @@ class Evaluator:
         """Run the network under a configuration on all images of a workload."""
         compiled = self._steered(config, workload)
         scores: list[Tensor] = []
-        macs, channels, kept, counted = MacCount(), 0, 0.0, 0
+        macs, channels, counted = MacCount(), dict[str, tuple[float, float]](), 0
         for x in workload.calls():
             self._tick(f"{describe(config)}: {len(scores) * workload.batch} of {len(workload.pixels)} images")
             if counted >= self._stats:
@@ -242,11 +243,11 @@ class Evaluator:
             y, stats = compiled.run_with_stats(x)
             scores.append(y)
             counted += workload.batch
-            for layer in stats.values():
+            for name, layer in stats.items():
                 macs += layer.macs
-                channels += layer.channels
-                kept += layer.kept * layer.channels
-        return Answers(torch.cat(scores)[: len(workload.pixels)], macs, kept / max(1, channels), counted)
+                seen, kept = channels.get(name, (0, 0))
+                channels[name] = seen + layer.channels, kept + layer.kept * layer.channels
+        return Answers(torch.cat(scores)[: len(workload.pixels)], macs, channels, counted)
 
     def _steered(self, config: HasteConfig, workload: Workload) -> CompiledModule:
         overrides = {pattern: dict(override) for pattern, override in config.layers.items()}

@@ -38,10 +38,11 @@ PARTS = {"chosen_on": slice(0, None, 2), "held_out": slice(1, None, 2), "whole":
 SEARCHED_ON = 512
 """Images that a search is given, without their labels."""
 
-_PLANES = (10, 12, 13, 14, 15, 16, 20)
+_PLANES = (10, 12, 13, 14, 16, 20)
 # From careful to bold: hyperplanes, tolerance, flat tolerance.
 _LADDER = (
     (16, 0.4, 0.1),
+    (14, 0.5, 0.1),
     (14, 0.5, 0.15),
     (12, 0.5, 0.15),
     (12, 0.5, 0.2),

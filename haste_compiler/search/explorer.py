@@ -26,7 +26,7 @@ MEASURED_ON = 128
 """Images that sensitivities are measured on, at most; a quarter of those given, if that is fewer."""
 
 _ROUNDS = 3
-_SPREAD = 8
+_SPREAD = 12
 _WORST_ERROR = 0.5
 _LATENCY_TRIES = 5
 _TIMED = 2

@@ -201,7 +201,11 @@ def test_commands_measure_a_network_and_a_folder_that_they_are_given(
     monkeypatch.setattr("sys.argv", [*command, "--drop", "3"])
     assert pareto.main() == 1
     assert "give another file" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["ablations", *given, "--studies", "merge", "layers", "--json", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["ablations", *given, "--studies", "merge", "rounds", "layers", "bound", "--json", str(out)]
+    )
     assert ablations.main() == 0
-    assert {row["study"] for row in json.loads(out.read_text())["rows"]} == {"merge", "layers"}
+    assert {row["study"] for row in json.loads(out.read_text())["rows"]} == {"merge", "rounds", "layers", "bound"}
+    bound = [row for row in json.loads(out.read_text())["rows"] if row["study"] == "bound"]
+    assert all(0 < share < 1 for row in bound for share in row["error_over_bound"].values())
     assert "| projection |" in capsys.readouterr().out
