@@ -68,7 +68,9 @@ class Executable:
         ]
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
         self._settings = [np.array(group.settings, np.float32) for group in self.groups]
-        self._machine = None if missing else relax.VirtualMachine(code.module, self.device)
+        # A pool keeps what it gave out by its size: for ever new batches it would grow and grow.
+        memory = None if program.batch is None else "naive"
+        self._machine = None if missing else relax.VirtualMachine(code.module, self.device, memory)
         self._main = None if self._machine is None else self._machine["main"]
         # The machine keeps a call's values in itself: calls take turns.
         self._turn = threading.RLock()
