@@ -453,8 +453,8 @@ def check_refusal(error: BaseException) -> None:
     ("convert", "message"),
     [
         (lambda x: x.double(), r"input 0 is torch\.float64: networks are compiled for torch\.float32"),
-        (lambda x: x[:, :1], r"Net.* to have 3 channels, but got 1"),
-        (lambda x: x[..., 0], r"Net.* to have 3 channels, but got 2"),
+        (lambda x: x[:, :1], r"input 0 has shape \(2, 1, 40, 36\): layer 'stem\.0' takes \(N, 3, H, W\)"),
+        (lambda x: x[..., 0], r"input 0 has shape \(2, 3, 40\): layer 'stem\.0' takes \(N, 3, H, W\)"),
     ],
     ids=["dtype", "channels", "rank"],
 )
