@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,7 +196,7 @@ class Answers:
 
     scores: Tensor
     macs: MacCount
-    channels: dict[str, tuple[float, float]]
+    channels: Mapping[str, tuple[float, float]]
     counted: int
 
     def outcome(self, workload: Workload, part: slice = slice(None)) -> Outcome:

@@ -115,20 +115,22 @@ class Executable:
         self.pool(self._threads)
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         if self._on_card:
-            return self._run_on_card(tensors, convert)
+            return self._run_on_card(self._main, tensors, convert)
         with self._turn:
             results = list(self._main(*tensors, *self._arguments))
         outputs = results[: self.outputs]
         made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
         return made, results[self.outputs :]
 
-    def _run_on_card(self, given: list[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Any]]:
+    def _run_on_card(
+        self, main: Callable[..., Any], given: list[Any], convert: Callable[[Any], Any]
+    ) -> tuple[list[Any], list[Any]]:
         tensors = [on_device(tensor, self.device) for tensor in given]
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
         with self._turn, torch_stream(self.device):
-            results = list(self._main(*tensors, *self._arguments))
+            results = list(main(*tensors, *self._arguments))
         if home != self.device or results[self.outputs :]:
             finish(self.device)
         outputs = []
