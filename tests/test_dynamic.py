@@ -230,8 +230,8 @@ def test_inputs_share_a_batch() -> None:
         return torch.randn(batch, 3, 8, 8), {"v": torch.randn(vectors or batch, 5)}, table
 
     batch = {0: Dim("n", min=1, max=9)}
-    asked = {"dynamic": True}, {"dynamic_shapes": ({0: Dim("n", max=9)}, {"v": batch}, None)}
-    for how in (asked[0], {"dynamic_shapes": {"x": batch, "more": {"v": batch}}}):
+    asked: list[dict[str, Any]] = [{"dynamic": True}, {"dynamic_shapes": {"x": batch, "more": {"v": batch}}}]
+    for how in asked:
         network = haste_compiler.compile(model, inputs(3), config=DENSE, threads=1, **how)
         for count in (1, 8):
             given_ = inputs(count)
@@ -241,7 +241,8 @@ def test_inputs_share_a_batch() -> None:
         with pytest.raises(InputError, match="input 1 has 5 images, input 0 has 2"):
             network(*inputs(2, 5))
     with pytest.raises(InputError, match="'n' is given two ranges"):
-        haste_compiler.compile(model, inputs(3), **asked[1])
+        other = ({0: Dim("n", max=9)}, {"v": {0: Dim("n", max=8)}}, None)
+        haste_compiler.compile(model, inputs(3), config=DENSE, threads=1, dynamic_shapes=other)
 
 
 def test_an_example_of_one_image_will_do(residual: nn.Module) -> None:

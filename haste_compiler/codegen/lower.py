@@ -242,7 +242,7 @@ class Lowering:
     def _reshaped(self, x: Any, shape: Sequence[Any]) -> Any:
         return self.builder.emit(relax.op.reshape(x, main_shape(shape)))
 
-    def _transpose_kernel(self, name: str, images: Batch, rows: int, columns: int, shapes: Any) -> Any:
+    def _transpose_kernel(self, name: str, images: Any, rows: int, columns: int, shapes: Any) -> Any:
         return transpose_kernel(name, images, rows, columns, self.unit.lanes, shapes)
 
     def _is_nhwc(self, node: Any) -> bool:
@@ -299,7 +299,7 @@ class Lowering:
         kind: str,
         node: fx.Node,
         geometry: ConvGeometry,
-        batch: Batch,
+        batch: Any,
         x: Any,
         w: NDArray[np.float32],
         b: NDArray[np.float32] | None,
@@ -468,7 +468,7 @@ class Lowering:
         )
         return Value(y, nhwc=True)
 
-    def _pooling_kernel(self, name: str, pooling: Pooling, batch: Batch, channels: int) -> Any:
+    def _pooling_kernel(self, name: str, pooling: Pooling, batch: Any, channels: int) -> Any:
         return pooling_kernel(name, pooling, batch, channels, self.unit.lanes)
 
     def _max_pool(self, node: fx.Node) -> Value | None:

@@ -9,7 +9,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 from torch.utils._sympy.functions import FloorDiv
@@ -98,9 +97,9 @@ class SymbolicSizes:
         if expression.is_Integer:
             return tirx.IntImm("int64", int(expression))
         operands = [self._translate(part) for part in expression.args]
-        if isinstance(expression, sympy.Add):
+        if expression.is_Add:
             return functools.reduce(operator.add, operands)
-        if isinstance(expression, sympy.Mul):
+        if expression.is_Mul:
             return functools.reduce(operator.mul, operands)
         if isinstance(expression, FloorDiv):
             return tirx.floordiv(*operands)

@@ -173,8 +173,8 @@ def _name(mark: Any) -> str:
 
 def _range(mark: Any) -> tuple[int, int | None]:
     least, most = getattr(mark, "min", None), getattr(mark, "max", None)
-    unbounded = most is None or most > 2**31
-    return max(1, int(least or 1)), None if unbounded else int(most)
+    # Without a bound it is torch.export's infinity, which is no number to int().
+    return max(1, int(least or 1)), None if most is None or most > 2**31 else int(most)
 
 
 def violation(error: BaseException) -> str:

@@ -160,7 +160,8 @@ class _Conv2d:
         self.group_channels = geometry.in_channels // geometry.groups
         self.group_out = geometry.out_channels // geometry.groups
         out_h, out_w = geometry.output_size
-        self.out_h, self.out_w = (1, emit.bind(self.images * out_h * out_w)) if self.flat else (out_h, out_w)
+        self.out_h: int = 1 if self.flat else out_h
+        self.out_w: Expr = emit.bind(self.images * out_h * out_w) if self.flat else out_w
         self.tiles_across = emit.ceil_div(self.out_w, self.tile.columns)
         self.group_tiles = math.ceil(self.group_out / self.tile.channels)
         self.k_tiles = geometry.groups * self.group_tiles
