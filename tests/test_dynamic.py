@@ -52,7 +52,7 @@ class Residual(nn.Module):
         x = F.gelu(x + self.conv(x))
         x = self.wide(F.max_pool2d(self.own(x), 2)) * 0.5
         x = F.adaptive_avg_pool2d(x, 2)
-        return self.head(x.view(x.size(0), -1)).softmax(1)
+        return self.head(x.view(x.size(0), self.head.in_features)).softmax(1)
 
 
 class TwoInputs(nn.Module):
