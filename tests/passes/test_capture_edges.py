@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from haste_compiler.config import HasteConfig
-from haste_compiler.errors import CaptureError
+from haste_compiler.errors import CaptureError, InputError
 from haste_compiler.passes import capture, run_passes
 from tests.passes.checking import Fn, assert_same, calls, check_passes
 
@@ -45,7 +45,7 @@ def test_unregistered_dataclasses_are_returned_as_themselves() -> None:
 
 def test_hook_is_removed_when_the_export_fails() -> None:
     model = nn.Conv2d(4, 4, 3)
-    with pytest.raises(CaptureError):
+    with pytest.raises(InputError, match=r"takes \(N, 4, H, W\)"):
         capture(model, (image(),))
     assert not model._forward_hooks
 
