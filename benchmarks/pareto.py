@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import haste_compiler
 from benchmarks.cases import AbsentError
 from benchmarks.evaluation import Evaluator, Outcome, Workload, describe, load, undominated
-from benchmarks.report import machine
+from benchmarks.report import machine, plain
 from haste_compiler import HasteConfig
 
 RULES = {"published": "published rule", "search": "ours, by layer", "uniform": "ours, one setting"}
@@ -291,7 +291,7 @@ class Study:
 
     def save(self) -> None:
         """Write down what there is."""
-        self.record.save(answers=_plain(self.answers()))
+        self.record.save(answers=plain(self.answers()))
 
     def _begin(self, done: int, total: int) -> None:
         self._steps = (done, total)
@@ -421,15 +421,6 @@ _HEADINGS = (
     "agreement, %",
     "output error",
 )
-
-
-def _plain(value: Any) -> Any:
-    """NaN as None, as JSON has it."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def written(answers: dict[str, Any]) -> str:

@@ -18,6 +18,15 @@ _PACKAGES = ("haste-compiler", "torch", "apache-tvm", "onnxruntime", "openvino")
 _VECTOR_FLAGS = ("avx512f", "avx2", "asimd", "neon")
 
 
+def plain(value: Any) -> Any:
+    """NaN as None, as JSON has it, in dictionaries and lists too."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """All measurements of one case with one batch and number of threads.
@@ -50,14 +59,6 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON takes it: what was not measured is None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {k: plain(v) for k, v in value.items()}
-            if isinstance(value, list):
-                return [plain(v) for v in value]
-            return None if isinstance(value, float) and math.isnan(value) else value
-
         result: dict[str, Any] = plain(dataclasses.asdict(self))
         return result
 

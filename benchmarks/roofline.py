@@ -13,6 +13,7 @@ from torch import nn
 import haste_compiler
 from benchmarks import cases
 from benchmarks.peaks import Peaks, measure_peaks
+from benchmarks.report import plain
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.dense import choose_dense
 from haste_compiler.codegen.cpu.depthwise import is_depthwise
@@ -62,15 +63,11 @@ class Roofline:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON takes it."""
-        rows = [
-            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in dataclasses.asdict(layer).items()}
-            for layer in self.layers
-        ]
         return {
             "case": self.case,
             "batch": self.batch,
             "peaks": dataclasses.asdict(self.peaks),
-            "layers": rows,
+            "layers": [plain(dataclasses.asdict(layer)) for layer in self.layers],
         }
 
 
