@@ -28,6 +28,7 @@ from haste_compiler.errors import (
 )
 from haste_compiler.runtime.compiled import CompiledModule
 from tests import zoo
+from tests.without_torch import NO_TORCH
 
 DENSE = HasteConfig(enabled=False)
 PLAIN = HasteConfig(enabled=False, winograd=0)
@@ -174,13 +175,7 @@ def test_a_saved_network_takes_any_batch_without_pytorch(compiled: CompiledModul
     x = images(7)
     compiled.save(tmp_path / "net.haste")
     np.savez(tmp_path / "data.npz", x=x.numpy(), y=compiled(x).numpy(), z=compiled(x[:1]).numpy())
-    code = """
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
-sys.meta_path.insert(0, NoTorch())
+    code = f"""{NO_TORCH}
 import numpy as np, haste_compiler
 network, data = haste_compiler.load(sys.argv[1]), np.load(sys.argv[2])
 assert np.array_equal(network(data["x"]), data["y"]) and np.array_equal(network(data["x"][:1]), data["z"])

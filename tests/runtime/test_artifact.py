@@ -34,6 +34,7 @@ from haste_compiler.codegen import target as target_module
 from haste_compiler.demo import load_network
 from haste_compiler.runtime import artifact_file
 from tests.haste.networks import redundant_images
+from tests.without_torch import NO_TORCH
 
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8, layers={"blocks.2.*": {"tolerance": None}})
 FOREIGN = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}
@@ -177,15 +178,7 @@ def test_saved_when_the_cache_is_gone(tmp_path: Path, monkeypatch: pytest.Monkey
         assert torch.equal(haste_compiler.load(tmp_path / "conv.haste")(x), compiled(x))
 
 
-WITHOUT_TORCH = """
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
-
-sys.meta_path.insert(0, NoTorch())
+WITHOUT_TORCH = f"""{NO_TORCH}
 import numpy as np
 import haste_compiler
 
