@@ -44,8 +44,9 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
     out_h, out_w = geometry.output_size
     flat = is_flat(geometry)
     channels = geometry.in_channels // geometry.groups
-    width = 1 if flat else geometry.input_size[1] + geometry.padding[2] + geometry.padding[3]
+    # Pixels that a 1×1 kernel steps over are not read.
     read_once = (kh, kw) == (1, 1) and not any(geometry.padding)
+    width = out_w if read_once else geometry.input_size[1] + geometry.padding[2] + geometry.padding[3]
     return ConvWork(
         images=1 if flat else batch,
         rows=1 if flat else out_h,
@@ -53,9 +54,8 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
         channels=geometry.out_channels // geometry.groups,
         groups=geometry.groups,
         depth=kh * kw * channels,
-        # Pixels that a 1×1 kernel steps over are not read.
         window_rows=(1, 0) if read_once else (sh, (kh - 1) * dh + 1 - sh),
-        window_row_floats=(out_w if read_once and not flat else width) * geometry.in_channels,
+        window_row_floats=(1 if flat else width) * geometry.in_channels,
         copies=any(geometry.padding),
         flat=flat,
     )
@@ -248,13 +248,8 @@ class _Conv2d:
         taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
         unroll = unrolled(tile, length, (2, 3))
         steps = kh * taps * length // unroll
-        if self.tiles > 1 or self.passes > 1:
-            # The task's register tiles share the next filters among them.
-            stride = -(-self.slice // (self.tiles * steps))
-            following = emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride))
-        else:
-            stride = unroll * tile.channels
-            following = emit.bind(k_tile * self.slice + _AHEAD_FLOATS)
+        if self.streamed:
+            following, stride = self._following_filters(k_tile, index, steps, unroll)
         with T.serial(0, kh) as i, T.serial(0, taps) as j:
             read = emit.bind(corner + i * dh * row_floats + j * dw * self.channels)
             filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
@@ -273,6 +268,14 @@ class _Conv2d:
                         for v in range(tile.vectors):
                             pixel[v].add(value * w[v])
         self._store(sums, k_tile, image, first + row, column)
+
+    def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
+        """Where the filters begin that a register tile asks for while it sums, and how many floats at each step."""
+        if self.tiles == self.passes == 1:
+            return emit.bind(k_tile * self.slice + _AHEAD_FLOATS), unroll * self.tile.channels
+        # The task's register tiles share the next filters among them.
+        stride = -(-self.slice // (self.tiles * steps))
+        return emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride)), stride
 
     def _store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
         """Residual, activation, store; the last tile of a conv group may be narrower."""

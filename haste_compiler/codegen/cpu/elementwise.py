@@ -31,18 +31,13 @@ def activation_kernel(name: str, shape: Sequence[Any], activation: str, lanes: i
 
             emit.sweep(floats, lanes, piece)
 
-        if not dynamic:
-            if whole:
-                with T.parallel(0, whole) as task:
-                    apply(emit.bind(task * task_floats), task_floats)
-            apply(whole * task_floats, size % task_floats)
-            return
-        images = emit.bind(images_of(shape[0]))
+        images = emit.bind(images_of(shape[0])) if dynamic else 1
         if whole:
             with T.parallel(0, images * whole) as task:
                 apply(emit.bind(task // whole * size + task % whole * task_floats), task_floats)
         if size % task_floats:
-            with T.parallel(0, images) as image:
+            # One image's rest is not worth waking threads for.
+            with (T.parallel if dynamic else T.serial)(0, images) as image:
                 apply(emit.bind(image * size + whole * task_floats), size % task_floats)
 
     return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)
