@@ -279,8 +279,8 @@ class Lowering:
     def _linear(self, node: fx.Node) -> Value | None:
         x, weight, bias, residual, activation = args_of(node)
         shape, filters = self._shape(x), shape_of(weight)[0]
-        batch = shape[0] if isinstance(shape[0], DynamicBatch) else 1
-        rows = math.prod(shape[1:-1] if isinstance(shape[0], DynamicBatch) else shape[:-1])
+        batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
+        rows = math.prod(rest[:-1])
         if rows == 0:
             return None
         w = self._constant(weight)[:, :, None, None]

@@ -69,8 +69,7 @@ class CompiledModule(Steerable):
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
     It is compiled for each new combination of input shapes at the first call with them; for all batches at once if that
-    was asked for. Calls from several threads are
-    safe; those with inputs of the same shapes take turns.
+    was asked for. Calls from several threads are safe; those with inputs of the same shapes take turns.
 
     ``num_hyperplanes``, ``tolerance`` and ``flat_tolerance`` steer it between two calls, see ``Steerable``.
 
@@ -230,14 +229,15 @@ class CompiledModule(Steerable):
 
     def _find(self, signature: Signature) -> Specialization | None:
         """The code for inputs of a signature: for just that, or for any batch of it."""
-        made = self._made.get(signature)
-        for other, each in () if made is not None else list(self._made.items()):
+        if signature in self._made:
+            return self._made[signature]
+        for other, each in list(self._made.items()):
             batch = each.executable.batch
             alike = (other.dtypes, other.structure) == (signature.dtypes, signature.structure)
             if batch is not None and alike and batch.fits(signature.shapes, other.shapes):
                 batch.check(signature.shapes)
                 return each
-        return made
+        return None
 
     def _run_empty(self, inputs: Sequence[Any]) -> Any:
         """An empty batch has nothing to compile: the model itself knows the shape of nothing."""
