@@ -229,7 +229,7 @@ class Executable:
             try:
                 yield
             finally:
-                self._machine.set_instrument(lambda *args: 0)
+                self._machine.set_instrument(None)
 
 
 def _of_samples(macs: MacCount, sampled: Sampling) -> MacCount:
