@@ -151,9 +151,14 @@ class Lowering:
                 self.settings[node.meta["layer"]] = relax.Var(name.replace(".", "_"), relax.TensorType([3], "float32"))
                 params.append(self.settings[node.meta["layer"]])
         with _BUILDING, self.builder.function("main"):
-            with self.builder.dataflow():
-                outputs = self._nodes()
-                result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
+            try:
+                with self.builder.dataflow():
+                    outputs = self._nodes()
+                    result = self.builder.emit_output(relax.Tuple([*outputs, *self.statistics]))
+            except BaseException:
+                # What the dataflow block left open; TVM would print that it is.
+                self.builder._end_block()
+                raise
             self.builder.emit_func_output(result, [*inputs, *params, *self.constant_params])
         plan = repr(list(self.kernels))
         mod, batch = self.builder.finalize(), self.sizes.limited()

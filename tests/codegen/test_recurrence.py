@@ -20,8 +20,7 @@ class Recurrent(nn.Module):
         return self.encoder(x[:, 0] if isinstance(self.encoder, nn.RNNCellBase) else x)[0]
 
 
-# torch.export says so of PyTorch's own recurrent layers.
-@pytest.mark.filterwarnings("ignore:The tensor attributes self.encoder._flat_weights:UserWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
 def test_refused(kind: type[nn.Module]) -> None:
     with pytest.raises(UnsupportedOperatorError) as caught:
