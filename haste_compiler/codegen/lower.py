@@ -34,6 +34,7 @@ from haste_compiler.codegen.cpu.haste_convolve import (
 )
 from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
 from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint_of
 from haste_compiler.codegen.program import HasteGroup, Lowered
@@ -325,9 +326,12 @@ class Lowering:
         else:
             tiling = self.choose(geometry, hint_of(batch), node.meta.get(WINOGRAD, 0))
             constants = pack_dense(w, b, geometry, tiling)
-            key = (kind, geometry, batch, tiling, residual, activation)
+            sparse = sparse_input_tiling(geometry, batch, tiling, w)
+            key = (kind, geometry, batch, tiling, residual, activation, sparse is not None)
 
             def build(symbol: str) -> Any:
+                if sparse is not None:
+                    return sparse_input_kernel(symbol, geometry, sparse, residual=residual, activation=activation)
                 return dense_kernel(symbol, geometry, batch, tiling, residual=residual, activation=activation)
 
         args = [x, *map(self._param, constants), *shortcut]

@@ -165,7 +165,7 @@ def run_dense(case: ConvCase, target: str, tiling: DenseTiling) -> Tensor:
     bias = None if case.bias is None else case.bias.numpy()
     arguments = Arguments()
     arguments.read(nhwc(case.x), *pack_dense(case.weight.numpy(), bias, case.geometry, tiling))
-    return _finish(case, arguments, build({"conv": kernel}, target)["conv"])
+    return finish(case, arguments, build({"conv": kernel}, target)["conv"])
 
 
 def run_depthwise(case: ConvCase, target: str, threads: int = 1) -> Tensor:
@@ -183,10 +183,11 @@ def run_depthwise(case: ConvCase, target: str, threads: int = 1) -> Tensor:
     arguments = Arguments()
     bias = torch.zeros(case.geometry.out_channels) if case.bias is None else case.bias
     arguments.read(nhwc(case.x), pack_depthwise_filters(case.weight.numpy()), bias)
-    return _finish(case, arguments, build({"conv": kernel}, target)["conv"])
+    return finish(case, arguments, build({"conv": kernel}, target)["conv"])
 
 
-def _finish(case: ConvCase, arguments: Arguments, function: Any) -> Tensor:
+def finish(case: ConvCase, arguments: Arguments, function: Any) -> Tensor:
+    """Add residual and output to a kernel's arguments, run it, and return what it wrote, (N, K, OH, OW)."""
     if case.residual is not None:
         arguments.read(nhwc(case.residual))
     y = arguments.write(case.output_shape())
@@ -294,7 +295,7 @@ class HasteKernels:
             pack_tap_sums(weight, geometry.groups, tile),
             pack_bias(bias, geometry.out_channels, geometry.groups, tile),
         )
-        y = _finish(case, convolving, self.code["convolve"])
+        y = finish(case, convolving, self.code["convolve"])
         lists = self._channels(made[1:-1]) if chosen.item() else (torch.empty(0),) * 3
         return HasteOutput(y, *lists, *self._numbers(made[-2], made[-1]), int(chosen))
 

@@ -149,21 +149,20 @@ class _Conv2d:
     def __init__(
         self, geometry: ConvGeometry, batch: Batch, tiling: ConvTiling, activation: str, buffers: list[Expr]
     ) -> None:
-        self.geometry, self.tiling, self.activation = geometry, tiling, activation
+        self.geometry, self.tiling, self.tile = geometry, tiling, tiling.tile
         self.images = emit.bind(images_of(batch))
-        self.tile = tiling.tile
-        self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
-        self.residual = buffers[3] if len(buffers) == 5 else None
+        self.x, self.filters, self.bias = buffers[:3]
         self.flat = is_flat(geometry)
         self.height, self.width = geometry.input_size
-        self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
+        self.channels = geometry.in_channels
         self.group_channels = geometry.in_channels // geometry.groups
-        self.group_out = geometry.out_channels // geometry.groups
         out_h, out_w = geometry.output_size
         self.out_h: int = 1 if self.flat else out_h
         self.out_w: Expr = emit.bind(self.images * out_h * out_w) if self.flat else out_w
+        residual = buffers[3] if len(buffers) == 5 else None
+        self.writer = TileWriter(geometry, self.tile, activation, buffers[-1], residual, (self.out_h, self.out_w))
         self.tiles_across = emit.ceil_div(self.out_w, self.tile.columns)
-        self.group_tiles = math.ceil(self.group_out / self.tile.channels)
+        self.group_tiles = self.writer.group_tiles
         self.k_tiles = geometry.groups * self.group_tiles
         self.slice = self.group_channels * geometry.taps * self.tile.channels
         self.streamed = self.k_tiles * self.slice * 4 >= STREAMED_BYTES
@@ -267,7 +266,7 @@ class _Conv2d:
                         value = T.bind(emit.splat(source[read + c + offset], lanes))
                         for v in range(tile.vectors):
                             pixel[v].add(value * w[v])
-        self._store(sums, k_tile, image, first + row, column)
+        self.writer.store(sums, k_tile, image, first + row, column)
 
     def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
         """Where the filters begin that a register tile asks for while it sums, and how many floats at each step."""
@@ -277,8 +276,36 @@ class _Conv2d:
         stride = -(-self.slice // (self.tiles * steps))
         return emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride)), stride
 
-    def _store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
-        """Residual, activation, store; the last tile of a conv group may be narrower."""
+
+class TileWriter:
+    """Emits what follows a register tile's sums: residual, activation, store.
+
+    Args:
+        geometry: the convolution.
+        tile: its register tile.
+        activation: see ``apply_activation``.
+        y: what is written, NHWC.
+        residual: what is added before, of the same shape.
+        out_size: height and width that rows and columns count in; None: the geometry's.
+    """
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        tile: RegisterTile,
+        activation: str,
+        y: Expr,
+        residual: Expr | None,
+        out_size: tuple[int, Expr] | None = None,
+    ) -> None:
+        self.geometry, self.tile, self.activation, self.y, self.residual = geometry, tile, activation, y, residual
+        size: tuple[int, Expr] = out_size or geometry.output_size
+        self.out_h, self.out_w = size
+        self.out_channels, self.group_out = geometry.out_channels, geometry.out_channels // geometry.groups
+        self.group_tiles = math.ceil(self.group_out / tile.channels)
+
+    def store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
+        """Write one register tile; the last one of a conv group may be narrower."""
         tile = self.tile
         rest = self.group_out - (self.group_tiles - 1) * tile.channels
         in_group = k_tile % self.group_tiles if self.geometry.groups > 1 else k_tile
