@@ -106,6 +106,17 @@ def _single_convolution(duplicated: int, batch: int) -> Case:
     return Case(model, [x], [x], ours=("dense", "haste_everywhere"), calls=20)
 
 
+def _linear(batch: int) -> Case:
+    """AlexNet's first linear layer, 9216→4096, on noise of which three in four values are zero, as after ReLU."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, 9216, generator=generator)
+    x[torch.rand(x.shape, generator=generator) < 0.75] = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Linear(9216, 4096).eval()
+    return Case(model, [x], [x], ours=("dense",))
+
+
 CASES: dict[str, Callable[[int], Case]] = {
     "cifar_resnet18": _cifar,
     "photographs_resnet18": _photographs,
@@ -117,6 +128,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "mobilenet_v2": lambda batch: _random_network("mobilenet_v2", batch),
     "conv_half_duplicated": lambda batch: _single_convolution(64, batch),
     "conv_none_duplicated": lambda batch: _single_convolution(0, batch),
+    "linear_mostly_zero": _linear,
 }
 """Name of each case and what builds it for a batch. Building raises AbsentError where something is not there."""
 
@@ -131,4 +143,5 @@ TITLES: dict[str, str] = {
     "mobilenet_v2": "MobileNetV2, 224×224, random weights",
     "conv_half_duplicated": "convolution 128→128, 3×3, 28×28, half of the channels duplicated",
     "conv_none_duplicated": "convolution 128→128, 3×3, 28×28, no channel duplicated",
+    "linear_mostly_zero": "linear layer 9216→4096, three in four inputs zero",
 }
