@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -120,27 +121,31 @@ def _linear(batch: int) -> Case:
 CASES: dict[str, Callable[[int], Case]] = {
     "cifar_resnet18": _cifar,
     "photographs_resnet18": _photographs,
-    "resnet18": lambda batch: _random_network("resnet18", batch),
-    "resnet34": lambda batch: _random_network("resnet34", batch),
-    "resnet50": lambda batch: _random_network("resnet50", batch),
-    "vgg16_bn": lambda batch: _random_network("vgg16_bn", batch),
-    "squeezenet1_1": lambda batch: _random_network("squeezenet1_1", batch),
-    "mobilenet_v2": lambda batch: _random_network("mobilenet_v2", batch),
-    "conv_half_duplicated": lambda batch: _single_convolution(64, batch),
-    "conv_none_duplicated": lambda batch: _single_convolution(0, batch),
+    **{name: partial(_random_network, name) for name in zoo.ZOO},
+    "conv_half_duplicated": partial(_single_convolution, 64),
+    "conv_none_duplicated": partial(_single_convolution, 0),
     "linear_mostly_zero": _linear,
 }
 """Name of each case and what builds it for a batch. Building raises AbsentError where something is not there."""
 
+USUAL = (
+    *TRAINED,
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg16_bn",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "conv_half_duplicated",
+    "conv_none_duplicated",
+    "linear_mostly_zero",
+)
+"""Cases that are measured unless others are named."""
+
 TITLES: dict[str, str] = {
     "cifar_resnet18": "ResNet-18 trained on CIFAR-10, 32×32 test images",
     "photographs_resnet18": "ResNet-18 trained on CIFAR-10, photographs at 224×224",
-    "resnet18": "ResNet-18, 224×224, random weights",
-    "resnet34": "ResNet-34, 224×224, random weights",
-    "resnet50": "ResNet-50, 224×224, random weights",
-    "vgg16_bn": "VGG-16 with batch norms, 224×224, random weights",
-    "squeezenet1_1": "SqueezeNet 1.1, 224×224, random weights",
-    "mobilenet_v2": "MobileNetV2, 224×224, random weights",
+    **{name: f"{name}, {side}×{side}, random weights" for name, side in zoo.ZOO.items()},
     "conv_half_duplicated": "convolution 128→128, 3×3, 28×28, half of the channels duplicated",
     "conv_none_duplicated": "convolution 128→128, 3×3, 28×28, no channel duplicated",
     "linear_mostly_zero": "linear layer 9216→4096, three in four inputs zero",

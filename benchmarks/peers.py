@@ -25,7 +25,13 @@ QUICK = ["cifar_resnet18", "conv_half_duplicated", "conv_none_duplicated"]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=list(cases.CASES), metavar="NAME", help="; ".join(cases.CASES))
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=list(cases.CASES),
+        metavar="NAME",
+        help=f"of {', '.join(cases.CASES)}; default: {', '.join(cases.USUAL)}, with --quick: {', '.join(QUICK)}",
+    )
     parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="default: 1 4 16; with --quick: 1")
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 2; with --quick: 1")
     parser.add_argument(
@@ -51,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for; 1 if anything failed or came out wrong."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.networks = given.networks or (QUICK if given.quick else list(cases.CASES))
+    given.networks = given.networks or (QUICK if given.quick else list(cases.USUAL))
     given.batches = given.batches or ([1] if given.quick else [1, 4, 16])
     given.threads = given.threads or ([1] if given.quick else [1, 2])
     given.competitors = given.competitors or [name for name in runners.TITLES if name != "searched" or not given.quick]
