@@ -28,7 +28,7 @@ class Work:
         case: one of `cases.CASES`.
         batch: images a call.
         threads: of every runner, and cores of the process.
-        runners: names; those of ours that the case does not ask for are left out.
+        runners: names; those of ours that the case does not ask for are left out, and peers that don't take its input.
         rounds: how often each runner is timed, at most.
         seconds: after which no other round begins.
         searched: file of the configurations that were searched.
@@ -102,7 +102,9 @@ def work_here(work: Work) -> Result:
         case = cases.CASES[work.case](work.batch)
     except cases.AbsentError as error:
         return Result(work.case, work.batch, work.threads, [], absent=str(error))
-    wanted = [name for name in work.runners if name in PEERS or name in case.ours]
+    # A layout of images.
+    unfit = {"channels_last"} if case.inputs[0].dim() != 4 else set()
+    wanted = [name for name in work.runners if name in {*PEERS, *case.ours} - unfit]
     makes = makers(wanted, searched.read(Path(work.searched), work.case))
     measured = measure(case, makes, work.threads, work.rounds, work.seconds, tick)
     return Result(work.case, work.batch, work.threads, measured)
