@@ -1,4 +1,7 @@
-"""Changing the layout of activations: NCHW to NHWC and back, squares of vectors transposed in registers."""
+"""Changing the layout of activations: NCHW to NHWC and back, squares of vectors transposed in registers.
+
+Images of a few channels, which most networks begin with, have no squares: vectors of each channel are interleaved.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,11 @@ from haste_compiler.codegen.dynamic import Batch, images_of
 
 _TASK_ROWS = 4
 
+_MOST_INTERLEAVED = 4
+"""Rows that are interleaved; of more, LLVM takes many shuffles to make a vector."""
+
+_TASK_VECTORS = 64
+
 
 def transpose_kernel(
     name: str, batch: Batch, rows: int, columns: int, lanes: int, shapes: tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -20,6 +28,10 @@ def transpose_kernel(
     """The kernel (x, y): each of ``batch`` matrices of ``rows`` × ``columns`` transposed; ``shapes`` of x and y."""
     strip = lanes * _TASK_ROWS
     strips = -(-rows // strip)
+    before, after = shapes
+    arguments = [("x", before, "float32"), ("y", after, "float32")]
+    if rows <= _MOST_INTERLEAVED:
+        return emit.kernel(name, arguments, lambda x, y: _interleave(x, y, batch, rows, columns, lanes))
 
     def body(x: Expr, y: Expr) -> None:
         with T.parallel(0, images_of(batch) * strips) as task:
@@ -50,5 +62,28 @@ def transpose_kernel(
 
                 emit.sweep(columns, lanes, single)
 
-    before, after = shapes
-    return emit.kernel(name, [("x", before, "float32"), ("y", after, "float32")], body)
+    return emit.kernel(name, arguments, body)
+
+
+def _interleave(x: Expr, y: Expr, batch: Batch, rows: int, columns: int, lanes: int) -> None:
+    vectors = columns // lanes
+    tasks = max(1, -(-vectors // _TASK_VECTORS))
+
+    def block(image: Expr, column: Expr, n: int) -> None:
+        start = emit.bind(image * rows * columns)
+        values = [T.bind(emit.load(x, start + row * columns + column, n)) for row in range(rows)]
+        at = emit.bind(start + column * rows)
+        for piece in range(rows):
+            places = range(piece * n, (piece + 1) * n)
+            # Of single values, each is a piece.
+            mixed = values[piece] if n == 1 else tirx.Shuffle(values, [p % rows * n + p // rows for p in places])
+            emit.store(y, at + piece * n, mixed, n)
+
+    with T.parallel(0, images_of(batch) * tasks) as task:
+        image, first = emit.bind(task // tasks), emit.bind(task % tasks * _TASK_VECTORS)
+        with T.serial(0, T.min(_TASK_VECTORS, vectors - first)) as i:
+            block(image, (first + i) * lanes, lanes)
+        if columns % lanes:
+            with T.If(task % tasks == tasks - 1), T.Then():
+                for start, n in emit.chunks(columns % lanes, lanes):
+                    block(image, vectors * lanes + start, n)
