@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m haste_compiler.demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # What is compiled for AArch64, run by an emulator. Needs Debian's g++-aarch64-linux-gnu and qemu-user.
 cross: $(VENV)/.dev build/aarch64

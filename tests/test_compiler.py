@@ -56,6 +56,9 @@ class Net(nn.Module):
 
 HASTE_LAYERS = ["conv1", "conv2", "shortcut", "conv3"]
 CONFIG = HasteConfig(min_reads=0, cost_model=False, num_hyperplanes=5, patch_size=4)
+PAPER = HasteConfig.paper()
+# All pairs of both would compile the same kernels again, which are tested one by one on every target.
+CONFIGS_OF_TARGETS = [("llvm", CONFIG), *zip(targets(), (PAPER, CONFIG, PAPER), strict=False)]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,13 @@ def images() -> Tensor:
 @pytest.fixture(scope="module")
 def compiled(net: nn.Module, images: Tensor) -> CompiledModule:
     return haste_compiler.compile(net, (images,), config=CONFIG, threads=1)
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    """A dense and a HASTE convolution, for what is compiled several times."""
+    torch.manual_seed(0)
+    return settled(nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 20, 3, 2, 1)))
 
 
 @pytest.fixture
@@ -101,9 +111,10 @@ def test_exact(net: nn.Module, images: Tensor) -> None:
     check_same(compiled(images), net(images), 1e-4)
 
 
-@pytest.mark.parametrize("config", [CONFIG, HasteConfig.paper()], ids=["default", "paper"])
-@pytest.mark.parametrize("target", targets())
-def test_haste_equals_the_eager_operator(net: nn.Module, images: Tensor, config: HasteConfig, target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "config"), CONFIGS_OF_TARGETS, ids=lambda value: value if isinstance(value, str) else value.merge
+)
+def test_haste_equals_the_eager_operator(net: nn.Module, images: Tensor, target: str, config: HasteConfig) -> None:
     compiled = haste_compiler.compile(net, (images,), target=target, config=config)
     y, eager = compiled(images), oracle(net, config, images)
     check_same(y, eager, 1e-4)
@@ -140,12 +151,13 @@ def test_the_model_is_left_as_it_was(images: Tensor) -> None:
     assert torch.equal(compiled(images), first)
 
 
-def test_threads_do_not_change_the_result(net: nn.Module, images: Tensor, compiled: CompiledModule) -> None:
-    two = haste_compiler.compile(net, (images,), config=CONFIG, threads=2)
-    assert (two.threads, compiled.threads) == (2, 1)
-    check_same(two(images), compiled(images), 1e-5)
+def test_threads_do_not_change_the_result(small: nn.Module, images: Tensor) -> None:
+    one, two = (haste_compiler.compile(small, (images,), config=CONFIG, threads=threads) for threads in (1, 2))
+    assert (two.threads, one.threads) == (2, 1)
+    check_same(two(images), one(images), 1e-5)
+    assert list(two.stats(images)) == ["2"]
     for name, stats in two.stats(images).items():
-        np.testing.assert_array_equal(stats.counts, compiled.stats(images)[name].counts)
+        np.testing.assert_array_equal(stats.counts, one.stats(images)[name].counts)
 
 
 # Steering and statistics
@@ -180,8 +192,15 @@ def test_steering_one_layer(net: nn.Module, images: Tensor, steered: CompiledMod
     layers = {"conv1": {"tolerance": 0.0}, "conv[23]": {"tolerance": None}}
     again = haste_compiler.compile(net, (images,), config=CONFIG.replace(layers=layers), threads=1)
     assert torch.equal(steered(images), again(images)) and again.tolerance == steered.tolerance
-    # Shapes that come later are steered alike.
+
+
+def test_shapes_that_come_later_are_steered_alike(small: nn.Module, images: Tensor) -> None:
+    steered = haste_compiler.compile(small, (images,), config=CONFIG, threads=1)
+    before = steered(images)
+    steered.tolerance = {"2": 0.0}
+    again = haste_compiler.compile(small, config=CONFIG.replace(layers={"2": {"tolerance": 0.0}}), threads=1)
     assert torch.equal(steered(images[:1]), again(images[:1]))
+    assert not torch.equal(steered(images[:1]), before[:1])
 
 
 @pytest.mark.parametrize(
@@ -250,10 +269,11 @@ def test_profile_names_layers(images: Tensor, compiled: CompiledModule) -> None:
 # Inputs
 
 
-def test_several_shapes(net: nn.Module, compiled: CompiledModule) -> None:
-    for shape in ((1, 3, 40, 36), (3, 3, 17, 23), (2, 3, 40, 36), (1, 3, 40, 36)):
+def test_several_shapes(small: nn.Module) -> None:
+    compiled = haste_compiler.compile(small, config=CONFIG, threads=1)
+    for shape in ((2, 3, 40, 36), (1, 3, 40, 36), (3, 3, 17, 23), (2, 3, 40, 36), (1, 3, 40, 36)):
         x = redundant_images(*shape, seed=3)
-        check_same(compiled(x), oracle(net, CONFIG, x), 1e-4)
+        check_same(compiled(x), oracle(small, CONFIG, x), 1e-4)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "strided", "expanded", "transposed", "requires_grad", "numpy"])
@@ -355,7 +375,9 @@ def test_output_structures(kind: str) -> None:
 
     x = redundant_images(2, 12, 9, 9)
     model = Fn(forward, conv=nn.Conv2d(12, 12, 3)).eval()
-    compiled = haste_compiler.compile(model, (x,), config=HasteConfig.exact())
+    # A HASTE layer's statistics come out beside the outputs, whatever their structure.
+    config = HasteConfig.exact() if kind == "nested" else HasteConfig(enabled=False)
+    compiled = haste_compiler.compile(model, (x,), config=config)
     actual, expected = compiled(x), model(x)
     if kind == "dataclass":
         assert isinstance(actual, Answer)
@@ -380,7 +402,7 @@ def test_two_inputs_and_containers() -> None:
 def test_the_same_tensors_in_other_containers() -> None:
     model = Fn(lambda m, x: m.conv(x["a"]) - 2 * m.conv(x["b"]), conv=nn.Conv2d(12, 12, 3)).eval()
     a, b = redundant_images(2, 12, 9, 9), redundant_images(2, 12, 9, 9, seed=1)
-    compiled = haste_compiler.compile(model, ({"a": a, "b": b},), config=HasteConfig.exact())
+    compiled = haste_compiler.compile(model, ({"a": a, "b": b},), config=HasteConfig(enabled=False))
     for inputs in ({"a": a, "b": b}, {"b": b, "a": a}, {"b": a, "a": b}):
         check_same(compiled(inputs), model(inputs), 1e-5)
 
@@ -417,7 +439,7 @@ def test_first_call_in_inference_mode(net: nn.Module, images: Tensor, compiled: 
 def test_integer_inputs() -> None:
     model = Fn(lambda m, x, i: m.conv(x)[:, i], conv=nn.Conv2d(12, 12, 3)).eval()
     inputs = (redundant_images(2, 12, 9, 9), torch.tensor([0, 3, 5]))
-    compiled = haste_compiler.compile(model, inputs, config=HasteConfig.exact())
+    compiled = haste_compiler.compile(model, inputs, config=HasteConfig(enabled=False))
     check_same(compiled(*inputs), model(*inputs), 1e-5)
 
 

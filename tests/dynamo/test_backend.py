@@ -68,7 +68,7 @@ def test_branches_inside_of_a_graph() -> None:
 
 
 def test_several_inputs_and_outputs() -> None:
-    model, x = made(Detector), torch.randn(1, 3, 16, 16)
+    model, x = made(Detector), torch.randn(2, 3, 16, 16)
     assert_close(compiled(model, DENSE)(x, torch.tensor(2.0)), model(x, torch.tensor(2.0)))
 
 

@@ -13,6 +13,9 @@ from haste_compiler import HasteConfig
 from haste_compiler.runtime.compiled import Specialization
 from tests.haste.networks import redundant_images
 
+# One network, image size and configuration for all: the code is built once.
+CONFIG = HasteConfig(num_hyperplanes=4, cost_model=False)
+
 
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -21,9 +24,7 @@ def network() -> nn.Module:
 
 def test_calls_at_once_do_not_disturb_each_other() -> None:
     images = [redundant_images(2, 12, 17, 17, seed=seed) for seed in range(6)]
-    compiled = haste_compiler.compile(
-        network(), (images[0],), config=HasteConfig(num_hyperplanes=4, cost_model=False), threads=2
-    )
+    compiled = haste_compiler.compile(network(), (images[0],), config=CONFIG, threads=2)
     expected = [compiled(x) for x in images]
 
     def call(index: int) -> bool:
@@ -43,16 +44,15 @@ def test_first_calls_at_once_compile_once(monkeypatch: pytest.MonkeyPatch) -> No
         original(self, *args)
 
     monkeypatch.setattr(Specialization, "__init__", count)
-    compiled, x = haste_compiler.compile(network(), config=HasteConfig.exact()), redundant_images(1, 12, 9, 9)
+    compiled, x = haste_compiler.compile(network(), config=CONFIG, threads=2), redundant_images(2, 12, 17, 17)
     with ThreadPoolExecutor(4) as pool:
         results: list[Tensor] = list(pool.map(compiled, [x] * 4))
     assert len(made) == 1 and all(torch.equal(y, results[0]) for y in results)
 
 
 def test_steering_during_calls() -> None:
-    x = redundant_images(1, 12, 17, 17)
-    config = HasteConfig(num_hyperplanes=3, skip="none", cost_model=False)
-    compiled = haste_compiler.compile(network(), (x,), config=config, threads=1)
+    x = redundant_images(2, 12, 17, 17)
+    compiled = haste_compiler.compile(network(), (x,), config=CONFIG, threads=2)
     answers = []
     for tolerance in (None, 0.0):
         compiled.tolerance = tolerance
