@@ -1,6 +1,9 @@
 """Every pass on whole networks, and what is left in their graphs."""
 
+from functools import lru_cache
+
 import pytest
+from torch import fx
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.passes import capture, run_passes
@@ -10,20 +13,26 @@ from tests.zoo import cifar_images, example_input, trained, zoo
 CHECKED = ["resnet18", "mobilenet_v3_large", "shufflenet_v2_x1_0", "densenet121", "convnext_tiny", "googlenet"]
 
 
-@pytest.mark.parametrize("name", CHECKED)
-def test_every_pass_keeps_the_networks_result(name: str) -> None:
+@lru_cache(maxsize=len(CHECKED))
+def checked(name: str) -> fx.GraphModule:
+    """The network's final graph, after each pass was checked."""
     size = 64
     model = zoo(name, size)
     for parameter_name, parameter in model.named_parameters():
         # At its first value, 1e-6, ConvNeXt's layer scale hides whatever its blocks compute.
         if parameter_name.endswith("layer_scale"):
             parameter.data.uniform_(0.5, 1.5)
-    gm = check_passes(model, example_input(name, size=size), tolerance=1e-4)
+    return check_passes(model, example_input(name, size=size), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_every_pass_keeps_the_networks_result(name: str) -> None:
+    gm = checked(name)
     assert "aten.batch_norm" not in calls(gm) and "aten.conv2d" not in calls(gm) and "aten.linear" not in calls(gm)
 
 
 def test_resnet_is_convolutions_pooling_and_a_linear_layer() -> None:
-    gm = run_passes(capture(zoo("resnet18", 64), (example_input("resnet18", size=64),)), HasteConfig(enabled=False))
+    gm = checked("resnet18")
     assert dict(calls(gm)) == {
         "haste.conv2d": 20,
         "aten.max_pool2d": 1,
@@ -37,8 +46,7 @@ def test_resnet_is_convolutions_pooling_and_a_linear_layer() -> None:
 
 
 def test_shuffles_and_splits() -> None:
-    name = "shufflenet_v2_x1_0"
-    gm = run_passes(capture(zoo(name, 64), (example_input(name, size=64),)), HasteConfig(enabled=False))
+    gm = checked("shufflenet_v2_x1_0")
     assert calls(gm)["haste.channel_shuffle"] == 16 and calls(gm)["aten.slice"] == 26
     assert "getitem" not in calls(gm) and "aten.reshape" not in calls(gm)
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from haste_compiler.codegen.cuda.haste_convolve import (
 from haste_compiler.codegen.cuda.haste_group import cuda_group_layout, haste_group_kernel
 from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
 from haste_compiler.codegen.target import parse_target
-from haste_compiler.haste import Settings, filter_norms
+from haste_compiler.haste import ConvGeometry, Settings, filter_norms
 from tests.codegen.cuda import emulator
 from tests.codegen.kernels import Arguments, ConvCase, HasteOutput, nchw, nhwc
 
@@ -121,6 +122,28 @@ def _run_conv2d(run: DenseRun, built: Any, number: int) -> Tensor:
     return nchw(y)
 
 
+@lru_cache(maxsize=8)
+def _haste_code(
+    geometry: ConvGeometry,
+    batch: int,
+    merge: str,
+    skip: str,
+    planes: int,
+    residual: bool,
+    activation: str,
+    tile: GemmTile,
+    precision: Precision,
+) -> Any:
+    """The three kernels, emulated: many tests want the same, with other settings and images."""
+    group = haste_group_kernel("group", geometry, batch, merge=merge, skip=skip, planes=planes)
+    convolve = haste_convolve_kernel(
+        "convolve", geometry, batch, tile, precision, residual=residual, activation=activation
+    )
+    return build(
+        {"group": group, "filters": merge_filters_kernel("filters", geometry, batch, tile), "convolve": convolve}
+    )
+
+
 class CudaHasteKernels:
     """The three kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
 
@@ -130,21 +153,8 @@ class CudaHasteKernels:
         self.case, self.planes, self.tile = case, planes, tile
         geometry, batch = case.geometry, case.batch
         self.layout = cuda_group_layout(geometry, batch)
-        self.code = build(
-            {
-                "group": haste_group_kernel("group", geometry, batch, merge=merge, skip=skip, planes=planes.shape[0]),
-                "filters": merge_filters_kernel("filters", geometry, batch, tile),
-                "convolve": haste_convolve_kernel(
-                    "convolve",
-                    geometry,
-                    batch,
-                    tile,
-                    precision,
-                    residual=case.residual is not None,
-                    activation=case.activation,
-                ),
-            }
-        )
+        shape = (geometry, batch, merge, skip, planes.shape[0])
+        self.code = _haste_code(*shape, case.residual is not None, case.activation, tile, precision)
 
     def run(self, settings: Settings, x: Tensor | None = None) -> HasteOutput:
         """Group, merge filters and convolve."""
