@@ -35,6 +35,11 @@ class ConvExample:
 Example = TypeVar("Example", bound=ConvExample)
 
 
+def several(examples: st.SearchStrategy[Example], count: int) -> st.SearchStrategy[list[Example]]:
+    """Different examples, drawn independently: one after the other, Hypothesis mostly varies what it had before."""
+    return st.lists(examples, min_size=count, max_size=count, unique=True)
+
+
 def conv_examples(
     kind: type[Example], geometry: st.SearchStrategy[ConvGeometry], images: int = 5, **rest: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Example]:

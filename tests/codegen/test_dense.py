@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from haste_compiler.haste import ConvGeometry
-from tests.codegen.examples import ConvExample, conv_examples
+from tests.codegen.examples import ConvExample, conv_examples, several
 from tests.codegen.kernels import assert_near, conv_case, run_conv2d, run_depthwise, targets
 from tests.codegen.strategies import geometries
 
@@ -35,10 +35,11 @@ def check(example: ConvExample) -> None:
     assert_near(run(case, example.target, example.threads), case.expected())
 
 
-@settings(max_examples=70)
-@given(conv_examples(ConvExample, geometries()))
-def test_dense(example: ConvExample) -> None:
-    check(example)
+@settings(max_examples=10)
+@given(several(conv_examples(ConvExample, geometries()), 5))
+def test_dense(examples: list[ConvExample]) -> None:
+    for example in examples:
+        check(example)
 
 
 @settings(max_examples=20)
@@ -59,6 +60,12 @@ def test_dense_more(example: ConvExample) -> None:
 @given(conv_examples(ConvExample, geometries(side=24, depthwise=True)))
 def test_depthwise_more(example: ConvExample) -> None:
     check(example)
+
+
+def test_one_pixel_of_many_filters() -> None:
+    # More filters than the first cache holds, and nothing else to do while the next ones come.
+    geometry = ConvGeometry(64, 64, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1, (3, 3), (8, 8))
+    check(ConvExample(geometry, 1, residual=True, activation="relu"))
 
 
 def test_convnexts_depthwise() -> None:

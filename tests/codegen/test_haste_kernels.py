@@ -19,7 +19,7 @@ from haste_compiler.haste import (
     filter_norms,
     haste_conv2d,
 )
-from tests.codegen.examples import ConvExample, conv_examples
+from tests.codegen.examples import ConvExample, conv_examples, several
 from tests.codegen.kernels import HasteKernels, HasteOutput, conv_case, targets
 from tests.codegen.near_ties import check_near_ties
 from tests.codegen.strategies import geometries
@@ -105,10 +105,11 @@ def haste_examples(geometry: st.SearchStrategy[ConvGeometry], images: int = 5) -
     )
 
 
-@settings(max_examples=36)
-@given(haste_examples(geometries(channels=24, filters=24, side=12)))
-def test_kernels_equal_the_operator(example: Example) -> None:
-    run(example).check()
+@settings(max_examples=6)
+@given(several(haste_examples(geometries(channels=24, filters=24, side=12)), 4))
+def test_kernels_equal_the_operator(examples: list[Example]) -> None:
+    for example in examples:
+        run(example).check()
 
 
 @pytest.mark.slow

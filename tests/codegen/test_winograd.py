@@ -15,7 +15,7 @@ from haste_compiler.codegen.target import VectorUnit, parse_target, vector_unit
 from haste_compiler.codegen.tiling import ConvTiling, WinogradTiling, choose_tiling
 from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
 from haste_compiler.haste import ConvGeometry
-from tests.codegen.examples import ConvExample, conv_examples
+from tests.codegen.examples import ConvExample, conv_examples, several
 from tests.codegen.kernels import assert_near, conv_case, run_dense
 from tests.cost.geometries import square
 
@@ -58,10 +58,15 @@ def examples(channels: int, filters: int, side: int) -> st.SearchStrategy[Exampl
     return conv_examples(Example, geometry, 4, size=st.sampled_from(SIZES), choice=st.integers(0, 20))
 
 
-@settings(max_examples=15)
-@given(examples(40, 50, 14))
-def test_generated(example: Example) -> None:
-    example.check()
+@settings(max_examples=3)
+@given(several(examples(40, 50, 14), 4))
+def test_generated(examples: list[Example]) -> None:
+    for example in examples:
+        example.check()
+
+
+def test_without_padding() -> None:
+    Example(ConvGeometry(18, 20, (3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1, (9, 12), (8, 8)), residual=True).check()
 
 
 @pytest.mark.slow

@@ -119,11 +119,11 @@ def patch_of(compiled: CompiledModule) -> tuple[int, int]:
 
 def test_patches_are_taken_where_none_is_given(network: nn.Module) -> None:
     tuning = Tuning(parse_target("llvm"), 1, patches={"0": (4, 16), "of another network": (2, 2)})
-    options: Any = {"threads": 1, "cache": False}
-    tuned = haste_compiler.compile(network, X, config=CONFIG, tune=tuning, **options)
-    asked = haste_compiler.compile(network, X, config=CONFIG.replace(layers={"0": {"patch_size": (4, 16)}}), **options)
+    tuned = haste_compiler.compile(network, X, config=CONFIG, tune=tuning, threads=1)
+    config = CONFIG.replace(layers={"0": {"patch_size": (4, 16)}})
+    asked = haste_compiler.compile(network, X, config=config, threads=1)
     assert torch.equal(tuned(X), asked(X)) and patch_of(tuned) == (4, 16)
-    fixed = haste_compiler.compile(network, X, config=CONFIG.replace(patch_size=5), tune=tuning, **options)
+    fixed = haste_compiler.compile(network, X, config=CONFIG.replace(patch_size=5), tune=tuning, threads=1)
     assert patch_of(fixed) == (5, 5)
 
 
