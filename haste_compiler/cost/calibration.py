@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +22,7 @@ from tvm.target import Target
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
 from haste_compiler.codegen.target import VectorUnit, missing_features, vector_unit
 from haste_compiler.config import WINOGRAD_SIZES
+from haste_compiler.cost.contention import seconds_waited
 from haste_compiler.cost.features import SHARED, Features, convolve_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
 from haste_compiler.cost.merging import Merging, borders
@@ -28,9 +31,14 @@ from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _ROUNDS = 7
 _REFITS = 6
 _SMALL_ERROR = 0.02
+
+_MOST_WAITED = 0.03
+"""Share of the time that threads may have waited for a core while they were measured."""
 
 Seconds = dict[str, dict[str, float]]
 """Coefficients: by kernel, then by phase."""
@@ -135,7 +143,9 @@ def cost_model(target: Target, threads: int) -> CostModel:
     """The cost model of a target: calibrated on this machine, kept on disk; for code that can't run here, the default.
 
     The file in the cache directory belongs to one target, number of threads and version of this package; if it is
-    damaged, the machine is measured again (some ten seconds, with a progress bar).
+    damaged, the machine is measured again (some ten seconds, with a progress bar). What several threads took on a
+    machine that is busy with something else is not kept: the default is used, with a warning, and the next process
+    measures again.
     """
     unit = vector_unit(target)
     if missing_features(target):
@@ -152,9 +162,21 @@ def costs_file(target: Target, threads: int) -> Path:
 def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
     seconds = _read(path)
     if seconds is None:
+        start, before = time.perf_counter(), seconds_waited()
         seconds = calibrate(target, threads)
+        # A single thread's own clock doesn't count what other processes take from it.
+        if threads > 1 and _was_busy(before, seconds_waited(), time.perf_counter() - start):
+            log.warning(
+                "this machine is busy: what %d threads took isn't kept, the package's numbers decide what merges",
+                threads,
+            )
+            return default_model(vector_unit(target), threads)
         write_cached(path, seconds)
     return CostModel(vector_unit(target), threads, seconds, "calibrated on this machine")
+
+
+def _was_busy(before: float | None, after: float | None, elapsed: float) -> bool:
+    return before is not None and after is not None and after - before > _MOST_WAITED * elapsed
 
 
 def default_model(unit: VectorUnit, threads: int) -> CostModel:

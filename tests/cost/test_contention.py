@@ -1,0 +1,59 @@
+"""A machine that is busy with something else is not taken for a slow one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from haste_compiler.codegen.target import parse_target
+from haste_compiler.cost import calibration
+from haste_compiler.cost.calibration import cost_model
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long threads waited")
+
+BUSY = """
+import hashlib, os, threading, time
+from haste_compiler.cost.contention import seconds_waited
+
+def work():
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end:
+        hashlib.sha256(data).digest()
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+data = bytes(1 << 20)
+before = seconds_waited()
+threading.Thread(target=work).start()
+work()
+print(seconds_waited() - before)
+"""
+
+
+def test_threads_that_share_a_core_wait_for_each_other() -> None:
+    """Two threads on one core wait for about as long as they run, half a second between them."""
+    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 0.2
+
+
+def test_what_a_busy_machine_took_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of waiting is the part that a test can't command: it is wound forward."""
+    monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "_BOTH", ())
+    monkeypatch.setattr(calibration, "_DENSE", calibration._DENSE[-1:])
+    target, waited = parse_target("llvm"), iter((1.0, 1e6, 2.0, 2.0, 3.0, 1e6))
+    monkeypatch.setattr(calibration, "seconds_waited", lambda: next(waited))
+
+    calibration._calibrated.cache_clear()
+    assert cost_model(target, 2).source == "defaults of the package"
+    assert "busy" in caplog.text and not list(tmp_path.glob("costs-*"))
+
+    calibration._calibrated.cache_clear()
+    assert cost_model(target, 2).source == "calibrated on this machine"
+    assert len(list(tmp_path.glob("costs-*"))) == 1
+
+    # A single thread is timed by its own clock.
+    assert cost_model(target, 1).source == "calibrated on this machine"
+    calibration._calibrated.cache_clear()
