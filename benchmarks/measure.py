@@ -2,6 +2,7 @@
 
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ MAX_DENSE_ERROR = 1e-4
 """Most that the relative error of a runner may be that computes what eager PyTorch does."""
 
 _LEAST_ROUNDS = 3
+
+_SETTLING = 0.05
+"""Seconds after which threads that spin for more work have gone to sleep."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ def measure(
 ) -> list[Measurement]:
     """Time the runners in alternating rounds, each round in another order, so that a slow spell hits all alike.
 
+    With several threads a runner begins after a pause: those of the one before spin for a while before they sleep.
+
     Args:
         case: what they run.
         makes: what prepares each runner, by name.
@@ -148,9 +154,10 @@ def measure(
             if i >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
                 break
             tick(f"round {i + 1} of {rounds}", (len(makes) + i) / steps)
-            for name in order:
+            for name in random.Random(i).sample(order, len(order)):
+                if threads > 1:
+                    time.sleep(_SETTLING)
                 times[name].append(_milliseconds(*ready[name], case.calls))
-            order = order[1:] + order[:1]
     finally:
         gc.enable()
     for name, taken in times.items():
