@@ -31,7 +31,7 @@ from haste_compiler.haste.geometry import ConvGeometry
 STREAMED_BYTES = 1 << 16
 """Filters of at least so many bytes are prefetched."""
 
-_AHEAD_FLOATS = 2048
+AHEAD_FLOATS = 2048
 """How far ahead filters are asked for that are read once."""
 
 _MOST_UNROLLED_SUMS = 16
@@ -271,7 +271,7 @@ class _Conv2d:
     def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
         """Where the filters begin that a register tile asks for while it sums, and how many floats at each step."""
         if self.tiles == self.passes == 1:
-            return emit.bind(k_tile * self.slice + _AHEAD_FLOATS), unroll * self.tile.channels
+            return emit.bind(k_tile * self.slice + AHEAD_FLOATS), unroll * self.tile.channels
         # The task's register tiles share the next filters among them.
         stride = -(-self.slice // (self.tiles * steps))
         return emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride)), stride

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.conv2d import TileWriter, conv2d_arguments, is_flat
+from haste_compiler.codegen.cpu.conv2d import AHEAD_FLOATS, TileWriter, conv2d_arguments, is_flat
 from haste_compiler.codegen.cpu.dense import DenseTiling
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch
@@ -23,9 +23,6 @@ from haste_compiler.haste.geometry import ConvGeometry
 
 _LEAST_BYTES = 1 << 20
 """Smaller matrices are read in no time."""
-
-_AHEAD_FLOATS = 2048
-"""How far ahead filters are asked for."""
 
 _MOST_USED = 5 / 8
 """Where more inputs than this share are not zero, all are used: memory is read faster without gaps."""
@@ -49,7 +46,7 @@ def sparse_input_kernel(
 ) -> tirx.PrimFunc:
     """The kernel (x, packed filters, packed bias[, residual], y) of one image of one pixel."""
     tile, depth = tiling.tile, geometry.in_channels
-    ahead = max(1, _AHEAD_FLOATS // tile.channels)
+    ahead = max(1, AHEAD_FLOATS // tile.channels)
 
     def body(*buffers: Expr) -> None:
         x, filters, bias, y = buffers[0], buffers[1], buffers[2], buffers[-1]
