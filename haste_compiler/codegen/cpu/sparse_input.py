@@ -1,7 +1,7 @@
 """The product of a matrix with one vector, of which filters are read only for inputs that aren't zero.
 
 Such a layer takes as long as its filters take to be read, each for one product. After ReLU many inputs are zero, and
-their filters needn't come from memory: the first linear layers of VGG and AlexNet are read to a fraction.
+their filters needn't come from memory: large ones are the first linear layers of VGG and AlexNet.
 """
 
 from __future__ import annotations
