@@ -7,6 +7,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from haste_compiler.validation.timing import warm_up
 from tests.dynamo.listed import LISTED, listed
 
 
@@ -46,13 +48,13 @@ class Choices(logging.Handler):
 
 
 def milliseconds(runs: list[Callable[[Tensor], Any]], x: Tensor, rounds: int) -> list[list[float]]:
-    """Times of each run, taken in turns, each call after an untimed one."""
+    """Times of each run, taken in turns, each call after untimed ones."""
     times: list[list[float]] = [[] for _ in runs]
     gc.collect()
     gc.disable()
     for done in range(rounds):
         for index in range(len(runs)) if done % 2 else reversed(range(len(runs))):
-            runs[index](x)
+            warm_up(partial(runs[index], x))
             start = time.perf_counter()
             runs[index](x)
             times[index].append((time.perf_counter() - start) * 1e3)

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.cases import Case
 from benchmarks.runners import EXACT, Make, Runner
 from haste_compiler.errors import first_line
+from haste_compiler.validation.timing import warm_up
 
 MAX_DENSE_ERROR = 1e-4
 """Most that the relative error of a runner may be that computes what eager PyTorch does."""
@@ -43,6 +44,7 @@ class Measurement:
         peak: MiB of memory at most while it runs, NaN if that wasn't asked for; see `memory.Memory`, as for the next.
         preparing: MiB at most while it was made.
         planned: MiB that a compiled network of ours is known to need.
+        first: milliseconds of a turn's first call, right after another runner's work, the median over all rounds.
     """
 
     runner: str
@@ -58,6 +60,7 @@ class Measurement:
     peak: float = math.nan
     preparing: float = math.nan
     planned: float = math.nan
+    first: float = math.nan
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -96,15 +99,18 @@ def _prepare(
     return runner, encoded, found
 
 
-def _milliseconds(runner: Runner, encoded: list[Any], calls: int) -> float:
-    """Mean time of one call over all inputs, after a call that brings this runner's weights back into the caches."""
+def _turn(runner: Runner, encoded: list[Any], calls: int) -> tuple[float, float]:
+    """Milliseconds of the first call, and of one call over all inputs in the mean once the caches hold what is read."""
     run = runner.run
+    start = time.perf_counter()
     run(encoded[0])
+    first = time.perf_counter() - start
+    warm_up(lambda: run(encoded[0]))
     start = time.perf_counter()
     for _ in range(calls):
         for e in encoded:
             run(e)
-    return (time.perf_counter() - start) * 1e3 / (calls * len(encoded))
+    return first * 1e3, (time.perf_counter() - start) * 1e3 / (calls * len(encoded))
 
 
 def measure(
@@ -145,7 +151,7 @@ def measure(
         else:
             if not results[name].failure:
                 ready[name] = (runner, encoded)
-    times: dict[str, list[float]] = {name: [] for name in ready}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
     order = list(ready)
     gc.collect()
     gc.disable()
@@ -157,10 +163,11 @@ def measure(
             for name in random.Random(i).sample(order, len(order)):
                 if threads > 1:
                     time.sleep(_SETTLING)
-                times[name].append(_milliseconds(*ready[name], case.calls))
+                turns[name].append(_turn(*ready[name], case.calls))
     finally:
         gc.enable()
-    for name, taken in times.items():
-        median = statistics.median(taken)
-        results[name] = replace(results[name], best=min(taken), median=median, rounds=len(taken))
+    for name, taken in turns.items():
+        firsts, times = zip(*taken, strict=True)
+        found = {"best": min(times), "median": statistics.median(times), "first": statistics.median(firsts)}
+        results[name] = replace(results[name], **found, rounds=len(taken))
     return list(results.values())

@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import haste_compiler
+from haste_compiler.validation.timing import warm_up
 from tests import zoo
 
 TRAINED = ("resnet18", "resnet34", "resnet20")
@@ -45,13 +46,13 @@ def cases(names: list[str]) -> Iterator[tuple[str, nn.Module, Tensor]]:
 
 
 def compare(name: str, model: nn.Module, x: Tensor, threads: int, rounds: int, clock: Callable[[], float]) -> Result:
-    """Time both compiles in turns, each call after an untimed one."""
+    """Time both compiles in turns, each call after untimed ones."""
     compiled = haste_compiler.compile(model, (x,), threads=threads)
     pair = (compiled.dense, compiled)
     times: tuple[list[float], list[float]] = ([], [])
 
     def timed(runner: Any) -> float:
-        runner(x)
+        warm_up(lambda: runner(x))
         start = clock()
         runner(x)
         return clock() - start

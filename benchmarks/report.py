@@ -101,7 +101,8 @@ _METHOD = (
     " in turns, in another order each round. Times are those of one call. ÷ best peer: best time over that of the"
     " fastest runner of the same process that is not this compiler and computes what eager PyTorch does: relative error"
     f" (2-norm of the outputs' difference over the outputs') of at most {MAX_DENSE_ERROR:g}. 1→2: how many times as"
-    " fast with two threads as with one. Agreement: images with eager PyTorch's class."
+    " fast with two threads as with one. First: the turn's first call, right after another runner's work. Agreement:"
+    " images with eager PyTorch's class."
 )
 _MEMORY = (
     "MiB over a process that has imported PyTorch, each runner in one of its own; peak: the most while it runs"
@@ -150,7 +151,7 @@ def _details(results: list[Result]) -> list[str]:
     found = [{m.runner: m for m in r.measurements} for r in measured]
     head = [""]
     for r in measured:
-        head += [f"{_threads(r.threads)}: best ms", "median ms", "÷ best peer"]
+        head += [f"{_threads(r.threads)}: best ms", "median ms", "÷ best peer", "first ms"]
     scaling = {r.threads for r in measured} >= {1, 2}
     head += ["1→2"] * scaling + ["error", "agreement", "points lost", "prepare s", "file MiB"]
     memory = _with_memory(results)
@@ -160,7 +161,7 @@ def _details(results: list[Result]) -> list[str]:
         row = [runners.TITLES[name]]
         for r, by_name in zip(measured, found, strict=True):
             m = by_name.get(name, Measurement(name))
-            row += [_number(m.best), _number(m.median), _number(r.ratio(m))]
+            row += [_number(m.best), _number(m.median), _number(r.ratio(m)), _number(m.first)]
             if m.failure:
                 notes.append(f"{runners.TITLES[name]}, {_threads(r.threads)}: {m.failure}")
         if scaling:

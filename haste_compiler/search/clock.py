@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from haste_compiler.runtime import CompiledModule
 from haste_compiler.search.images import Images
+from haste_compiler.validation.timing import warm_up
 
 _PROFILES = 5
 _ROUNDS = 25
@@ -48,8 +49,7 @@ class Clock:
         return statistics.median(ratios) * self.dense
 
     def _seconds(self, compiled: CompiledModule) -> float:
-        # An untimed call brings the weights back into the caches.
-        compiled(*self._call)
+        warm_up(lambda: compiled(*self._call))
         start = time.perf_counter()
         compiled(*self._call)
         return time.perf_counter() - start

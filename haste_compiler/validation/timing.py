@@ -21,6 +21,9 @@ from haste_compiler.validation.running import Call, fresh_copy, run
 
 PROFILE_CALLS = 3
 
+_WARM_UP_CALLS = 8
+_WARM_UP_SECONDS = 0.1
+
 
 def measure(
     model: Call,
@@ -32,8 +35,8 @@ def measure(
     """Time one call of the original, of the dense compile and of the compiled network, round after round.
 
     Every round takes the next of ``batches``, the same for all three, and begins with another of them, so that a slow
-    spell of the machine hits all alike. A timed call comes after an untimed one of the same network, on another copy of
-    the same input, which brings its weights back into the caches.
+    spell of the machine hits all alike. A timed call comes after untimed ones of the same network, on another copy of
+    the same input: see `warm_up`.
 
     Args:
         model: the original, in evaluation mode.
@@ -100,6 +103,19 @@ def use_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def warm_up(call: Callable[[], object]) -> None:
+    """Call until the caches hold what is read: eight times, or fewer that take a tenth of a second.
+
+    Once isn't enough: many a third-level cache takes in only what the second-level cache has given up several times, so
+    that a network's time falls for some calls after other work.
+    """
+    start = time.perf_counter()
+    for _ in range(_WARM_UP_CALLS):
+        call()
+        if time.perf_counter() - start > _WARM_UP_SECONDS:
+            break
+
+
 def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:
     original, compiled = run(model, batch.inputs), run(dense, batch.inputs)
     check_same_kind(original, compiled)
@@ -109,7 +125,7 @@ def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:
 def _one_call(call: Call, inputs: tuple[Any, ...]) -> float:
     # Copies of their own, lest a network that remembers its last input looks fast.
     first, second = fresh_copy(inputs), fresh_copy(inputs)
-    call(*first)
+    warm_up(lambda: call(*first))
     _synchronize(second)
     start = time.perf_counter()
     call(*second)

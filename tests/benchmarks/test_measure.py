@@ -27,7 +27,7 @@ def test_runners_that_agree_with_eager_are_timed() -> None:
     done = measure(small_case(), runners.makers(["eager", "channels_last"]), threads=1, rounds=3)
     assert [m.runner for m in done] == ["eager", "channels_last"]
     for m in done:
-        assert not m.failure and 0 < m.best <= m.median and m.error < 1e-5 and m.rounds == 3
+        assert not m.failure and 0 < m.best <= m.median and m.error < 1e-5 and m.rounds == 3 and m.first > 0
 
 
 def test_when_time_is_up_there_are_three_rounds() -> None:
@@ -96,14 +96,14 @@ def test_ratio_is_to_the_fastest_peer_that_is_right_and_not_to_ourselves() -> No
         Measurement("eager", 4.0, 5.0, 0, 0, rounds=3),
         Measurement("openvino", 2.0, 3.0, 0, 0, rounds=3),
         Measurement("onnxruntime", 0.5, 0.5, failure="wrong: differs"),
-        Measurement("dense", 1.0, 1.5, 0, 0, rounds=3),
+        Measurement("dense", 1.0, 1.5, 0, 0, rounds=3, first=2.5),
         Measurement("inductor", failure="ImportError: no such thing"),
     )
     best = measured.best_peer()
     assert best is not None and best.runner == "openvino"
     text = markdown([measured, Result("resnet50", 1, 2, [], failure="no torchvision")])
     assert "| resnet18 | 4 | 1 | OpenVINO, f32 2.00 ms | 0.50 |" in text
-    assert "| haste-compiler, dense | 1.00 | 1.50 | 0.50 |" in text
+    assert "| haste-compiler, dense | 1.00 | 1.50 | 0.50 | 2.50 |" in text
     assert "2 threads not measured: no torchvision" in text
     assert "torch.compile, freezing, 1 thread: ImportError: no such thing" in text
     assert machine()["versions"] in text
@@ -121,7 +121,7 @@ def test_two_threads_are_set_beside_one_and_the_worst_of_both_is_shown() -> None
     two = Measurement("haste", 4.0, 5.0, 2.0, 0.03, 0.97, 0.25, 40.0, 3)
     eager = Measurement("eager", 12.0, 13.0, 0, 0, 1.0, 0.0, rounds=3)
     text = markdown([result(1, one, eager), result(2, two, eager)])
-    assert "| 6.00 | 7.00 | 0.50 | 4.00 | 5.00 | 0.33 | 1.50 | 3.0e-02 | 97.0% | 0.50 | 2.0 | 40.0 |" in text
+    assert "| 6.00 | 7.00 | 0.50 |  | 4.00 | 5.00 | 0.33 |  | 1.50 | 3.0e-02 | 97.0% | 0.50 | 2.0 | 40.0 |" in text
     assert "1→2" not in markdown([result(2, two, eager)]).split("###")[1]
 
 
