@@ -16,6 +16,9 @@ from haste_compiler.haste.geometry import ConvGeometry
 
 L3_BYTES_PER_CYCLE = 12.0
 L2_BYTES_PER_CYCLE = 32.0
+CROSS_BYTES_PER_CYCLE = 4.0
+"""What another core's cache holds."""
+
 COLD_BYTES_PER_CYCLE = 5.0
 """Filters that no cache holds when their layer begins."""
 
@@ -168,6 +171,7 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
     rows = math.ceil(work.columns / tile.columns) if work.flat else work.rows
     tile_cycles = tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors
     slice_bytes = work.depth * tile.channels * 4
+    output_bytes = 4.0 * work.images * work.rows * work.columns * work.channels * work.groups
     best: tuple[float, ConvTiling] | None = None
     for block in _block_sizes(rows, 1 if work.flat else tile.rows):
         floats = block * tile.columns * work.window_row_floats if work.flat else work.window(block)
@@ -182,19 +186,42 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
             task = tiles * chunk * tile_cycles + 300.0
             if work.copies:
                 task += floats / unit.lanes * 1.5
-            filters_once = slice_bytes * channel_tiles
             for channels_first in (False, True):
-                # Tasks that follow each other share what the cache holds of the filters: all, or those of one chunk.
+                # What the busiest thread sees: tasks that follow each other.
+                places = min(blocks, waves) if channels_first else math.ceil(waves / chunks)
+                parts = math.ceil(waves / blocks) if channels_first else min(chunks, waves)
+                # They share what the cache holds of the filters: all, or those of one chunk.
                 shared = slice_bytes * (chunk if channels_first else channel_tiles)
                 fits = shared + floats * 4 < unit.l2_bytes * 3 // 4
-                filters = filters_once if fits else filters_once * blocks
-                windows = floats * 4 * blocks * (chunks if channels_first and blocks > 1 else 1)
-                traffic = (filters + windows) / L3_BYTES_PER_CYCLE / threads
-                cost = waves * task + 0.5 * traffic
+                filters = slice_bytes * chunk * parts * (1 if fits else places)
+                windows = floats * 4 * places * (parts if channels_first and blocks > 1 else 1)
+                traffic = (filters + windows) / L3_BYTES_PER_CYCLE
+                foreign = foreign_cycles(floats * 4, output_bytes, blocks, places, threads)
+                cost = waves * task + 0.5 * traffic + foreign
                 if best is None or cost < best[0] * 0.999:
                     best = (cost, ConvTiling(tile, block, chunk, channels_first))
     assert best is not None
     return best
+
+
+def foreign_cycles(window_bytes: float, output_bytes: float, blocks: int, places: int, threads: int) -> float:
+    """Cycles in which the busiest thread reads from another core's cache, or another one reads what it writes.
+
+    Layers are cut by rows where possible: a thread then finds in its own cache what it wrote itself. Where it computes
+    some channels of all rows, most of what it reads and writes is another's.
+
+    Args:
+        window_bytes: what a block of output rows reads.
+        output_bytes: the whole output.
+        blocks: blocks of rows in all.
+        places: blocks that the busiest thread works on, for some or all channels.
+        threads: at least 1.
+    """
+    own = blocks / threads
+    if places <= own:
+        return 0.0
+    written = output_bytes / threads * (1 - own / places)
+    return (window_bytes * (places - own) + written) / CROSS_BYTES_PER_CYCLE
 
 
 def _block_sizes(rows: int, multiple: int) -> list[int]:

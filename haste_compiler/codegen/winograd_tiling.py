@@ -12,6 +12,7 @@ from haste_compiler.codegen.tiling import (
     ConvTiling,
     RegisterTile,
     WinogradTiling,
+    foreign_cycles,
     register_tiles,
 )
 from haste_compiler.haste.geometry import ConvGeometry
@@ -74,7 +75,11 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     fits = filters * tiling.channel_tiles + inputs + sums < unit.l2_bytes
     again = 0 if fits else filters * tiling.channel_tiles * (waves - 1) / L3_BYTES_PER_CYCLE
     cold = filters * tiling.channel_tiles / COLD_BYTES_PER_CYCLE
-    return waves * (transforms + products + _TASK_CYCLES) + 0.5 * again + cold
+    blocks = tiling.grid(geometry)[0] * batch // tiling.block
+    window = 4.0 * tiling.block * tiling.size * geometry.input_size[1] * geometry.in_channels
+    output = 4.0 * batch * math.prod(geometry.output_size) * geometry.out_channels
+    foreign = foreign_cycles(window, output, blocks, min(blocks, waves), threads)
+    return waves * (transforms + products + _TASK_CYCLES) + 0.5 * again + cold + foreign
 
 
 def cold_bytes(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: VectorUnit, threads: int) -> float:
