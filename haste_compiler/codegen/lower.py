@@ -21,6 +21,7 @@ from tvm import ir, relax, sym
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
+from haste_compiler.codegen.cpu.channel_shuffle import channel_shuffle_kernel
 from haste_compiler.codegen.cpu.concatenation import concatenation_kernel
 from haste_compiler.codegen.cpu.conv2d import pack_bias
 from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
@@ -621,11 +622,34 @@ class Lowering:
         return None
 
     def _channel_shuffle(self, node: fx.Node) -> Value:
-        x, groups = args_of(node)
-        n, c, h, w = self._shape(x)
-        split = self._reshaped(self._nhwc(x), (n, h, w, groups, c // groups))
-        shuffled = self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3]))
-        return Value(self._reshaped(shuffled, (n, h, w, c)), nhwc=True)
+        parts = [self._nhwc(part) for part in args_of(node)[0]]
+        return Value(self._shuffle(node, parts), nhwc=True)
+
+    def _shuffle(self, node: fx.Node, parts: list[Any]) -> Any:
+        """A channel shuffle of NHWC tensors."""
+        if node.meta["val"].dtype != torch.float32 or 0 in shape_of(node):
+            return self._shuffle_by_operators(node, parts)
+        sources, groups, *wanted = args_of(node)
+        channels = tuple(shape_of(source)[1] for source in sources)
+        batch, kept, height, width = self._shape(node)
+        return self._launch(
+            ("channel_shuffle", batch, height, width, channels, groups, *wanted),
+            layer_of(node),
+            parts,
+            (batch, height, width, kept),
+            lambda symbol: channel_shuffle_kernel(
+                symbol, batch, (height, width), channels, groups, (wanted[0], wanted[1]), self.unit.lanes
+            ),
+        )
+
+    def _shuffle_by_operators(self, node: fx.Node, parts: list[Any]) -> Any:
+        sources, groups, start, end = args_of(node)
+        n, _, h, w = self._shape(node)
+        channels = sum(shape_of(source)[1] for source in sources)
+        x = parts[0] if len(parts) == 1 else self.builder.emit(relax.op.concat(parts, 3))
+        split = self._reshaped(x, (n, h, w, groups, channels // groups))
+        whole = self._reshaped(self.builder.emit(relax.op.permute_dims(split, [0, 1, 2, 4, 3])), (n, h, w, channels))
+        return self.builder.emit(relax.op.strided_slice(whole, [3], [start], [end], [1], assume_inbound=True))
 
     # Everything else
 

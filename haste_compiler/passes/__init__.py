@@ -9,6 +9,7 @@ from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.layers import Choice, ConvLayer, Estimate, Prediction, conv_geometry, conv_layers
 from haste_compiler.passes.linear import extract_linears
+from haste_compiler.passes.narrow_shuffle import narrow_channel_shuffle
 from haste_compiler.passes.pipeline import PASSES, Observer, Pass, run_passes
 from haste_compiler.passes.resize import write_resizing
 from haste_compiler.passes.rewrite_haste import rewrite_haste
@@ -34,6 +35,7 @@ __all__ = [
     "fold_batch_norm",
     "fuse_channel_shuffle",
     "fuse_epilogue",
+    "narrow_channel_shuffle",
     "rewrite_haste",
     "run_passes",
     "write_resizing",

@@ -1,6 +1,8 @@
-"""The channel shuffle of ShuffleNet: ``reshape(permute(reshape(x)))`` -> ``haste::channel_shuffle(x, groups)``."""
+"""ShuffleNet's channel shuffle: ``reshape(permute(reshape(x)))`` -> ``haste::channel_shuffle([x], groups, 0, C)``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx
@@ -11,23 +13,27 @@ aten = torch.ops.aten
 
 
 @torch.library.custom_op("haste::channel_shuffle", mutates_args=())
-def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+def channel_shuffle(parts: Sequence[Tensor], groups: int, start: int, end: int) -> Tensor:
     """Interleave the channels of ``groups`` groups: channel ``g * (C / groups) + i`` goes to ``i * groups + g``.
 
     Args:
-        x: (N, C, H, W) with C divisible by ``groups``.
-        groups: how many.
+        parts: (N, Cp, H, W) each, joined along their channels, C in all: one tensor, or each group's own.
+        groups: how many; C is divisible by it.
+        start: first channel of the shuffled tensor that is wanted, divisible by ``groups``.
+        end: the one after the last, divisible by ``groups``.
 
     Returns:
-        (N, C, H, W).
+        (N, end - start, H, W).
     """
+    x = torch.cat(list(parts), 1)
     n, c, h, w = x.shape
-    return x.reshape(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w).clone()
+    return x.reshape(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)[:, start:end].clone()
 
 
 @channel_shuffle.register_fake
-def _(x: Tensor, groups: int) -> Tensor:
-    return x.new_empty(x.shape)
+def _(parts: Sequence[Tensor], groups: int, start: int, end: int) -> Tensor:
+    n, _, h, w = parts[0].shape
+    return parts[0].new_empty((n, end - start, h, w))
 
 
 def fuse_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
@@ -39,7 +45,8 @@ def fuse_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
             x, groups = _match(node)
         if is_tensor(x) and len(shape_of(x)) == 4:
             with gm.graph.inserting_before(node):
-                shuffled = insert_call(gm, torch.ops.haste.channel_shuffle.default, (x, groups), node)
+                arguments = ([x], groups, 0, shape_of(x)[1])
+                shuffled = insert_call(gm, torch.ops.haste.channel_shuffle.default, arguments, node)
             replace(node, shuffled)
     return finish(gm)
 

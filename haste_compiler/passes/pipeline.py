@@ -18,6 +18,7 @@ from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.graph import copy_module
 from haste_compiler.passes.linear import extract_linears
+from haste_compiler.passes.narrow_shuffle import narrow_channel_shuffle
 from haste_compiler.passes.resize import write_resizing
 from haste_compiler.passes.rewrite_haste import rewrite_haste
 
@@ -40,6 +41,7 @@ PASSES: Final = (
     _unconfigured(canonicalize),
     _unconfigured(write_resizing),
     _unconfigured(fuse_channel_shuffle),
+    _unconfigured(narrow_channel_shuffle),
     _unconfigured(fold_batch_norm),
     _unconfigured(extract_convs),
     _unconfigured(extract_linears),

@@ -146,6 +146,7 @@ def test_what_is_no_channel_shuffle(function: object) -> None:
 
 def test_new_operators_are_well_formed() -> None:
     x, weight, residual = torch.randn(2, 6, 4, 4), torch.randn(3, 4), torch.randn(2, 6, 4, 3)
-    torch.library.opcheck(torch.ops.haste.channel_shuffle.default, (x, 3))
+    torch.library.opcheck(torch.ops.haste.channel_shuffle.default, ([x], 3, 0, 6))
+    torch.library.opcheck(torch.ops.haste.channel_shuffle.default, ([x, x + 1], 2, 4, 10))
     for bias, added, activation in ((None, None, "none"), (torch.randn(3), residual, "relu")):
         torch.library.opcheck(torch.ops.haste.linear.default, (x, weight, bias, added, activation))

@@ -47,8 +47,9 @@ def test_resnet_is_convolutions_pooling_and_a_linear_layer() -> None:
 
 def test_shuffles_and_splits() -> None:
     gm = checked("shufflenet_v2_x1_0")
-    assert calls(gm)["haste.channel_shuffle"] == 16 and calls(gm)["aten.slice"] == 26
-    assert "getitem" not in calls(gm) and "aten.reshape" not in calls(gm)
+    # Thirteen blocks begin with a split, each half of which is shuffled for itself; three shuffles are kept whole.
+    assert calls(gm)["haste.channel_shuffle"] == 29
+    assert not {"aten.slice", "aten.cat", "getitem", "aten.reshape"} & set(calls(gm))
 
 
 def test_inception_blocks_share_their_hash() -> None:

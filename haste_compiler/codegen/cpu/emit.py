@@ -169,6 +169,15 @@ def transposed(rows: Sequence[Expr]) -> list[Expr]:
     return current
 
 
+def interleaved(values: Sequence[Expr], lanes: int) -> list[Expr]:
+    """Vectors of the values' first elements, then of their second ones, and so on; as many as there are values."""
+    if lanes == 1:
+        return list(values)
+    count = len(values)
+    places = [p % count * lanes + p // count for p in range(count * lanes)]
+    return [tirx.Shuffle(list(values), places[at : at + lanes]) for at in range(0, count * lanes, lanes)]
+
+
 def bind(value: Expr) -> Expr:
     """Name a value, so that it is computed once."""
     return value if isinstance(value, int) else T.bind(value)

@@ -73,10 +73,7 @@ def _interleave(x: Expr, y: Expr, batch: Batch, rows: int, columns: int, lanes: 
         start = emit.bind(image * rows * columns)
         values = [T.bind(emit.load(x, start + row * columns + column, n)) for row in range(rows)]
         at = emit.bind(start + column * rows)
-        for piece in range(rows):
-            places = range(piece * n, (piece + 1) * n)
-            # Of single values, each is a piece.
-            mixed = values[piece] if n == 1 else tirx.Shuffle(values, [p % rows * n + p // rows for p in places])
+        for piece, mixed in enumerate(emit.interleaved(values, n)):
             emit.store(y, at + piece * n, mixed, n)
 
     with T.parallel(0, images_of(batch) * tasks) as task:

@@ -72,6 +72,9 @@ class _CudaLowering(Lowering):
     def _concatenate(self, node: fx.Node, parts: Sequence[Any], channels: list[int]) -> Any:
         return self.builder.emit(relax.op.concat(list(parts), 3))
 
+    def _shuffle(self, node: fx.Node, parts: list[Any]) -> Any:
+        return self._shuffle_by_operators(node, parts)
+
     def _product(
         self,
         kind: str,
