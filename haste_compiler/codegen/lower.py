@@ -34,6 +34,7 @@ from haste_compiler.codegen.cpu.haste_convolve import (
     pack_tap_sums,
 )
 from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.codegen.cpu.layer_norm import layer_norm_kernel
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
@@ -61,6 +62,8 @@ class Value:
     expr: Any
     nhwc: bool = False
 
+
+_RESHAPE = ir.Op.get("relax.reshape")
 
 _BUILDING = threading.RLock()
 """TVM's builders know each other through one stack for all threads."""
@@ -247,7 +250,12 @@ class Lowering:
         return self.sizes.kernel_shape(node)
 
     def _reshaped(self, x: Any, shape: Sequence[Any]) -> Any:
-        return self.builder.emit(relax.op.reshape(x, main_shape(shape)))
+        """``x`` in another shape; TVM would fuse two reshapes in a row into a kernel that copies."""
+        bound = self.builder.lookup_binding(x) if isinstance(x, relax.Var) else None
+        if isinstance(bound, relax.Call) and bound.op == _RESHAPE:
+            x = bound.args[0]
+        wanted = main_shape(shape)
+        return x if _equal(x.ty.shape.values, wanted) else self.builder.emit(relax.op.reshape(x, wanted))
 
     def _transpose_kernel(self, name: str, images: Any, rows: int, columns: int, shapes: Any) -> Any:
         return transpose_kernel(name, images, rows, columns, self.unit.lanes, shapes)
@@ -462,7 +470,7 @@ class Lowering:
         )
         return Value(y, nhwc=True)
 
-    # Pooling and means
+    # Pooling, means and norms
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
         x = args_of(node)[0]
@@ -515,6 +523,21 @@ class Lowering:
             return pooled
         return Value(self._reshaped(pooled.expr, self._shape(node)))
 
+    def _layer_norm(self, node: fx.Node) -> Value | None:
+        x, normalised, weight, bias, eps, *_ = args_of(node)
+        tensors = (x, weight, bias)
+        if 0 in shape_of(x) or any(tensor.meta["val"].dtype != torch.float32 for tensor in tensors):
+            return None
+        shape, axes = self._shape(x), len(normalised)
+        y = self._launch(
+            ("layer_norm", shape, axes, eps),
+            layer_of(node),
+            [self._nchw(tensor) for tensor in tensors],
+            shape,
+            lambda symbol: layer_norm_kernel(symbol, shape, axes, eps, self.unit.lanes),
+        )
+        return Value(y)
+
     # Layout-neutral operators
 
     def _activation(self, node: fx.Node) -> Value | None:
@@ -525,14 +548,16 @@ class Lowering:
         shape = self._shape(node)
         source = self._value(x)
         stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else shape
-        y = self._launch(
-            ("activation", stored, activation),
+        return Value(self._activate(node, source.expr, stored, activation), source.nhwc)
+
+    def _activate(self, node: fx.Node, x: Any, shape: tuple[Any, ...], activation: str) -> Any:
+        return self._launch(
+            ("activation", shape, activation),
             layer_of(node),
-            [source.expr],
-            stored,
-            lambda symbol: self._activation_kernel(symbol, stored, activation),
+            [x],
+            shape,
+            lambda symbol: self._activation_kernel(symbol, shape, activation),
         )
-        return Value(y, source.nhwc)
 
     def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
         return activation_kernel(name, shape, activation, self.unit.lanes)
@@ -575,18 +600,33 @@ class Lowering:
         axis = (0, 3, 1, 2)[dim % 4]
         parts = [self._nhwc(tensor) for tensor in tensors]
         if axis == 3 and node.meta["val"].dtype == torch.float32 and 0 not in shape_of(node):
-            return Value(self._concatenate(node, parts, [shape_of(tensor)[1] for tensor in tensors]), nhwc=True)
+            channels = [shape_of(tensor)[1] for tensor in tensors]
+            return Value(self._join(node, parts, channels, [], "none"), nhwc=True)
         return Value(self.builder.emit(relax.op.concat(parts, axis)), nhwc=True)
 
-    def _concatenate(self, node: fx.Node, parts: Sequence[Any], channels: list[int]) -> Any:
-        """Join NHWC tensors along their channels."""
+    def _affine(self, node: fx.Node) -> Value:
+        sources, scale, shift, activation = args_of(node)
+        parts, channels = [self._nhwc(source) for source in sources], [shape_of(source)[1] for source in sources]
+        maps = [self._value(scale).expr, self._value(shift).expr]
+        return Value(self._join(node, parts, channels, maps, activation), nhwc=True)
+
+    def _join(self, node: fx.Node, parts: Sequence[Any], channels: list[int], maps: list[Any], activation: str) -> Any:
+        """NHWC tensors joined along their channels; ``maps`` may have a scale and a shift, (C,)."""
         batch, total, height, width = self._shape(node)
         return self._launch(
-            ("concatenation", batch, height, width, *channels),
+            ("concatenation", batch, height, width, *channels, bool(maps), activation),
             layer_of(node),
-            parts,
+            [*parts, *maps],
             (batch, height, width, total),
-            lambda symbol: concatenation_kernel(symbol, batch, (height, width), channels, self.unit.lanes),
+            lambda symbol: concatenation_kernel(
+                symbol,
+                batch,
+                (height, width),
+                channels,
+                self.unit.lanes,
+                affine=bool(maps),
+                activation=activation,
+            ),
         )
 
     def _slice(self, node: fx.Node) -> Value | None:
@@ -608,8 +648,8 @@ class Lowering:
     def _permute(self, node: fx.Node) -> Value | None:
         x, order = args_of(node)
         order = [dim % len(order) for dim in order]
-        if order == [0, 2, 3, 1] and self._is_nhwc(x):
-            return Value(self._value(x).expr)
+        if order == [0, 2, 3, 1]:
+            return Value(self._nhwc(x))
         if order == [0, 3, 1, 2] and not self._is_nhwc(x):
             return Value(self._value(x).expr, nhwc=True)
         return None
@@ -753,11 +793,13 @@ _RULES: dict[Any, Callable[[Lowering, fx.Node], Any]] = {
     haste.merge.default: Lowering._merge,
     haste.convolve.default: Lowering._convolve,
     haste.channel_shuffle.default: Lowering._channel_shuffle,
+    haste.affine.default: Lowering._affine,
     operator.getitem: Lowering._getitem,
     aten.max_pool2d.default: Lowering._max_pool,
     aten.avg_pool2d.default: Lowering._avg_pool,
     aten.adaptive_avg_pool2d.default: Lowering._adaptive_avg_pool,
     aten.mean.dim: Lowering._mean,
+    aten.layer_norm.default: Lowering._layer_norm,
     aten.cat.default: Lowering._cat,
     aten.slice.Tensor: Lowering._slice,
     aten.permute.default: Lowering._permute,

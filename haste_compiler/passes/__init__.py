@@ -6,6 +6,7 @@ from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.choose_layers import Predict, Sharing, choose_layers
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
+from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.layers import Choice, ConvLayer, Estimate, Prediction, conv_geometry, conv_layers
 from haste_compiler.passes.linear import extract_linears
@@ -33,6 +34,7 @@ __all__ = [
     "extract_convs",
     "extract_linears",
     "fold_batch_norm",
+    "fuse_affine",
     "fuse_channel_shuffle",
     "fuse_epilogue",
     "narrow_channel_shuffle",

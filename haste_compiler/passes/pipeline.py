@@ -15,6 +15,7 @@ from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.choose_layers import Predict, choose_layers
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
+from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.graph import copy_module
 from haste_compiler.passes.linear import extract_linears
@@ -45,6 +46,7 @@ PASSES: Final = (
     _unconfigured(fold_batch_norm),
     _unconfigured(extract_convs),
     _unconfigured(extract_linears),
+    _unconfigured(fuse_affine),
     _unconfigured(fuse_epilogue),
     Pass(choose_layers.__name__, choose_layers),
     Pass(rewrite_haste.__name__, lambda gm, config, predict: rewrite_haste(gm, config)),

@@ -69,8 +69,16 @@ class _CudaLowering(Lowering):
     def _activation_kernel(self, name: str, shape: tuple[int, ...], activation: str) -> Any:
         return activation_kernel(name, shape, activation)
 
-    def _concatenate(self, node: fx.Node, parts: Sequence[Any], channels: list[int]) -> Any:
-        return self.builder.emit(relax.op.concat(list(parts), 3))
+    def _join(self, node: fx.Node, parts: Sequence[Any], channels: list[int], maps: list[Any], activation: str) -> Any:
+        x = parts[0] if len(parts) == 1 else self.builder.emit(relax.op.concat(list(parts), 3))
+        if maps:
+            scale, shift = maps
+            x = self.builder.emit(relax.op.add(self.builder.emit(relax.op.multiply(x, scale)), shift))
+        n, c, h, w = self._shape(node)
+        return x if activation == "none" else self._activate(node, x, (n, h, w, c), activation)
+
+    def _layer_norm(self, node: fx.Node) -> Value | None:
+        return None
 
     def _shuffle(self, node: fx.Node, parts: list[Any]) -> Any:
         return self._shuffle_by_operators(node, parts)
