@@ -1,4 +1,4 @@
-"""``act(conv(x) + b + r)`` -> one ``haste::conv2d``; the same for ``haste::linear``."""
+"""``act(conv(x) + b + r)`` -> one ``haste::conv2d``; the same for ``haste::linear``, ``act`` for ``haste::affine``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
+from haste_compiler.passes.fuse_affine import affine as _affine  # noqa: F401  (registers haste::affine)
 from haste_compiler.passes.graph import argument, finish, insert_call, is_call, is_tensor, replace, shape_of, sole_user
 from haste_compiler.passes.linear import linear as _linear  # noqa: F401  (registers haste::linear)
 
@@ -13,6 +14,8 @@ aten = torch.ops.aten
 
 # Position of the residual among the arguments; the activation is the last.
 _RESIDUAL = {torch.ops.haste.conv2d.default: 3, torch.ops.haste.linear.default: 3}
+_ACTIVATED = (*_RESIDUAL, torch.ops.haste.affine.default)
+_CHANNELS_FIRST, _CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 _PLAIN = {
     aten.relu.default: "relu",
     aten.relu6.default: "relu6",
@@ -25,10 +28,13 @@ _PLAIN = {
 
 
 def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
-    """Fuse a residual and then an activation into the convolution or linear layer whose result only they use.
+    """Fuse a residual and then an activation into the convolution or linear layer whose result only they use, and an
+    activation into a batch norm that stands alone.
 
-    The residual is the other operand of an ``add``, of the same shape. Where two layers meet in one ``add``, the later
-    one takes the other's result. An activation is any that ``apply_activation`` knows; a ``gelu`` must be exact.
+    The residual is the other operand of an ``add``, of the same shape. Where a linear layer's result is first permuted
+    to NCHW, the residual is permuted to NHWC instead, which costs nothing where a convolution made it. Where two layers
+    meet in one ``add``, the later one takes the other's result. An activation is any that ``apply_activation`` knows;
+    a ``gelu`` must be exact.
     """
     for node in list(gm.graph.nodes):
         if is_call(node, aten.add.Tensor):
@@ -38,7 +44,7 @@ def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
         if activation is None:
             continue
         layer = node.args[0]
-        if is_call(layer, *_RESIDUAL) and layer.args[-1] == "none" and list(layer.users) == [node]:
+        if is_call(layer, *_ACTIVATED) and layer.args[-1] == "none" and list(layer.users) == [node]:
             layer.args = (*layer.args[:-1], activation)
             replace(node, layer)
     return finish(gm)
@@ -52,21 +58,35 @@ def _fuse_residual(gm: fx.GraphModule, node: fx.Node) -> None:
     if not is_tensor(left) or not is_tensor(right):
         return
     later_first = sorted([(left, right), (right, left)], key=lambda pair: -order[pair[0]])
-    for layer, residual in later_first:
-        if not is_call(layer, *_RESIDUAL) or sole_user(layer) is None:
+    for result, residual in later_first:
+        layer = _before_permute(result) or result
+        if not is_call(layer, *_RESIDUAL) or sole_user(layer) is None or sole_user(result) is None:
             continue
         if layer.args[_RESIDUAL[layer.target]] is not None or layer.args[-1] != "none":  # type: ignore[index]
             continue
-        if not shape_of(layer) == shape_of(residual) == shape_of(node) or residual.meta["val"].dtype != torch.float32:
+        if not shape_of(result) == shape_of(residual) == shape_of(node) or residual.meta["val"].dtype != torch.float32:
             continue
         # At the place of the addition both operands are there.
-        args = list(layer.args)
-        args[_RESIDUAL[layer.target]] = residual  # type: ignore[index]
         with gm.graph.inserting_before(node):
+            if layer is not result:
+                residual = insert_call(gm, aten.permute.default, (residual, _CHANNELS_LAST), result)
+            args = list(layer.args)
+            args[_RESIDUAL[layer.target]] = residual  # type: ignore[index]
             fused = insert_call(gm, layer.target, tuple(args), layer)  # type: ignore[arg-type]
+            if layer is not result:
+                fused = insert_call(gm, aten.permute.default, (fused, _CHANNELS_FIRST), result)
         replace(node, fused)
-        gm.graph.erase_node(layer)
+        gm.graph.erase_node(result)
+        if layer is not result:
+            gm.graph.erase_node(layer)
         return
+
+
+def _before_permute(node: fx.Node) -> fx.Node | None:
+    """The linear layer over the channels of images whose result ``node`` moves to NCHW; None for any other node."""
+    if not is_call(node, aten.permute.default) or [dim % 4 for dim in node.args[1]] != _CHANNELS_FIRST:  # type: ignore[operator, union-attr]
+        return None
+    return node.args[0] if is_call(node.args[0], torch.ops.haste.linear.default) else None
 
 
 def activation_name(node: fx.Node) -> str | None:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from haste_compiler.haste.activation import apply_activation
+from haste_compiler.passes.graph import is_tensor, shape_of
 from tests.passes.checking import Fn, calls, check_passes, nodes
 
 
@@ -100,3 +101,40 @@ def test_earlier_layer_is_used_where_the_later_has_its_epilogue() -> None:
 def test_what_is_not_fused(function: object, left: dict[str, int]) -> None:
     gm = check_passes(Fn(function, a=nn.Conv2d(4, 4, 3, padding=1)), image())
     assert left.items() <= calls(gm).items()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: self.l(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) + x,
+        lambda self, x: x + self.l(x.permute(0, 2, 3, 1)).permute(0, -1, -3, -2),
+        lambda self, x: (y := self.l(x.permute(0, 2, 3, 1)), r := 2 * x, y.permute(0, 3, 1, 2) + r)[-1],
+    ],
+)
+def test_residual_of_a_linear_layer_over_channels(function: object) -> None:
+    gm = check_passes(Fn(function, l=nn.Linear(4, 4)), image())
+    (layer,) = nodes(gm, "haste.linear")
+    assert "aten.add" not in calls(gm) and is_tensor(layer.args[3]) and shape_of(layer.args[3]) == (2, 6, 6, 4)
+
+
+def test_of_two_linear_layers_over_channels_the_later_takes_the_earlier_ones_result() -> None:
+    function = lambda self, x: sum(part(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for part in (self.a, self.b))  # noqa: E731
+    gm = check_passes(Fn(function, a=nn.Linear(4, 5), b=nn.Linear(4, 5)), image())
+    first, second = nodes(gm, "haste.linear")
+    (taken,) = (user for node in first.users for user in node.users)
+    assert "aten.add" not in calls(gm) and first.args[3] is None and second.args[3] is taken
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: (y := self.l(x).permute(0, 3, 1, 2), y + x, y)[1:],
+        lambda self, x: (y := self.l(x), y.permute(0, 3, 1, 2) + x, y)[1:],
+        lambda self, x: self.l(x).permute(0, 3, 1, 2) + x[:1],
+        lambda self, x: self.l(x).permute(0, 1, 3, 2) + x,
+        lambda self, x: F.relu(self.l(x)).permute(0, 3, 1, 2) + x,
+    ],
+)
+def test_what_is_not_fused_behind_a_permute(function: object) -> None:
+    gm = check_passes(Fn(function, l=nn.Linear(6, 6)), image(6))
+    assert calls(gm)["aten.add"] == 1 and nodes(gm, "haste.linear")[0].args[3] is None
