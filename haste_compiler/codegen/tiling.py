@@ -98,7 +98,7 @@ class WinogradTiling:
 def register_tiles(rows: int, columns: int, channels: int, unit: VectorUnit) -> Iterator[RegisterTile]:
     """Every register tile that fits the registers, the image and the output channels."""
     lanes = min(unit.lanes, 1 << max(0, (channels - 1)).bit_length())
-    most_vectors = 8 if rows * columns == 1 else 4
+    most_vectors = 8 if rows * columns == 1 else 6
     for vectors in range(1, most_vectors + 1):
         if vectors > 1 and (vectors - 1) * lanes >= channels:
             break
