@@ -268,6 +268,9 @@ def test_an_empty_batch_needs_no_code(compiled: CompiledModule) -> None:
         lambda y: F.max_pool2d(y.reshape(y.shape[0] * 2, 4, 8, 8), 2),
         lambda y: torch.cat([torch.ones(1, 1, 8, 8).expand(y.shape[0], -1, -1, -1), y], 1),
         lambda y: y.flatten(2) @ y.flatten(2).transpose(1, 2),
+        lambda y: y.transpose(2, 3) @ y.softmax(3) @ y.softmax(1),
+        lambda y: F.scaled_dot_product_attention(y, y, y[..., :5]),
+        lambda y: F.layer_norm(y.flatten(2).permute(1, 0, 2), (64,)).softmax(2),
         lambda y: F.interpolate(y, size=(13, 13), mode="bilinear"),
     ],
 )

@@ -59,7 +59,21 @@ GROUPS: dict[str, Any] = {
     ),
     "shuffles": lambda m, x: (F.pixel_shuffle(x[:, :4], 2), F.pixel_unshuffle(x, 2)),
     "largest": lambda m, x: (x.amax((2, 3)), x.amax((-1, -2), keepdim=True), F.adaptive_max_pool2d(x, (4, 5))),
-    "attention": lambda m, x: F.scaled_dot_product_attention(x, x, x, scale=0.1),
+    "attention": lambda m, x: (
+        F.scaled_dot_product_attention(x, x, x, scale=0.1),
+        F.scaled_dot_product_attention(m.conv(x), x[..., 1:-1], x[..., :5]),
+        F.scaled_dot_product_attention(x, x, x, attn_mask=5 * x[:1, :1, :, 2:]),
+        F.scaled_dot_product_attention(x, x, x, is_causal=True),
+    ),
+    "products": lambda m, x: (
+        x @ x.transpose(2, 3),
+        m.conv(x) @ x,
+        m.conv(x).transpose(2, 3) @ m.conv(x),
+        x @ x[0, 0].t(),
+        torch.bmm(x[0], x[1].transpose(1, 2)),
+        x[:, 0, 0] @ x[0, 0].t(),
+    ),
+    "softmax": lambda m, x: [y.softmax(dim) for y in (x, m.conv(x)) for dim in range(4)],
     "one filter": lambda m, x: F.linear(x, m.filter),
 }
 

@@ -35,7 +35,9 @@ from haste_compiler.codegen.cpu.haste_convolve import (
 )
 from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.codegen.cpu.layer_norm import layer_norm_kernel
+from haste_compiler.codegen.cpu.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
 from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint_of
@@ -470,7 +472,7 @@ class Lowering:
         )
         return Value(y, nhwc=True)
 
-    # Pooling, means and norms
+    # Pooling and means
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
         x = args_of(node)[0]
@@ -523,20 +525,112 @@ class Lowering:
             return pooled
         return Value(self._reshaped(pooled.expr, self._shape(node)))
 
+    # Norms, softmax and attention
+
+    def _is_float(self, *nodes: fx.Node) -> bool:
+        """Whether these are float32 tensors, none empty, of which no size depends on the batch but the first."""
+        values = [node.meta["val"] for node in nodes]
+        return not any(
+            value.dtype != torch.float32
+            or value.dim() == 0
+            or 0 in shape_of(node)
+            or any(isinstance(size, torch.SymInt) for size in value.shape[1:])
+            for node, value in zip(nodes, values, strict=True)
+        )
+
     def _layer_norm(self, node: fx.Node) -> Value | None:
         x, normalised, weight, bias, eps, *_ = args_of(node)
-        tensors = (x, weight, bias)
-        if 0 in shape_of(x) or any(tensor.meta["val"].dtype != torch.float32 for tensor in tensors):
+        if not self._is_float(x, weight, bias):
             return None
         shape, axes = self._shape(x), len(normalised)
         y = self._launch(
             ("layer_norm", shape, axes, eps),
             layer_of(node),
-            [self._nchw(tensor) for tensor in tensors],
+            [self._nchw(tensor) for tensor in (x, weight, bias)],
             shape,
             lambda symbol: layer_norm_kernel(symbol, shape, axes, eps, self.unit.lanes),
         )
         return Value(y)
+
+    def _softmax(self, node: fx.Node) -> Value | None:
+        x, dim = args_of(node)[:2]
+        if not self._is_float(x, node):
+            return None
+        shape = self._shape(x)
+        axis = dim % len(shape)
+        if axis == 1 and self._is_nhwc(x):
+            return Value(self._softmax_rows(node, self._nhwc(x), (shape[0], *shape[2:], shape[1])), nhwc=True)
+        if axis == 0 or axis != len(shape) - 1:
+            return None
+        return Value(self._softmax_rows(node, self._nchw(x), shape))
+
+    def _softmax_rows(self, node: fx.Node, x: Any, shape: tuple[Any, ...], scale: float = 1.0) -> Any:
+        """``softmax(scale * x)`` over the last axis of a tensor of ``shape``."""
+        return self._launch(
+            ("softmax", shape, scale),
+            layer_of(node),
+            [x],
+            shape,
+            lambda symbol: softmax_kernel(symbol, shape, scale, self.unit.lanes),
+        )
+
+    def _matmul(self, node: fx.Node) -> Value | None:
+        a, b = args_of(node)[:2]
+        if not self._is_float(a, b) or not self._same_leading(a, b) or len(shape_of(a)) < 3:
+            return None
+        *leading, rows, inner = self._shape(a)
+        sizes = (rows, inner, shape_of(b)[-1])
+        return Value(self._multiplied(node, self._nchw(a), self._nchw(b), tuple(leading), sizes))
+
+    def _same_leading(self, *nodes: fx.Node) -> bool:
+        """Whether tensors agree in all sizes but the last two."""
+        first, *others = (self.sizes.shape(node)[:-2] for node in nodes)
+        return all(_equal(first, other) for other in others)
+
+    def _multiplied(self, node: fx.Node, a: Any, b: Any, leading: tuple[Any, ...], sizes: tuple[int, int, int]) -> Any:
+        rows, inner, columns = sizes
+        return self._launch(
+            ("matmul", leading, sizes),
+            layer_of(node),
+            [a, b],
+            (*leading, rows, columns),
+            lambda symbol: matmul_kernel(symbol, leading, rows, inner, columns, self.unit),
+        )
+
+    def _attention(self, node: fx.Node) -> Value | None:
+        query, key, value = args_of(node)[:3]
+        mask, causal = argument(node, 3, "attn_mask"), argument(node, 5, "is_causal", False)
+        inputs = [query, key, value] if mask is None else [query, key, value, mask]
+        if causal or not self._is_float(*inputs) or not self._same_leading(query, key, value):
+            return None
+        *leading, queries, width = self._shape(query)
+        keys, features = shape_of(value)[-2:]
+        front, scale = tuple(leading), 1 / math.sqrt(width)
+        if not front:
+            return None
+        transposed = self._swapped(self._nchw(key), (*front, keys, width))
+        scores = self._multiplied(node, self._nchw(query), transposed, front, (queries, width, keys))
+        if mask is not None:
+            scaled = self.builder.emit(relax.op.multiply(scores, relax.const(scale, "float32")))
+            scores, scale = self.builder.emit(relax.op.add(scaled, self._nchw(mask))), 1.0
+        shares = self._softmax_rows(node, scores, (*front, queries, keys), scale)
+        return Value(self._multiplied(node, shares, self._nchw(value), front, (queries, keys, features)))
+
+    def _swapped(self, x: Any, shape: tuple[Any, ...]) -> Any:
+        """``x``, of ``shape``, with its last two axes swapped."""
+        *leading, rows, columns = shape
+        after = (*leading, columns, rows)
+        if len(leading) > 1 and isinstance(leading[0], DynamicBatch):
+            axes = list(range(len(shape)))
+            return self.builder.emit(relax.op.permute_dims(x, [*axes[:-2], axes[-1], axes[-2]]))
+        images = leading[0] if leading and isinstance(leading[0], DynamicBatch) else math.prod(leading)
+        return self._launch(
+            ("swap", shape),
+            "transpose",
+            [x],
+            after,
+            lambda name: self._transpose_kernel(name, images, rows, columns, (shape, after)),
+        )
 
     # Layout-neutral operators
 
@@ -652,6 +746,9 @@ class Lowering:
             return Value(self._nhwc(x))
         if order == [0, 3, 1, 2] and not self._is_nhwc(x):
             return Value(self._value(x).expr, nhwc=True)
+        *leading, last, before = range(len(order))
+        if order == [*leading, before, last] and self._is_float(x):
+            return Value(self._swapped(self._nchw(x), self._shape(x)))
         return None
 
     def _reshape(self, node: fx.Node) -> Value | None:
@@ -800,6 +897,10 @@ _RULES: dict[Any, Callable[[Lowering, fx.Node], Any]] = {
     aten.adaptive_avg_pool2d.default: Lowering._adaptive_avg_pool,
     aten.mean.dim: Lowering._mean,
     aten.layer_norm.default: Lowering._layer_norm,
+    aten.softmax.int: Lowering._softmax,
+    aten.matmul.default: Lowering._matmul,
+    aten.bmm.default: Lowering._matmul,
+    aten.scaled_dot_product_attention.default: Lowering._attention,
     aten.cat.default: Lowering._cat,
     aten.slice.Tensor: Lowering._slice,
     aten.permute.default: Lowering._permute,

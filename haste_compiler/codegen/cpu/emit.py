@@ -6,6 +6,7 @@ accumulator stays in a vector register; a single large one would go to memory an
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,13 +121,17 @@ class Register:
         return self.buffer[index]
 
     def total(self) -> Expr:
-        """The sum over the lanes: halves are added to halves, a shuffle each."""
+        """The sum over the lanes."""
+        return self.fold(operator.add)
+
+    def fold(self, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+        """The lanes combined into one value: halves with halves, a shuffle each."""
         value, lanes = self.get(), self.lanes
         while lanes > 1:
             lanes //= 2
             value = T.bind(value)
             low, high = (tirx.Shuffle([value], list(range(start, start + lanes))) for start in (0, lanes))
-            value = low + high
+            value = combine(low, high)
         return value
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import cycle
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
@@ -12,11 +12,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
-from haste_compiler.codegen.dynamic import DynamicBatch, images_of
-
-_TASK_FLOATS = 1 << 14
-_UNROLL = 4
-"""Sums at a time, as one would wait for its last addition."""
+from haste_compiler.codegen.cpu.rows import UNROLL, each_row, fold
 
 
 def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, lanes: int) -> tirx.PrimFunc:
@@ -33,51 +29,30 @@ def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, la
         lanes: of a vector.
     """
     leading, normalised = shape[: len(shape) - axes], tuple(shape[len(shape) - axes :])
-    dynamic = bool(leading) and isinstance(leading[0], DynamicBatch)
-    size, fixed_rows = math.prod(normalised), math.prod(leading[1:] if dynamic else leading)
-    block = max(1, _TASK_FLOATS // size)
+    size = math.prod(normalised)
 
     def body(x: Expr, weight: Expr, bias: Expr, y: Expr) -> None:
-        rows = emit.bind(images_of(leading[0]) * fixed_rows) if dynamic else fixed_rows
-        with T.parallel(0, emit.ceil_div(rows, block)) as task:
-            first = emit.bind(task * block)
-            with T.serial(0, emit.minimum(block, rows - first)) as i:
-                row = emit.bind((first + i) * size)
-                mean = T.bind(_sum(size, lanes, lambda at, n: emit.load(x, row + at, n)) / T.float32(size))
+        def normalise(row: Expr) -> None:
+            total = fold(size, lanes, lambda at, n: emit.load(x, row + at, n), operator.add, 0.0)
+            mean = T.bind(total / T.float32(size))
 
-                def centred(at: Expr, n: int) -> Expr:
-                    return emit.load(x, row + at, n) - emit.splat(mean, n)
+            def centred(at: Expr, n: int) -> Expr:
+                return emit.load(x, row + at, n) - emit.splat(mean, n)
 
-                variance = T.bind(_sum(size, lanes, lambda at, n: _square(centred(at, n))) / T.float32(size))
-                scale = T.bind(T.float32(1) / tirx.sqrt(variance + T.float32(eps)))
+            def square(at: Expr, n: int) -> Expr:
+                value = T.bind(centred(at, n))
+                return value * value
 
-                def write(at: Expr, n: int) -> None:
-                    value = centred(at, n) * emit.splat(scale, n) * emit.load(weight, at, n) + emit.load(bias, at, n)
-                    emit.store(y, row + at, value, n)
+            variance = T.bind(fold(size, lanes, square, operator.add, 0.0) / T.float32(size))
+            scale = T.bind(T.float32(1) / tirx.sqrt(variance + T.float32(eps)))
 
-                emit.sweep(size, lanes, write, _UNROLL)
+            def write(at: Expr, n: int) -> None:
+                value = centred(at, n) * emit.splat(scale, n) * emit.load(weight, at, n) + emit.load(bias, at, n)
+                emit.store(y, row + at, value, n)
+
+            emit.sweep(size, lanes, write, UNROLL)
+
+        each_row(leading, size, normalise)
 
     arguments = [("x", shape), ("weight", normalised), ("bias", normalised), ("y", shape)]
     return emit.kernel(name, [(label, sizes, "float32") for label, sizes in arguments], body)
-
-
-def _square(value: Expr) -> Expr:
-    value = T.bind(value)
-    return value * value
-
-
-def _sum(size: int, lanes: int, value: Callable[[Expr, int], Expr]) -> Expr:
-    """The sum of ``value(start, width)`` over ``size`` elements."""
-    widths = {n for _, n in emit.chunks(size % lanes, lanes)}
-    sums = {n: [emit.Register(n, 0.0)] for n in widths}
-    vectors = size // lanes
-    if vectors:
-        sums[lanes] = [emit.Register(lanes, 0.0) for _ in range(min(_UNROLL, vectors))]
-    turns = {n: cycle(registers) for n, registers in sums.items()}
-    emit.sweep(size, lanes, lambda at, n: next(turns[n]).add(value(at, n)), _UNROLL)
-    total: Expr = None
-    for first, *others in sums.values():
-        for register in others:
-            first.add(register.get())
-        total = first.total() if total is None else total + first.total()
-    return total

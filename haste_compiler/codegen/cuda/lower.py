@@ -77,8 +77,10 @@ class _CudaLowering(Lowering):
         n, c, h, w = self._shape(node)
         return x if activation == "none" else self._activate(node, x, (n, h, w, c), activation)
 
-    def _layer_norm(self, node: fx.Node) -> Value | None:
+    def _by_tvm(self, node: fx.Node) -> Value | None:
         return None
+
+    _layer_norm = _softmax = _matmul = _attention = _by_tvm
 
     def _shuffle(self, node: fx.Node, parts: list[Any]) -> Any:
         return self._shuffle_by_operators(node, parts)
