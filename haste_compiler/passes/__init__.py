@@ -4,6 +4,7 @@ from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.capture import Captured, capture
 from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.choose_layers import Predict, Sharing, choose_layers
+from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
@@ -31,6 +32,7 @@ __all__ = [
     "choose_layers",
     "conv_geometry",
     "conv_layers",
+    "drop_taps",
     "extract_convs",
     "extract_linears",
     "fold_batch_norm",

@@ -13,6 +13,7 @@ from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.capture import Captured
 from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.choose_layers import Predict, choose_layers
+from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
@@ -45,6 +46,7 @@ PASSES: Final = (
     _unconfigured(narrow_channel_shuffle),
     _unconfigured(fold_batch_norm),
     _unconfigured(extract_convs),
+    _unconfigured(drop_taps),
     _unconfigured(extract_linears),
     _unconfigured(fuse_affine),
     _unconfigured(fuse_epilogue),
