@@ -272,6 +272,7 @@ def test_an_empty_batch_needs_no_code(compiled: CompiledModule) -> None:
         lambda y: F.scaled_dot_product_attention(y, y, y[..., :5]),
         lambda y: F.layer_norm(y.flatten(2).permute(1, 0, 2), (64,)).softmax(2),
         lambda y: F.interpolate(y, size=(13, 13), mode="bilinear"),
+        lambda y: F.interpolate(y, scale_factor=2, mode="bilinear"),
     ],
 )
 def test_what_follows_may_use_the_batch(what: Callable[[Tensor], Tensor]) -> None:

@@ -37,6 +37,7 @@ from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_ker
 from haste_compiler.codegen.cpu.layer_norm import layer_norm_kernel
 from haste_compiler.codegen.cpu.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.transpose import transpose_kernel
@@ -49,6 +50,7 @@ from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.allow_winograd import WINOGRAD
 from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import argument, get_tensor, is_constant, is_tensor, shape_of
+from haste_compiler.passes.resize import axis_map
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -472,7 +474,7 @@ class Lowering:
         )
         return Value(y, nhwc=True)
 
-    # Pooling and means
+    # Pooling, means and resizing
 
     def _pool(self, node: fx.Node, pooling: Pooling) -> Value | None:
         x = args_of(node)[0]
@@ -524,6 +526,22 @@ class Lowering:
         if pooled is None or argument(node, 2, "keepdim", False):
             return pooled
         return Value(self._reshaped(pooled.expr, self._shape(node)))
+
+    def _resize(self, node: fx.Node) -> Value | None:
+        x = args_of(node)[0]
+        if not self._is_float(x):
+            return None
+        batch, channels, *before = self._shape(x)
+        sizes = (before[0], before[1]), _size(node)
+        tables = [table for axis in (0, 1) for table in pack_positions(axis_map(node, axis).numpy())]
+        y = self._launch(
+            ("resize", batch, channels, sizes),
+            layer_of(node),
+            [self._nhwc(x), *map(self._param, tables)],
+            (batch, *sizes[1], channels),
+            lambda symbol: resize_kernel(symbol, batch, *sizes, channels, self.unit.lanes),
+        )
+        return Value(y, nhwc=True)
 
     # Norms, softmax and attention
 
@@ -896,6 +914,7 @@ _RULES: dict[Any, Callable[[Lowering, fx.Node], Any]] = {
     aten.avg_pool2d.default: Lowering._avg_pool,
     aten.adaptive_avg_pool2d.default: Lowering._adaptive_avg_pool,
     aten.mean.dim: Lowering._mean,
+    aten.upsample_bilinear2d.vec: Lowering._resize,
     aten.layer_norm.default: Lowering._layer_norm,
     aten.softmax.int: Lowering._softmax,
     aten.matmul.default: Lowering._matmul,

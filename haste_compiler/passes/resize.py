@@ -50,6 +50,12 @@ def _on_axis(node: fx.Node, values: Tensor, axis: int) -> Tensor:
     return resized[0, :, :, 0] if axis == 0 else resized[0, :, 0, :]
 
 
+def axis_map(node: fx.Node, axis: int) -> Tensor:
+    """The linear map (new size, old size) that a resizing is along the rows (axis 0) or columns (axis 1)."""
+    size = shape_of(node.args[0])[2 + axis]  # type: ignore[arg-type]
+    return _on_axis(node, torch.eye(size), axis).T
+
+
 def _select(gm: fx.GraphModule, node: fx.Node, x: fx.Node) -> fx.Node:
     for axis, size in enumerate(shape_of(x)[2:]):
         index = _on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis)[0].long()
@@ -59,9 +65,8 @@ def _select(gm: fx.GraphModule, node: fx.Node, x: fx.Node) -> fx.Node:
 
 
 def _interpolate(gm: fx.GraphModule, node: fx.Node, x: fx.Node) -> fx.Node:
-    sizes = shape_of(x)[2:]
-    matrices = [_on_axis(node, torch.eye(size), axis).T for axis, size in enumerate(sizes)]
-    for matrix in reversed(matrices):
+    for axis in (1, 0):
+        matrix = axis_map(node, axis)
         weight = add_tensor(gm, f"{node.name}.weight", matrix, node)
         x = insert_call(gm, aten.linear.default, (x, weight), node)
         x = insert_call(gm, aten.permute.default, (x, [0, 1, 3, 2]), node)

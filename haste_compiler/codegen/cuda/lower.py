@@ -80,7 +80,7 @@ class _CudaLowering(Lowering):
     def _by_tvm(self, node: fx.Node) -> Value | None:
         return None
 
-    _layer_norm = _softmax = _matmul = _attention = _by_tvm
+    _layer_norm = _softmax = _matmul = _attention = _resize = _by_tvm
 
     def _shuffle(self, node: fx.Node, parts: list[Any]) -> Any:
         return self._shuffle_by_operators(node, parts)
