@@ -171,30 +171,58 @@ class _Winograd:
         return emit.bind(emit.minimum(column * self.size, self.out_w - self.size))
 
     def _transform_inputs(self, first: Expr, row: Expr, inputs: Expr) -> None:
-        """Bᵀ X B of one row of tiles."""
+        """Bᵀ X B of one row of tiles. Only rows that reach into the padding above or below are copied with it."""
         image, out_row = self._place(first, row)
-        side, lanes, matrix = self.size + 2, self.tile.lanes, _INPUT[self.size]
-        source, base = copy_rows(self.x, self.geometry, image, out_row, side, lanes)
-        width = self.geometry.input_size[1] + self.geometry.padding[2] + self.geometry.padding[3]
-        with T.serial(0, self.columns) as column:
-            corner = emit.bind(base + self._column(column) * self.channels)
-            target = emit.bind((row * self.columns + column) * self.channels)
+        top, _, left, right = self.geometry.padding
+        height, width = self.geometry.input_size
+        read = emit.bind(out_row - top)
+        start = emit.bind(((image * height + read) * width - left) * self.channels)
+        image_columns, all_columns = range(left, left + width), range(left + width + right)
+        if not any(self.geometry.padding):
+            self._transform_row(self.x, start, width, image_columns, row, inputs)
+            return
+        with T.If(tirx.all(read >= 0, read + self.size + 2 <= height)):
+            with T.Then():
+                self._transform_row(self.x, start, width, image_columns, row, inputs)
+            with T.Else():
+                window, base = copy_rows(self.x, self.geometry, image, out_row, self.size + 2, self.tile.lanes)
+                self._transform_row(window, base, len(all_columns), all_columns, row, inputs)
 
-            def transform(channel: Expr, n: int) -> None:
-                read = emit.bind(corner + channel)
-                columns = [
-                    combine(
-                        matrix,
-                        [T.bind(emit.load(source, read + (i * width + j) * self.channels, n)) for i in range(side)],
-                    )
-                    for j in range(side)
-                ]
-                written = emit.bind(target + channel)
-                for i in range(side):
-                    for j, value in enumerate(combine(matrix, [values[i] for values in columns])):
-                        emit.store(inputs, written + (i * side + j) * self.input_stride, value, n)
+    def _transform_row(self, source: Expr, start: Expr, width: int, held: range, row: Expr, inputs: Expr) -> None:
+        """Transform the tiles of rows in ``source``, ``width`` long, which are columns ``held`` of the padded image."""
+        columns = [min(column * self.size, self.out_w - self.size) for column in range(self.columns)]
+        inner = [at for at in columns if at in held and at + self.size + 1 in held and at % self.size == 0]
+        for number, at in enumerate(columns):
+            if at not in inner:
+                self._transform_tile(source, start, width, held, row, inputs, (number, at))
+            elif at == inner[0]:
+                with T.serial(0, len(inner)) as step:
+                    place = emit.bind(number + step), emit.bind(at + step * self.size)
+                    self._transform_tile(source, start, width, range(0), row, inputs, place)
 
-            emit.sweep(self.channels, lanes, transform)
+    def _transform_tile(
+        self, source: Expr, start: Expr, width: int, held: range, row: Expr, inputs: Expr, place: tuple[Expr, Expr]
+    ) -> None:
+        """Transform a tile, known by its number in the row and its first column; without ``held`` it is all there."""
+        side, lanes, matrix, (number, first) = self.size + 2, self.tile.lanes, _INPUT[self.size], place
+        corner = emit.bind(start + first * self.channels)
+        target = emit.bind((row * self.columns + number) * self.channels)
+
+        def transform(channel: Expr, n: int) -> None:
+            read = emit.bind(corner + channel)
+
+            def value(i: int, j: int) -> Expr:
+                if held and first + j not in held:
+                    return emit.splat(0.0, n)
+                return T.bind(emit.load(source, read + (i * width + j) * self.channels, n))
+
+            columns = [combine(matrix, [value(i, j) for i in range(side)]) for j in range(side)]
+            written = emit.bind(target + channel)
+            for i in range(side):
+                for j, mixed in enumerate(combine(matrix, [values[i] for values in columns])):
+                    emit.store(inputs, written + (i * side + j) * self.input_stride, mixed, n)
+
+        emit.sweep(self.channels, lanes, transform)
 
     def _multiply(self, k_tile: Expr, position: Expr, inputs: Expr, sums: Expr) -> None:
         """The sums over channels of one position, for all tiles of the task."""
