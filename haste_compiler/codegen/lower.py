@@ -557,7 +557,8 @@ class Lowering:
         )
 
     def _layer_norm(self, node: fx.Node) -> Value | None:
-        x, normalised, weight, bias, eps, *_ = args_of(node)
+        x, normalised, weight, bias = args_of(node)[:4]
+        eps = argument(node, 4, "eps", 1e-5)
         if not self._is_float(x, weight, bias):
             return None
         shape, axes = self._shape(x), len(normalised)
