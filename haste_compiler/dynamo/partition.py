@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from haste_compiler.passes.graph import argument, is_call, is_tensor
 
@@ -41,15 +42,18 @@ _MOVEMENT = (
     aten.clone.default,
     aten.contiguous.default,
     aten.detach.default,
+    aten.expand.default,
     aten.flatten.using_ints,
     aten.permute.default,
     aten.reshape.default,
+    aten.select.int,
     aten.slice.Tensor,
     aten.split.Tensor,
     aten.split_with_sizes.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.transpose.int,
+    aten.unbind.int,
     aten.unsqueeze.default,
     aten.view.default,
     operator.getitem,
@@ -142,17 +146,35 @@ def _takes(node: fx.Node, constants: set[fx.Node]) -> bool:
     if is_call(node, aten.cat.default):
         tensors = node.args[0]
         assert isinstance(tensors, (list, tuple))
-        return argument(node, 1, "dim", 0) in (1, -3) and all(_rank(tensor) == 4 for tensor in tensors)
+        # Channels of images, or tokens.
+        return argument(node, 1, "dim", 0) in (1, 1 - _rank(node)) and {3, 4}.issuperset(map(_rank, tensors))
     if is_call(node, aten.mean.dim):
         dims = argument(node, 1, "dim")
         return dims is not None and _rank(node.args[0]) == 4 and sorted(dim % 4 for dim in dims) == [2, 3]
     if is_call(node, aten.layer_norm.default):
         # Over all dimensions it would mix the images of a batch.
         return len(node.args[1]) < _rank(node.args[0])  # type: ignore[arg-type]
+    if is_call(node, aten.softmax.int):
+        # Along the rows; over the first dimension it would mix the images of a batch.
+        return _rank(node) > 1 and argument(node, 1, "dim") in (-1, _rank(node) - 1)
+    if is_call(node, aten.matmul.default, aten.bmm.default):
+        return not constants.intersection(sources) and _same_leading(sources)
+    if is_call(node, aten.scaled_dot_product_attention.default):
+        options = ((3, "attn_mask"), (4, "dropout_p"), (5, "is_causal"), (7, "enable_gqa"))
+        return not any(argument(node, *option) for option in options) and _same_leading(sources)
     if is_call(node, aten.pad.default, aten.constant_pad_nd.default):
         mode = argument(node, 2, "mode", "constant") if is_call(node, aten.pad.default) else "constant"
         return mode == "constant"
     return is_call(node, *_PLAIN)
+
+
+def _same_leading(nodes: Iterable[fx.Node]) -> bool:
+    """Whether matrices are stacked in the same way, in one dimension at least."""
+    first, *others = (node.meta["val"].shape[:-2] for node in nodes)
+    return len(first) > 0 and all(
+        len(first) == len(other) and all(statically_known_true(a == b) for a, b in zip(first, other, strict=True))
+        for other in others
+    )
 
 
 def _rank(node: Any) -> int:

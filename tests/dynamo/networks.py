@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention, which is Inductor's, between two convolutions."""
+    """Attention, and a sort, which is Inductor's, between two convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         x = F.silu(self.first(x))
         tokens = x.flatten(2).transpose(1, 2)
         tokens, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        return self.last(x + tokens.transpose(1, 2).reshape(x.shape))
+        return self.last(x + tokens.sort(1).values.transpose(1, 2).reshape(x.shape))
 
 
 class GraphBreak(nn.Module):

@@ -1,6 +1,7 @@
 """`torch.compile(model, backend="haste")`: outputs, gradients, sizes, weights, options."""
 
 import logging
+import re
 import subprocess
 import sys
 from typing import Any
@@ -39,6 +40,31 @@ def test_what_is_not_ours_goes_to_inductor(plans: pytest.LogCaptureFixture) -> N
     model, x = made(Attention), torch.randn(2, 3, 11, 11)
     assert_close(compiled(model, DENSE)(x), model(x))
     assert "in 2 regions" in plans.text
+
+
+class Tokens(nn.Module):
+    """A small vision transformer, of one block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.start = nn.Conv2d(3, 16, 4, stride=4), nn.Parameter(torch.randn(1, 1, 16))
+        self.norm, self.qkv, self.out = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.start.expand(x.shape[0], -1, -1), tokens], 1)
+        q, k, v = self.qkv(self.norm(tokens)).reshape(x.shape[0], -1, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v) + (q @ k.transpose(2, 3)).softmax(-1) @ v
+        return (tokens + self.out(attended.transpose(1, 2).reshape(tokens.shape)))[:, 0]
+
+
+def test_a_transformer_of_patches_is_ours(plans: pytest.LogCaptureFixture) -> None:
+    model = made(Tokens)
+    run = compiled(model, DENSE)
+    for batch in (2, 3):
+        x = torch.randn(batch, 3, 16, 16)
+        assert_close(run(x), model(x))
+    assert re.search(r"(\d+) of \1 calls are ours, in 1 regions", plans.text) and "eager mode" not in plans.text
 
 
 def test_graph_breaks_and_branches(plans: pytest.LogCaptureFixture) -> None:
