@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import RestartAnalysis
 from torch._inductor.compile_fx import compile_fx
 
 from haste_compiler.config import HasteConfig
@@ -54,6 +55,9 @@ def haste(
     if reason is None:
         try:
             return _compile(gm, example_inputs, config, inductor)
+        except RestartAnalysis:
+            # Inductor asks TorchDynamo to trace once more, such as with a number as an input.
+            raise
         except CaptureError as error:
             reason = str(error)
         except Exception as error:

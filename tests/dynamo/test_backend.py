@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 
 from haste_compiler import HasteError
-from haste_compiler.dynamo import op
+from haste_compiler.dynamo import backend, op
 from tests.dynamo.networks import DENSE, EXACT, Attention, Detector, GraphBreak, Residual, assert_close, compiled, made
 
 
@@ -248,6 +249,17 @@ def test_layers_have_the_names_that_they_have_in_the_model() -> None:
 def test_numbers_that_dynamic_makes_symbols() -> None:
     model, x = made(Residual), torch.randn(2, 3, 8, 8)
     assert_close(compiled(model, DENSE, dynamic=True)(x), model(x))
+
+
+def test_a_request_to_trace_once_more_reaches_torchdynamo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor makes it while it compiles, such as for a number that is to be an input: it is no defect."""
+
+    def restart(*arguments: Any) -> Any:
+        raise TensorifyScalarRestartAnalysis(restart_reason="test")
+
+    monkeypatch.setattr(backend, "_compile", restart)
+    with torch.no_grad(), pytest.raises(TensorifyScalarRestartAnalysis):
+        backend.haste(fx.symbolic_trace(nn.ReLU()), [torch.ones(2)])
 
 
 def test_filters_computed_from_parameters() -> None:
