@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,10 @@ def cost_model(target: Target, threads: int) -> CostModel:
     unit = vector_unit(target)
     if missing_features(target):
         return default_model(unit, threads)
-    return _calibrated(target, threads, costs_file(target, threads))
+    path = costs_file(target, threads)
+    if path not in _models:
+        _models[path] = _calibrated(target, threads, path)
+    return _models[path]
 
 
 def costs_file(target: Target, threads: int) -> Path:
@@ -158,7 +160,10 @@ def costs_file(target: Target, threads: int) -> Path:
     return cache_directory() / f"costs-{cache_key('', target, threads)}.json"
 
 
-@lru_cache(maxsize=8)
+_models: dict[Path, CostModel] = {}
+"""Of this process, by file: two equal ``Target`` objects have different hashes."""
+
+
 def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
     seconds = _read(path)
     if seconds is None:

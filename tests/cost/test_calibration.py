@@ -47,18 +47,18 @@ def test_coefficients_are_found_again_next_to_a_few_slow_calls() -> None:
 
 
 def test_a_machine_is_measured_once_and_again_if_the_file_is_damaged(small_set: Path) -> None:
-    calibration._calibrated.cache_clear()
+    calibration._models.clear()
     geometry, target = square(64, 64, 28, 7), parse_target(TARGET)
     first = cost_model(target, 1)
     (path,) = small_set.iterdir()
     written = path.read_text()
     assert first.source == "calibrated on this machine"
     assert 1e-6 < first.dense(geometry, 1, 0) < 1 and first.dense(geometry, 4, 0) > 2 * first.dense(geometry, 1, 0)
-    calibration._calibrated.cache_clear()
+    calibration._models.clear()
     assert cost_model(target, 1).seconds == first.seconds and path.read_text() == written
     for damage in (written[: len(written) // 2], written.replace("cycles", "circles", 1)):
         path.write_text(damage)
-        calibration._calibrated.cache_clear()
+        calibration._models.clear()
         assert cost_model(target, 1).seconds == json.loads(path.read_text())
 
 

@@ -46,14 +46,14 @@ def test_what_a_busy_machine_took_is_not_kept(
     target, waited = parse_target("llvm"), iter((1.0, 1e6, 2.0, 2.0, 3.0, 1e6))
     monkeypatch.setattr(calibration, "seconds_waited", lambda: next(waited))
 
-    calibration._calibrated.cache_clear()
+    calibration._models.clear()
     assert cost_model(target, 2).source == "defaults of the package"
     assert "busy" in caplog.text and not list(tmp_path.glob("costs-*"))
 
-    calibration._calibrated.cache_clear()
+    calibration._models.clear()
     assert cost_model(target, 2).source == "calibrated on this machine"
     assert len(list(tmp_path.glob("costs-*"))) == 1
 
     # A single thread is timed by its own clock.
     assert cost_model(target, 1).source == "calibrated on this machine"
-    calibration._calibrated.cache_clear()
+    calibration._models.clear()
