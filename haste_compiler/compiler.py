@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
-from haste_compiler.codegen.cuda.tiling import Precision, choose_precision
+from haste_compiler.codegen.cuda.tiling import Precisions, choose_precisions
 from haste_compiler.codegen.randomness import refuse_random
 from haste_compiler.codegen.recurrence import refuse_recurrent
 from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target
@@ -64,7 +64,8 @@ def compile(
             returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
-            float32, and so is hashing. None: as PyTorch's convolutions, by ``torch.backends.cudnn.allow_tf32``.
+            float32, and so is hashing. None: as PyTorch, by ``torch.backends.cudnn.conv.fp32_precision`` (which
+            ``allow_tf32`` sets) for convolutions and ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
         dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
         dynamic_shapes: the same, for some inputs or within a range, in the form that ``torch.export`` takes: for each
             argument the axes that may vary, such as ``{"x": {0: Dim("batch", min=1, max=64)}}``. Only a batch may.
@@ -80,14 +81,14 @@ def compile(
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     machine, count = parse_target(target), threads or torch.get_num_threads()
-    product, varying = choose_precision(precision, machine), dynamic or dynamic_shapes
-    machine_of(machine, count, product).check(tune, varying)
+    precisions, varying = choose_precisions(precision, machine), dynamic or dynamic_shapes
+    machine_of(machine, count, precisions).check(tune, varying)
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):
         tuning.check(machine, count)
 
     def specialize(inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        return _specialize(model, inputs, machine, config, count, tuning, cache, product, varying)
+        return _specialize(model, inputs, machine, config, count, tuning, cache, precisions, varying)
 
     compiled = CompiledModule(model, specialize, config or HasteConfig(), machine, count)
     if example_inputs is not None:
@@ -124,7 +125,7 @@ def _specialize(
     threads: int,
     tune: bool | Tuning,
     cache: bool,
-    precision: Precision,
+    precisions: Precisions,
     varying: Any,
 ) -> Specialization:
     """Compile for the shapes of ``inputs``, but for the axes that vary: capture, rewrite, lower, build."""
@@ -135,7 +136,7 @@ def _specialize(
     if batch is not None:
         inputs = example_batch(batch, inputs)
     captured = capture(model, inputs, batch=batch)
-    return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, tune, cache, precision)
+    return compile_captured(captured, captured.flatten_inputs(inputs), target, config, threads, precisions, tune, cache)
 
 
 def compile_captured(
@@ -144,9 +145,9 @@ def compile_captured(
     target: Target,
     config: HasteConfig,
     threads: int,
+    precisions: Precisions,
     tune: bool | Tuning = False,
     cache: bool = True,
-    precision: Precision = "fp32",
 ) -> Specialization:
     """Compile a captured network: rewrite, lower, build.
 
@@ -156,9 +157,9 @@ def compile_captured(
         target: a complete target.
         config: what is merged.
         threads: threads that tasks are cut for.
+        precisions: of a card's products.
         tune: measure tilings of the dense kernels, or take these.
         cache: use the cache on disk.
-        precision: of a card's products.
 
     Raises:
         TargetError: tuning for a target that this machine can't run code for.
@@ -168,7 +169,7 @@ def compile_captured(
     if tune is True and missing:
         raise TargetError(f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}")
     refuse_recurrent(captured.gm)
-    machine = machine_of(target, threads, precision)
+    machine = machine_of(target, threads, precisions)
     config = machine.configure(config)
     if isinstance(tune, Tuning):
         config = tune.configure(config, {layer.name for layer in conv_layers(captured.gm)})

@@ -9,7 +9,7 @@ from tvm.target import Target
 
 from haste_compiler.codegen.cuda.lower import lower_to_cuda
 from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.codegen.cuda.tiling import Precision
+from haste_compiler.codegen.cuda.tiling import Precisions
 from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.codegen.lower import TilingChoice, lower
 from haste_compiler.codegen.program import Lowered
@@ -50,10 +50,10 @@ class Machine:
 
 
 class _Card(Machine):
-    def __init__(self, target: Target, threads: int, precision: Precision) -> None:
+    def __init__(self, target: Target, threads: int, precisions: Precisions) -> None:
         super().__init__(target, threads)
-        self._precision = precision
-        self.cost_model = CudaCostModel.of(target, precision)
+        self._precisions = precisions
+        self.cost_model = CudaCostModel.of(target, precisions.convolution)
 
     def check(self, tune: Any = False, dynamic: Any = False) -> None:
         if tune:
@@ -66,9 +66,9 @@ class _Card(Machine):
         return config.replace(patch_size=MAX_PATCH_SIZE) if config.patch_size is None else config
 
     def lower(self, gm: fx.GraphModule, choose: TilingChoice | None, batch: BatchRange | None) -> Lowered:
-        return lower_to_cuda(gm, self.target, self._precision)
+        return lower_to_cuda(gm, self.target, self._precisions)
 
 
-def machine_of(target: Target, threads: int, precision: Precision) -> Machine:
-    """The machine that a complete target means; ``precision`` is of a card's products."""
-    return _Card(target, threads, precision) if is_cuda(target) else Machine(target, threads)
+def machine_of(target: Target, threads: int, precisions: Precisions) -> Machine:
+    """The machine that a complete target means; ``precisions`` are of a card's products."""
+    return _Card(target, threads, precisions) if is_cuda(target) else Machine(target, threads)

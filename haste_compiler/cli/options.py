@@ -211,7 +211,7 @@ def precision_option(command: Command) -> Command:
         "--precision",
         type=click.Choice(["fp32", "tf32", "bf16"]),
         help="Of products on a card (--target cuda): tf32 and bf16 round operands for its tensor cores. "
-        "Default: tf32 there, as PyTorch's convolutions; a CPU's are fp32.",
+        "Default: as PyTorch there, convolutions tf32 and linear layers fp32; a CPU's are fp32.",
     )(command)
 
 

@@ -32,7 +32,7 @@ from haste_compiler.codegen.cuda.pointwise import (
     transpose_kernel,
 )
 from haste_compiler.codegen.cuda.target import processors
-from haste_compiler.codegen.cuda.tiling import Precision
+from haste_compiler.codegen.cuda.tiling import Precisions
 from haste_compiler.codegen.lower import Lowering, Value, args_of, layer_of
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
@@ -41,24 +41,24 @@ from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.graph import shape_of
 
 
-def lower_to_cuda(gm: fx.GraphModule, target: Target, precision: Precision) -> Lowered:
+def lower_to_cuda(gm: fx.GraphModule, target: Target, precisions: Precisions) -> Lowered:
     """Lower a graph that ``run_passes`` returned for a CUDA target.
 
     Args:
         gm: the graph; every node has ``meta["val"]``.
         target: a complete CUDA target.
-        precision: of the products of convolutions and linear layers; hashing and grouping are always float32.
+        precisions: of the products of convolutions and linear layers; hashing and grouping are always float32.
 
     Raises:
         UnsupportedOperatorError: as ``lower``.
     """
-    return _CudaLowering(gm, target, precision).run()
+    return _CudaLowering(gm, target, precisions).run()
 
 
 class _CudaLowering(Lowering):
-    def __init__(self, gm: fx.GraphModule, target: Target, precision: Precision) -> None:
+    def __init__(self, gm: fx.GraphModule, target: Target, precisions: Precisions) -> None:
         super().__init__(gm, vector_unit(host_of(target)), 1, None)
-        self.processors, self.precision = processors(target), precision
+        self.processors, self.precisions = processors(target), precisions
 
     def _transpose_kernel(self, name: str, images: int, rows: int, columns: int, shapes: Any) -> Any:
         return transpose_kernel(name, images, rows, columns, shapes)
@@ -109,16 +109,17 @@ class _CudaLowering(Lowering):
                 lambda name: depthwise_kernel(name, geometry, batch, residual=residual, activation=activation),
             )
         tiling = choose_tiling(geometry, batch, self.processors)
+        precision = self.precisions.linear if kind == "linear" else self.precisions.convolution
         filters = self._param(pack_filters(w, geometry, tiling.tile))
         end = [bias, *shortcut]
         whole = tiling.splits == 1
         y = self._launch(
-            (kind, geometry, batch, tiling, self.precision, residual, activation),
+            (kind, geometry, batch, tiling, precision, residual, activation),
             layer,
             [x, filters, *(end if whole else [])],
             shape if whole else (tiling.splits, math.prod(shape[:3]), shape[3]),
             lambda name: conv2d_kernel(
-                name, geometry, batch, tiling, self.precision, residual=residual, activation=activation
+                name, geometry, batch, tiling, precision, residual=residual, activation=activation
             ),
         )
         if whole:
@@ -161,6 +162,7 @@ class _CudaLowering(Lowering):
         grouped = self.values[merged]
         batch, geometry = shape_of(slot)[0], self._convolve_geometry(node, shape_of(slot)[-1])
         tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_of(node)
+        precision = self.precisions.convolution
         filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile))
         lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
         mixed = self._launch(
@@ -173,12 +175,12 @@ class _CudaLowering(Lowering):
         b = np.zeros(geometry.out_channels, np.float32) if bias is None else self._constant(bias)
         shortcut = [] if residual is None else [self._nhwc(residual)]
         y = self._launch(
-            ("haste_convolve", geometry, batch, tile, self.precision, bool(shortcut), activation),
+            ("haste_convolve", geometry, batch, tile, precision, bool(shortcut), activation),
             layer,
             [grouped["merged"], grouped["order"], grouped["counts"], filters, mixed, self._param(b), *shortcut],
             (batch, *geometry.output_size, geometry.out_channels),
             lambda name: haste_convolve_kernel(
-                name, geometry, batch, tile, self.precision, residual=bool(shortcut), activation=activation
+                name, geometry, batch, tile, precision, residual=bool(shortcut), activation=activation
             ),
         )
         return Value(y, nhwc=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from tvm.target import Target
@@ -18,21 +18,33 @@ Precision = Literal["fp32", "tf32", "bf16"]
 are float32 in all of them."""
 
 
-def choose_precision(precision: str | None, target: Target) -> Precision:
-    """The precision that a user asked for; None: what PyTorch would use for convolutions on a card.
+class Precisions(NamedTuple):
+    """The precision of the products of convolutions, and of linear layers."""
+
+    convolution: Precision = "fp32"
+    linear: Precision = "fp32"
+
+
+def choose_precisions(precision: str | None, target: Target) -> Precisions:
+    """The precision that a user asked for; None: what PyTorch would use on a card, of each kind of layer.
 
     Raises:
         ConfigError: it is none of ``Precision``, or asked for on a CPU.
     """
     if precision is None:
-        return "tf32" if is_cuda(target) and torch.backends.cudnn.allow_tf32 else "fp32"
+        if not is_cuda(target):
+            return Precisions()
+        # Not allow_tf32: reading it fails where somebody has set these, which have replaced it.
+        convolution = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]  # made at import
+        linear = torch.backends.cuda.matmul.fp32_precision
+        return Precisions("tf32" if convolution == "tf32" else "fp32", "tf32" if linear == "tf32" else "fp32")
     if precision not in get_args(Precision):
         raise ConfigError(
             f"precision is {precision!r}: allowed are {', '.join(map(repr, get_args(Precision)))} and None"
         )
     if precision != "fp32" and not is_cuda(target):
         raise ConfigError(f"precision is {precision!r}: code for a CPU is 'fp32'")
-    return cast(Precision, precision)
+    return Precisions(cast(Precision, precision), cast(Precision, precision))
 
 
 DEPTH = 16

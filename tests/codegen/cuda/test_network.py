@@ -1,6 +1,7 @@
 """Whole networks compiled for a card and run emulated; what happens where there is no card."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import haste_compiler
 from haste_compiler import ConfigError, HasteConfig, TargetError
 from haste_compiler.codegen.cuda import target as cuda_target
 from haste_compiler.codegen.cuda.build import source_of
+from haste_compiler.codegen.cuda.tiling import choose_precisions
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.errors import UnsupportedOperatorError
 from tests.codegen.cuda import emulator
@@ -103,19 +105,35 @@ def test_precision_is_the_users_choice(emulated: None, precision: str, least: fl
     assert least <= error < most
 
 
-def test_precision_follows_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, dense = images(), HasteConfig(enabled=False)
-    for allowed, instruction in ((True, True), (False, False)):
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+@pytest.fixture
+def flags() -> Iterator[None]:
+    """Gives PyTorch's flags for TF32 their usual values afterwards; monkeypatch can't set them."""
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
+
+
+def test_precision_follows_pytorch(flags: None) -> None:
+    x = torch.randn(2, 8, 4, 4)
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 8)).eval()
+    for convolution, linear in ((False, True), (True, False)):
+        torch.backends.cudnn.allow_tf32 = convolution
+        torch.backends.cuda.matmul.allow_tf32 = linear
         # Code for a card that isn't here stays in memory, where its source can be read.
-        compiled = haste_compiler.compile(network(), (x,), target="cuda -arch=sm_120", config=dense)
+        compiled = haste_compiler.compile(model, (x,), target="cuda -arch=sm_120", config=HasteConfig(enabled=False))
         (made,) = compiled._made.values()
-        found = source_of(made.executable.code.module.mod)
-        assert ("haste_mma_tf32" in found) is instruction
+        _, *kernels = re.split(r'extern "C" __global__', source_of(made.executable.code.module.mod))
+        on_tensor_cores = {"linear" in kernel.partition("{")[0] for kernel in kernels if "haste_mma_tf32(" in kernel}
+        assert on_tensor_cores == {linear}
     with pytest.raises(ConfigError, match="precision is 'fp64': allowed are 'fp32', 'tf32', 'bf16'"):
         haste_compiler.compile(network(), (x,), target="cuda", precision="fp64")
     with pytest.raises(ConfigError, match="code for a CPU is 'fp32'"):
         haste_compiler.compile(network(), (x,), target="llvm", precision="tf32")
+
+
+def test_the_flags_that_replaced_allow_tf32_are_followed(flags: None) -> None:
+    for setting in ("ieee", "tf32"):
+        torch.backends.cudnn.conv.fp32_precision = setting  # type: ignore[attr-defined]
+        assert choose_precisions(None, parse_target("cuda")).convolution == setting.replace("ieee", "fp32")
 
 
 def test_too_many_channels_to_group_is_said() -> None:
