@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tvm
@@ -12,10 +14,13 @@ from tvm.target import Target
 
 from haste_compiler.codegen.cuda.target import is_cuda
 
+CARD = 0
+"""Index of the card that code runs on, as PyTorch and TVM count them."""
+
 
 def device_of(target: Target) -> Any:
     """The device that code for a target runs on: the CPU, or the first card."""
-    return tvm.cuda(0) if is_cuda(target) else tvm.cpu()
+    return tvm.cuda(CARD) if is_cuda(target) else tvm.cpu()
 
 
 def on_device(tensor: Any, device: Any) -> Any:
@@ -24,16 +29,42 @@ def on_device(tensor: Any, device: Any) -> Any:
 
 
 def finish(device: Any) -> None:
-    """Wait for what was launched under ``torch_stream``; on the CPU everything is done already."""
+    """Wait for what was launched under ``launching``; on the CPU everything is done already."""
     if _torch_uses(device):
-        sys.modules["torch"].cuda.current_stream().synchronize()
+        sys.modules["torch"].cuda.current_stream(CARD).synchronize()
     else:
         device.sync()
 
 
-def torch_stream(device: Any) -> contextlib.AbstractContextManager[Any]:
-    """While it is open, TVM launches on PyTorch's current stream of the card, if PyTorch uses the card at all."""
-    return tvm_ffi.use_torch_stream() if _torch_uses(device) else contextlib.nullcontext()
+def wait_for(values: Iterable[Any]) -> None:
+    """Wait for the cards that PyTorch's tensors among ``values`` are on; nothing to wait for on the CPU."""
+    for device in {value.device for value in values if getattr(value, "is_cuda", False)}:
+        sys.modules["torch"].cuda.synchronize(device)
+
+
+_turn = threading.RLock()
+_last_stream: Any = None
+"""PyTorch's stream of the latest launches: what they use may be given to the next ones, in the same memory."""
+
+
+@contextlib.contextmanager
+def launching(device: Any) -> Iterator[None]:
+    """While it is open, TVM launches on PyTorch's current stream of the card, if PyTorch uses the card at all.
+
+    TVM gives memory that a call has freed to the next call, whatever stream that is launched on: where the stream has
+    changed, it waits for the last one. Threads take turns, as the memory is the same for all.
+    """
+    global _last_stream
+    if not _torch_uses(device):
+        yield
+        return
+    cuda = sys.modules["torch"].cuda
+    stream = cuda.current_stream(CARD)
+    with _turn, cuda.device(CARD), tvm_ffi.use_torch_stream():
+        if _last_stream is not None and _last_stream != stream:
+            stream.wait_stream(_last_stream)
+        _last_stream = stream
+        yield
 
 
 def _torch_uses(device: Any) -> bool:

@@ -22,7 +22,7 @@ from haste_compiler.codegen.target import cpu_name
 from haste_compiler.errors import TargetError
 from haste_compiler.haste.macs import MacCount, count_macs
 from haste_compiler.haste.settings import Settings
-from haste_compiler.runtime.device import device_of, finish, on_device, torch_stream
+from haste_compiler.runtime.device import device_of, finish, launching, on_device
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
@@ -129,14 +129,14 @@ class Executable:
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
-        with self._turn, torch_stream(self.device):
+        with self._turn, launching(self.device):
             results = list(main(*tensors, *self._arguments))
-        if home != self.device or results[self.outputs :]:
-            finish(self.device)
-        outputs = []
-        for result in results[: self.outputs]:
-            copied = home != self.device or self._is_known(result, tensors)
-            outputs.append(convert(result.copyto(home) if copied else result))
+            if home != self.device:
+                finish(self.device)
+            outputs = []
+            for result in results[: self.outputs]:
+                copied = home != self.device or self._is_known(result, tensors)
+                outputs.append(convert(result.copyto(home) if copied else result))
         if home != self.device:
             self.device.sync()
         return outputs, results[self.outputs :]
@@ -156,6 +156,7 @@ class Executable:
     ) -> tuple[list[Any], dict[str, LayerStats]]:
         """Run once, as ``run`` does, and return the outputs and what every HASTE layer did."""
         outputs, statistics = self.run(inputs, convert)
+        finish(self.device)
         found = (numbers.numpy() for numbers in statistics)
         stats = {}
         for index, group in enumerate(self.groups):
@@ -190,6 +191,7 @@ class Executable:
 
         def time_it(layer: str, symbol: str, before: bool, arguments: Sequence[Any]) -> None:
             nonlocal start
+            finish(self.device)
             if before:
                 start = time.perf_counter()
             else:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from haste_compiler.errors import InputError
+from haste_compiler.runtime.device import CARD
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) 
         tensor = _from_numpy(index, leaf) if isinstance(leaf, np.ndarray) else leaf
         if not isinstance(tensor, Tensor):
             raise InputError(f"input {index} is {type(leaf).__name__}: allowed are tensors")
-        if tensor.device.type not in (("cpu", "cuda") if card else ("cpu",)):
-            place = "a CUDA card" if card else "the CPU"
+        if tensor.device.type != "cpu" and not (card and tensor.device == torch.device("cuda", CARD)):
+            place = f"a CUDA card, cuda:{CARD}" if card else "the CPU"
             raise InputError(f"input {index} is on {tensor.device}: the network was compiled for {place}")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from haste_compiler.runtime.device import wait_for
 from haste_compiler.validation.batches import Batch
 from haste_compiler.validation.comparison import check_same_kind, relative_error
 from haste_compiler.validation.protocol import Compiled
@@ -126,17 +126,11 @@ def _one_call(call: Call, inputs: tuple[Any, ...]) -> float:
     # Copies of their own, lest a network that remembers its last input looks fast.
     first, second = fresh_copy(inputs), fresh_copy(inputs)
     warm_up(lambda: call(*first))
-    _synchronize(second)
+    wait_for(tree_leaves(second))
     start = time.perf_counter()
     call(*second)
-    _synchronize(second)
+    wait_for(tree_leaves(second))
     return time.perf_counter() - start
-
-
-def _synchronize(inputs: tuple[Any, ...]) -> None:
-    for leaf in tree_leaves(inputs):
-        if isinstance(leaf, Tensor) and leaf.is_cuda:
-            torch.cuda.synchronize(leaf.device)
 
 
 def _paired(slower: Sequence[float], faster: Sequence[float]) -> float:
