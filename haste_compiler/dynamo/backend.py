@@ -87,7 +87,7 @@ def _must_stay(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
             "Call the model under torch.no_grad() or torch.inference_mode()"
         )
         return "it may need gradients"
-    if torch.is_autocast_enabled("cpu"):
+    if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
         return "autocast is on"
     if any(type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) for tensor in tensors):
         return "a tensor is fake, or of a class of its own"

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from haste_compiler.runtime.device import wait_for
 
 _LEAST_ROUNDS = 7
 _MOST_ROUNDS = 50
@@ -23,7 +26,8 @@ def faster(first: Callable[..., Any], second: Callable[..., Any], args: Sequence
     alone is often luck.
     """
     # What a graph draws at random is drawn from the same place as if nothing had been measured.
-    with torch.random.fork_rng(devices=[]):
+    cards = sorted({arg.device.index for arg in args if isinstance(arg, Tensor) and arg.is_cuda})
+    with torch.random.fork_rng(devices=cards):
         times = _times(first, second, args)
     ratio = statistics.median(mine / other for mine, other in zip(*times, strict=True))
     return max(ratio, min(times[0]) / min(times[1])) < _CLEARLY
@@ -42,7 +46,9 @@ def _times(
         if done >= _LEAST_ROUNDS and time.perf_counter() > end:
             break
         for index in (0, 1) if done % 2 else (1, 0):
+            wait_for(args)
             start = time.perf_counter()
             (first, second)[index](*args)
+            wait_for(args)
             times[index].append(time.perf_counter() - start)
     return times

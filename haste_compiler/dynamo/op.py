@@ -19,7 +19,11 @@ _regions: weakref.WeakValueDictionary[str, Region] = weakref.WeakValueDictionary
 _lock = threading.Lock()
 
 _library = torch.library.Library("haste", "FRAGMENT")
-_library.define("region(Tensor[] tensors, Tensor[] weights, SymInt[] sizes, str handle) -> Tensor[]")
+# A recorded graph of a card would write to memory that TVM has given to others since.
+_library.define(
+    "region(Tensor[] tensors, Tensor[] weights, SymInt[] sizes, str handle) -> Tensor[]",
+    tags=(torch.Tag.cudagraph_unsafe,),
+)
 
 
 def register(region: Region) -> str:
@@ -62,6 +66,7 @@ def _without_gradient(tensors: list[Tensor], weights: list[Tensor], sizes: list[
         return torch.ops.haste.region.default(tensors, weights, sizes, handle)
 
 
-_library.impl("region", _run, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("region", _run, _device)
 _library.impl("region", _without_gradient, "Autograd")
 torch.library.register_fake("haste::region", _shapes, lib=_library)

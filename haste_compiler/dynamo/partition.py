@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from haste_compiler.passes.graph import argument, is_call, is_tensor
+from haste_compiler.runtime.device import CARD
 
 aten = torch.ops.aten
 
@@ -58,6 +59,9 @@ _MOVEMENT = (
     aten.view.default,
     operator.getitem,
 )
+DEVICES = {torch.device("cpu"), torch.device("cuda", CARD)}
+"""Where tensors may be: each region's are in one place."""
+
 _PLAIN = (*_ARITHMETIC, *_POOLING, *_RESIZING, *_NORMS, *_MOVEMENT, *_ACTIVATIONS)
 
 
@@ -128,11 +132,12 @@ def _constants(nodes: Iterable[fx.Node], fixed: Iterable[fx.Node]) -> set[fx.Nod
 def _takes(node: fx.Node, constants: set[fx.Node]) -> bool:
     """Whether our compiler takes a call, and well enough that it may be faster."""
     value = node.meta.get("val")
-    for tensor in value if isinstance(value, (list, tuple)) else [value]:
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            return False
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(tensor, Tensor) and tensor.dtype == torch.float32 for tensor in values):
+        return False
     sources = [source for source in node.all_input_nodes if is_tensor(source)]
-    if any(source.meta["val"].device.type != "cpu" for source in sources):
+    places = {tensor.device for tensor in [*values, *(source.meta["val"] for source in sources)]}
+    if len(places) != 1 or not places <= DEVICES:
         return False
     if is_call(node, *_CONVOLUTIONS):
         x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch._prims_common import suggest_memory_format
 
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.config import HasteConfig
 from haste_compiler.dynamo.batch import batch_symbol, pieces
 from haste_compiler.dynamo.specialize import specialize
@@ -56,11 +57,13 @@ class Region:
 
     Attributes:
         gm: its graph.
+        device: where its tensors are, and its code runs.
         batch: the batch, if it can be computed in pieces.
     """
 
     def __init__(self, gm: fx.GraphModule, counts: tuple[int, int, int], config: HasteConfig, threads: int) -> None:
         self.gm, self._counts, self._config, self._threads = gm, counts, config, threads
+        self.device = next(iter(gm.graph.find_nodes(op="placeholder"))).meta["val"].device
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self.batch = batch_symbol(gm, counts)
@@ -116,7 +119,7 @@ class Region:
             outputs = self.gm(*tensors, *weights, *sizes)
             # An operator's outputs share no memory with its inputs.
             return [output.clone(memory_format=torch.contiguous_format) for output in outputs]
-        outputs, _ = program.run(prepare(tensors, None))
+        outputs, _ = program.run(prepare(tensors, None, self.device.type == "cuda"))
         return outputs
 
     def _compile(
@@ -128,7 +131,8 @@ class Region:
             try:
                 if any(tensor.numel() == 0 for tensor in tensors):
                     raise HasteError("an input is empty")
-                made = specialize(self.gm, tensors, weights, shapes[1], self._config, self._threads)
+                target = parse_target("cuda" if self.device.type == "cuda" else "llvm")
+                made = specialize(self.gm, tensors, weights, shapes[1], target, self._config, self._threads)
             except Exception as error:
                 # A region must compute its outputs, whatever our compiler trips over.
                 log.warning("a region runs in eager mode at %s: %s", shapes[0], error)

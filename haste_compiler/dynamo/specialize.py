@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_flatten
+from tvm.target import Target
 
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.cuda.target import is_cuda
+from haste_compiler.codegen.cuda.tiling import choose_precisions
 from haste_compiler.compiler import compile_captured
 from haste_compiler.config import HasteConfig, matches_layer
 from haste_compiler.dynamo import openmp
@@ -24,6 +26,7 @@ def specialize(
     tensors: Sequence[Tensor],
     weights: Sequence[Tensor],
     sizes: Sequence[int],
+    target: Target,
     config: HasteConfig,
     threads: int,
 ) -> Executable:
@@ -34,21 +37,25 @@ def specialize(
         tensors: inputs of the shapes that it is compiled for.
         weights: become part of what is compiled.
         sizes: what the symbols are.
+        target: what code is made for.
         config: what becomes HASTE; overrides that match no layer here are left out.
         threads: threads that tasks are cut for.
 
     Raises:
         HasteError: it can't be compiled.
     """
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+    device = weights[0].device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
         plain = concretize(gm, tensors, weights, sizes)
         flat, in_spec = tree_flatten((tuple(tensors), {}))
         _, out_spec = tree_flatten(tuple(plain.graph.output_node().args[0]))  # type: ignore[arg-type]
         captured = Captured(plain, in_spec, out_spec, "the region")
         names = [str(node.meta["layer"]) for node in plain.graph.nodes if is_call(node, *CONVOLUTIONS)]
-        made = compile_captured(captured, flat, parse_target("llvm"), _only(config, names), threads)
+        precisions = choose_precisions(None, target)
+        made = compile_captured(captured, flat, target, _only(config, names), threads, precisions)
     executable = made.executable
-    executable.pool = openmp.attach(executable.code)
+    if not is_cuda(target):
+        executable.pool = openmp.attach(executable.code)
     return executable
 
 
