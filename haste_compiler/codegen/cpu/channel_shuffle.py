@@ -8,8 +8,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.concatenation import each_pixel
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.rows import each_row
 from haste_compiler.codegen.dynamic import Batch
 
 _MOST_INTERLEAVED = 4
@@ -62,7 +62,7 @@ def channel_shuffle_kernel(
 
             emit.sweep(count, lanes, piece)
 
-        each_pixel(batch, size, count * groups, shuffle)
+        each_row((batch, *size), count * groups, shuffle)
 
     shapes = [(batch, *size, each) for each in (*channels, count * groups)]
     names = [*(f"x{i}" for i in range(len(channels))), "y"]

@@ -5,8 +5,7 @@ A batch norm that follows, and its activation, are applied on the way.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -14,10 +13,8 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation
 from haste_compiler.codegen.cpu.emit import Expr
-from haste_compiler.codegen.dynamic import Batch, images_of
-
-_TASK_FLOATS = 1 << 14
-_UNROLL = 4
+from haste_compiler.codegen.cpu.rows import UNROLL, each_row
+from haste_compiler.codegen.dynamic import Batch
 
 
 def concatenation_kernel(
@@ -46,27 +43,11 @@ def concatenation_kernel(
                 _write_part(x, source, y, target, [(each, start) for each in maps], activation, count, lanes)
                 start += count
 
-        each_pixel(batch, size, total, join)
+        each_row((batch, *size), total, join)
 
     arguments = [(f"x{i}", (batch, *size, count), "float32") for i, count in enumerate(channels)]
     constants = [(label, (total,), "float32") for label in ("scale", "shift")] if affine else []
     return emit.kernel(name, [*arguments, *constants, ("y", (batch, *size, total), "float32")], body)
-
-
-def each_pixel(batch: Batch, size: tuple[int, int], floats: int, body: Callable[[Expr], None]) -> None:
-    """Run ``body(pixel)`` for all pixels of all images, in parallel; a pixel has ``floats`` values.
-
-    A task has some rows of an image; a few of them at its end may be done twice.
-    """
-    height, width = size
-    rows = max(1, min(height, _TASK_FLOATS // (width * floats)))
-    blocks = math.ceil(height / rows)
-    with T.parallel(0, images_of(batch) * blocks) as task:
-        image = emit.bind(task // blocks)
-        row = emit.bind(emit.minimum(task % blocks * rows, height - rows))
-        first = emit.bind((image * height + row) * width)
-        with T.serial(0, rows * width) as step:
-            body(emit.bind(first + step))
 
 
 def _write_part(
@@ -88,4 +69,4 @@ def _write_part(
             value = apply_activation(T.bind(value * scale + shift), activation, n)
         emit.store(y, target + i, value, n)
 
-    emit.sweep(count, lanes, piece, _UNROLL)
+    emit.sweep(count, lanes, piece, UNROLL)

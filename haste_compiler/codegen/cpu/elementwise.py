@@ -12,16 +12,15 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import apply_activation
 from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.rows import TASK_FLOATS
 from haste_compiler.codegen.dynamic import DynamicBatch, images_of
-
-_TASK_FLOATS = 1 << 14
 
 
 def activation_kernel(name: str, shape: Sequence[Any], activation: str, lanes: int) -> tirx.PrimFunc:
     """The kernel (x, y), both of ``shape``; with a dynamic batch, image by image."""
     dynamic = isinstance(shape[0], DynamicBatch)
     size = math.prod(shape[1:] if dynamic else shape)
-    task_floats = min(_TASK_FLOATS, max(lanes, size))
+    task_floats = min(TASK_FLOATS, max(lanes, size))
     whole = size // task_floats
 
     def body(x: Expr, y: Expr) -> None:

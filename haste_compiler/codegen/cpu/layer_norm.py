@@ -33,11 +33,12 @@ def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, la
 
     def body(x: Expr, weight: Expr, bias: Expr, y: Expr) -> None:
         def normalise(row: Expr) -> None:
-            total = fold(size, lanes, lambda at, n: emit.load(x, row + at, n), operator.add, 0.0)
+            start = emit.bind(row * size)
+            total = fold(size, lanes, lambda at, n: emit.load(x, start + at, n), operator.add, 0.0)
             mean = T.bind(total / T.float32(size))
 
             def centred(at: Expr, n: int) -> Expr:
-                return emit.load(x, row + at, n) - emit.splat(mean, n)
+                return emit.load(x, start + at, n) - emit.splat(mean, n)
 
             def square(at: Expr, n: int) -> Expr:
                 value = T.bind(centred(at, n))
@@ -48,7 +49,7 @@ def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, la
 
             def write(at: Expr, n: int) -> None:
                 value = centred(at, n) * emit.splat(scale, n) * emit.load(weight, at, n) + emit.load(bias, at, n)
-                emit.store(y, row + at, value, n)
+                emit.store(y, start + at, value, n)
 
             emit.sweep(size, lanes, write, UNROLL)
 

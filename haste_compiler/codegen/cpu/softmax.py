@@ -35,21 +35,22 @@ def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) ->
 
     def body(x: Expr, y: Expr) -> None:
         def normalise(row: Expr) -> None:
-            largest = fold(size, lanes, lambda at, n: emit.load(x, row + at, n), tirx.Max, -math.inf)
+            start = emit.bind(row * size)
+            largest = fold(size, lanes, lambda at, n: emit.load(x, start + at, n), tirx.Max, -math.inf)
 
             def power(at: Expr, n: int) -> Expr:
-                distance = emit.load(x, row + at, n) - emit.splat(largest, n)
+                distance = emit.load(x, start + at, n) - emit.splat(largest, n)
                 below = emit.Register(n, distance * emit.splat(float(scale), n)).get()
                 least, zero = emit.splat(_LEAST, n), emit.splat(0.0, n)
                 value = emit.Register(n, tirx.Select(below < least, zero, exp(below, n))).get()
-                emit.store(y, row + at, value, n)
+                emit.store(y, start + at, value, n)
                 return value
 
             total = fold(size, lanes, power, operator.add, 0.0)
             share = T.bind(T.float32(1) / total)
 
             def write(at: Expr, n: int) -> None:
-                emit.store(y, row + at, emit.load(y, row + at, n) * emit.splat(share, n), n)
+                emit.store(y, start + at, emit.load(y, start + at, n) * emit.splat(share, n), n)
 
             emit.sweep(size, lanes, write, UNROLL)
 
