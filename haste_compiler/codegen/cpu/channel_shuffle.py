@@ -12,9 +12,6 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.rows import each_row
 from haste_compiler.codegen.dynamic import Batch
 
-_MOST_INTERLEAVED = 4
-"""Groups that are interleaved in registers; of more, LLVM takes many shuffles to make a vector."""
-
 
 def channel_shuffle_kernel(
     name: str,
@@ -53,7 +50,7 @@ def channel_shuffle_kernel(
             def piece(i: Expr, n: int) -> None:
                 at = emit.bind(target + i * groups)
                 values = [T.bind(emit.load(part, start + i, n)) for part, start in sources]
-                if groups > _MOST_INTERLEAVED:
+                if groups > emit.MOST_INTERLEAVED:
                     for g, value in enumerate(values):
                         emit.store(y, at + g, value, n, stride=groups)
                 else:

@@ -174,6 +174,10 @@ def transposed(rows: Sequence[Expr]) -> list[Expr]:
     return current
 
 
+MOST_INTERLEAVED = 4
+"""The most values that are worth interleaving: of more, LLVM takes many shuffles to make a vector."""
+
+
 def interleaved(values: Sequence[Expr], lanes: int) -> list[Expr]:
     """Vectors of the values' first elements, then of their second ones, and so on; as many as there are values."""
     if lanes == 1:

@@ -15,10 +15,6 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, images_of
 
 _TASK_ROWS = 4
-
-_MOST_INTERLEAVED = 4
-"""Rows that are interleaved; of more, LLVM takes many shuffles to make a vector."""
-
 _TASK_VECTORS = 64
 
 
@@ -30,7 +26,7 @@ def transpose_kernel(
     strips = -(-rows // strip)
     before, after = shapes
     arguments = [("x", before, "float32"), ("y", after, "float32")]
-    if rows <= _MOST_INTERLEAVED:
+    if rows <= emit.MOST_INTERLEAVED:
         return emit.kernel(name, arguments, lambda x, y: _interleave(x, y, batch, rows, columns, lanes))
 
     def body(x: Expr, y: Expr) -> None:
