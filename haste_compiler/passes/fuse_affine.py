@@ -17,6 +17,7 @@ from haste_compiler.passes.graph import (
     is_call,
     is_constant,
     is_tensor,
+    joined_channels,
     replace,
     shape_of,
     sole_user,
@@ -80,6 +81,5 @@ def _per_channel(value: object, node: fx.Node) -> bool:
 
 def _joined(x: fx.Node) -> list[fx.Node]:
     """The tensors that ``x`` joins along the channels, if only one node reads it; otherwise ``x``."""
-    if not is_call(x, aten.cat.default) or argument(x, 1, "dim", 0) % 4 != 1 or sole_user(x) is None:
-        return [x]
-    return list(argument(x, 0, "tensors"))
+    parts = joined_channels(x)
+    return [x] if parts is None or sole_user(x) is None else parts

@@ -45,6 +45,13 @@ def argument(node: fx.Node, position: int, name: str, default: Any = None) -> An
     return node.kwargs.get(name, default)
 
 
+def joined_channels(x: object) -> list[fx.Node] | None:
+    """The tensors (N, Cp, H, W) that ``x`` joins along their channels; None if it is no such join."""
+    if not is_call(x, torch.ops.aten.cat.default) or argument(x, 1, "dim", 0) % 4 != 1:
+        return None
+    return list(argument(x, 0, "tensors"))
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's tensor; where the batch is dynamic, its shape for the example inputs' batch."""
     return tuple(example_size(size) for size in node.meta["val"].shape)

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 import haste_compiler.passes.channel_shuffle  # noqa: F401  (registers torch.ops.haste.channel_shuffle)
-from haste_compiler.passes.graph import argument, finish, insert_call, is_call, replace, shape_of
+from haste_compiler.passes.graph import argument, finish, insert_call, is_call, joined_channels, replace, shape_of
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -17,8 +17,9 @@ def narrow_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
         if not is_call(node, haste.channel_shuffle.default):
             continue
         parts, groups, end = (argument(node, i, name) for i, name in ((0, "parts"), (1, "groups"), (3, "end")))
-        if len(parts) == 1 and _joins_groups(parts[0], groups):
-            parts = list(argument(parts[0], 0, "tensors"))
+        joined = joined_channels(parts[0]) if len(parts) == 1 else None
+        if joined and [shape_of(part)[1] for part in joined] == [shape_of(parts[0])[1] // groups] * groups:
+            parts = joined
             node.args = (parts, groups, 0, end)
         for user in list(node.users):
             kept = _channels_kept(user, groups)
@@ -27,14 +28,6 @@ def narrow_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
                     part = insert_call(gm, haste.channel_shuffle.default, (parts, groups, *kept), user)
                 replace(user, part)
     return finish(gm)
-
-
-def _joins_groups(x: fx.Node, groups: int) -> bool:
-    """Whether ``x`` joins, along the channels, as many tensors of equal channels as there are groups."""
-    if not is_call(x, aten.cat.default) or argument(x, 1, "dim", 0) % 4 != 1:
-        return False
-    parts = argument(x, 0, "tensors")
-    return len(parts) == groups and all(shape_of(part)[1] == shape_of(x)[1] // groups for part in parts)
 
 
 def _channels_kept(user: fx.Node, groups: int) -> tuple[int, int] | None:
