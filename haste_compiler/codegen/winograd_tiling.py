@@ -75,7 +75,7 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     fits = filters * tiling.channel_tiles + inputs + sums < unit.l2_bytes
     again = 0 if fits else filters * tiling.channel_tiles * (waves - 1) / L3_BYTES_PER_CYCLE
     cold = filters * tiling.channel_tiles / COLD_BYTES_PER_CYCLE
-    blocks = tiling.grid(geometry)[0] * batch // tiling.block
+    blocks = _blocks(geometry, batch, tiling)
     window = 4.0 * tiling.block * tiling.size * geometry.input_size[1] * geometry.in_channels
     output = 4.0 * batch * math.prod(geometry.output_size) * geometry.out_channels
     foreign = foreign_cycles(window, output, blocks, min(blocks, waves), threads)
@@ -87,14 +87,22 @@ def cold_bytes(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit:
     task = filter_bytes(geometry, tiling) * tiling.channel_tiles
     if task > unit.l2_bytes / 2:
         return task * winograd_waves(geometry, batch, tiling, threads)
-    chunks = math.ceil(tile_count(geometry, tiling.tile) / tiling.channel_tiles)
-    return task * math.ceil(chunks / threads)
+    return task * math.ceil(_chunks(geometry, tiling) / threads)
 
 
 def winograd_waves(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, threads: int) -> int:
     """Tasks of the busiest thread."""
-    blocks = tiling.grid(geometry)[0] * batch // tiling.block
-    return math.ceil(blocks * math.ceil(tile_count(geometry, tiling.tile) / tiling.channel_tiles) / threads)
+    return math.ceil(_blocks(geometry, batch, tiling) * _chunks(geometry, tiling) / threads)
+
+
+def _blocks(geometry: ConvGeometry, batch: int, tiling: WinogradTiling) -> int:
+    """Tasks that share their filters."""
+    return tiling.grid(geometry)[0] * batch // tiling.block
+
+
+def _chunks(geometry: ConvGeometry, tiling: WinogradTiling) -> int:
+    """Tasks that share their inputs."""
+    return math.ceil(tile_count(geometry, tiling.tile) / tiling.channel_tiles)
 
 
 def filter_bytes(geometry: ConvGeometry, tiling: WinogradTiling) -> float:
