@@ -131,17 +131,10 @@ class _Depthwise:
         source = emit.bind((image * height + read) * width * self.channels + channel)
         target = emit.bind((image * self.out_h + row) * self.out_w * self.channels + channel)
 
-        def tile(at: int, column: Expr) -> None:
-            self._tile(_Row(source, target, channel, low, high), column, self._taps(at), count)
+        def tile(known: int, _: Expr, column: Expr) -> None:
+            self._tile(_Row(source, target, channel, low, high), column, self._taps(known), count)
 
-        columns = [min(at, self.out_w - self.pixels) for at in range(0, self.out_w, self.pixels)]
-        inner = [at for at in columns if at % self.pixels == 0 and len(self._taps(at)) == self._all_taps()]
-        for at in columns:
-            if at not in inner:
-                tile(at, at)
-            elif at == inner[0]:
-                with T.serial(0, len(inner)) as step:
-                    tile(at, emit.bind(at + step * self.pixels))
+        emit.each_tile(self.out_w, self.pixels, lambda at: len(self._taps(at)) == self._all_taps(), tile)
 
     def _taps(self, column: int) -> list[tuple[int, int]]:
         """(tap, pixel) of one row of the filter, for the tile that begins at ``column``, that fall on the image."""

@@ -159,6 +159,22 @@ def sweep(size: int, lanes: int, body: Callable[[Expr, int], None], unroll: int 
         body(whole * step + start, width)
 
 
+def each_tile(size: int, length: int, is_inner: Callable[[int], bool], body: Callable[[int, Expr, Expr], None]) -> None:
+    """Run ``body(known, number, start)`` for the tiles of ``length`` that cover ``size``, the last moved back to fit.
+
+    Tiles that are ``is_inner(start)``, neighbours all, are one loop; the others, at the edges, are written out each.
+    ``known`` is ``start`` as an integer, in the loop that of its first tile.
+    """
+    starts = [min(start, size - length) for start in range(0, size, length)]
+    inner = [start for start in starts if start % length == 0 and is_inner(start)]
+    for number, known in enumerate(starts):
+        if known not in inner:
+            body(known, number, known)
+        elif known == inner[0]:
+            with T.serial(0, len(inner)) as step:
+                body(known, number + step, bind(known + step * length))
+
+
 def transposed(rows: Sequence[Expr]) -> list[Expr]:
     """The columns of a square of vectors: log2(lanes) rounds of shuffles between pairs of rows."""
     lanes = len(rows)

@@ -190,29 +190,26 @@ class _Winograd:
 
     def _transform_row(self, source: Expr, start: Expr, width: int, held: range, row: Expr, inputs: Expr) -> None:
         """Transform the tiles of rows in ``source``, ``width`` long, which are columns ``held`` of the padded image."""
-        columns = [min(column * self.size, self.out_w - self.size) for column in range(self.columns)]
-        inner = [at for at in columns if at in held and at + self.size + 1 in held and at % self.size == 0]
-        for number, at in enumerate(columns):
-            if at not in inner:
-                self._transform_tile(source, start, width, held, row, inputs, (number, at))
-            elif at == inner[0]:
-                with T.serial(0, len(inner)) as step:
-                    place = emit.bind(number + step), emit.bind(at + step * self.size)
-                    self._transform_tile(source, start, width, range(0), row, inputs, place)
+
+        def tile(known: int, number: Expr, column: Expr) -> None:
+            corner = emit.bind(start + column * self.channels)
+            target = emit.bind((row * self.columns + number) * self.channels)
+            there = [known + j in held for j in range(self.size + 2)]
+            self._transform_tile(source, corner, width, there, inputs, target)
+
+        emit.each_tile(self.out_w, self.size, lambda at: at in held and at + self.size + 1 in held, tile)
 
     def _transform_tile(
-        self, source: Expr, start: Expr, width: int, held: range, row: Expr, inputs: Expr, place: tuple[Expr, Expr]
+        self, source: Expr, corner: Expr, width: int, there: Sequence[bool], inputs: Expr, target: Expr
     ) -> None:
-        """Transform a tile, known by its number in the row and its first column; without ``held`` it is all there."""
-        side, lanes, matrix, (number, first) = self.size + 2, self.tile.lanes, _INPUT[self.size], place
-        corner = emit.bind(start + first * self.channels)
-        target = emit.bind((row * self.columns + number) * self.channels)
+        """Transform the tile that begins at ``corner``; columns that aren't ``there`` are zero."""
+        side, lanes, matrix = self.size + 2, self.tile.lanes, _INPUT[self.size]
 
         def transform(channel: Expr, n: int) -> None:
             read = emit.bind(corner + channel)
 
             def value(i: int, j: int) -> Expr:
-                if held and first + j not in held:
+                if not there[j]:
                     return emit.splat(0.0, n)
                 return T.bind(emit.load(source, read + (i * width + j) * self.channels, n))
 
