@@ -91,6 +91,18 @@ class Arguments:
                 torch.testing.assert_close(whole[side], before[side], rtol=0, atol=0, equal_nan=True)
 
 
+def run_kernel(
+    kernel: tirx.PrimFunc, target: str, shape: Sequence[int], *values: Tensor | np.ndarray[Any, Any]
+) -> Tensor:
+    """What a kernel that reads ``values`` writes, one tensor of ``shape``."""
+    name = str(kernel.attrs["global_symbol"])
+    arguments = Arguments()
+    arguments.read(*values)
+    y = arguments.write(shape)
+    arguments.call(build({name: kernel}, target)[name])
+    return y
+
+
 def nhwc(x: Tensor) -> Tensor:
     """(N, C, H, W) to contiguous (N, H, W, C)."""
     return x.permute(0, 2, 3, 1).contiguous()
@@ -199,11 +211,7 @@ def run_pooling(pooling: Pooling, x: Tensor, target: str) -> Tensor:
     """The output of a pooling kernel, (N, C, OH, OW)."""
     lanes = vector_unit(parse_target(target)).lanes
     kernel = pooling_kernel("pool", pooling, x.shape[0], x.shape[1], lanes)
-    arguments = Arguments()
-    arguments.read(nhwc(x))
-    y = arguments.write((x.shape[0], *pooling.output_size, x.shape[1]))
-    arguments.call(build({"pool": kernel}, target)["pool"])
-    return nchw(y)
+    return nchw(run_kernel(kernel, target, (x.shape[0], *pooling.output_size, x.shape[1]), nhwc(x)))
 
 
 @dataclass

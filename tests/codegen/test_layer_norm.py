@@ -11,17 +11,13 @@ import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.layer_norm import layer_norm_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
-from tests.codegen.kernels import Arguments, assert_near, build, on_x86, targets
+from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 
 def normalised(x: Tensor, weight: Tensor, bias: Tensor, target: str, eps: float = 1e-5) -> Tensor:
     lanes = vector_unit(parse_target(target)).lanes
-    kernel = build({"norm": layer_norm_kernel("norm", tuple(x.shape), weight.dim(), eps, lanes)}, target)
-    arguments = Arguments()
-    arguments.read(x, weight, bias)
-    y = arguments.write(x.shape)
-    arguments.call(kernel["norm"])
-    return y
+    kernel = layer_norm_kernel("norm", tuple(x.shape), weight.dim(), eps, lanes)
+    return run_kernel(kernel, target, x.shape, x, weight, bias)
 
 
 @on_x86

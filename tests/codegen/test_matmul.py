@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from haste_compiler.codegen.cpu.matmul import matmul_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
-from tests.codegen.kernels import Arguments, assert_near, build, on_x86, targets
+from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 
 @on_x86
@@ -22,18 +22,10 @@ def test_it_is_the_product(target: str, leading: list[int], sizes: tuple[int, in
     rows, inner, columns = sizes
     kernel = matmul_kernel("product", leading, rows, inner, columns, vector_unit(parse_target(target)))
     a, b = torch.randn(*leading, rows, inner), torch.randn(*leading, inner, columns)
-    arguments = Arguments()
-    arguments.read(a, b)
-    y = arguments.write((*leading, rows, columns))
-    arguments.call(build({"product": kernel}, target)["product"])
-    assert_near(y, a.double() @ b.double())
+    assert_near(run_kernel(kernel, target, (*leading, rows, columns), a, b), a.double() @ b.double())
 
 
 def test_a_product_of_several_tasks() -> None:
     a, b = torch.randn(3, 197, 64), torch.randn(3, 64, 197)
     kernel = matmul_kernel("product", (3,), 197, 64, 197, vector_unit(parse_target("llvm")))
-    arguments = Arguments()
-    arguments.read(a, b)
-    y = arguments.write((3, 197, 197))
-    arguments.call(build({"product": kernel}, "llvm")["product"])
-    assert_near(y, a.double() @ b.double())
+    assert_near(run_kernel(kernel, "llvm", (3, 197, 197), a, b), a.double() @ b.double())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from haste_compiler.codegen.cpu.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
-from tests.codegen.kernels import Arguments, assert_near, build, nchw, nhwc, on_x86, targets
+from tests.codegen.kernels import assert_near, nchw, nhwc, on_x86, run_kernel, targets
 
 sides = st.tuples(st.integers(1, 17), st.integers(1, 17))
 
@@ -28,12 +28,9 @@ def test_it_is_bilinear_interpolation(
 ) -> None:
     """Larger, smaller and of the same size, down to one pixel, with both conventions for the corners."""
     lanes = vector_unit(parse_target(target)).lanes
-    kernel = build({"resize": resize_kernel("resize", batch, before, after, channels, lanes)}, target)
+    kernel = resize_kernel("resize", batch, before, after, channels, lanes)
     x = torch.randn(batch, channels, *before)
-    arguments = Arguments()
-    arguments.read(nhwc(x))
-    for old, new in zip(before, after, strict=True):
-        arguments.read(*pack_positions(axis(old, new, align).numpy()))
-    y = arguments.write((batch, *after, channels))
-    arguments.call(kernel["resize"])
+    axes = [axis(old, new, align).numpy() for old, new in zip(before, after, strict=True)]
+    tables = [table for matrix in axes for table in pack_positions(matrix)]
+    y = run_kernel(kernel, target, (batch, *after, channels), nhwc(x), *tables)
     assert_near(nchw(y), F.interpolate(x.double(), after, mode="bilinear", align_corners=align))

@@ -8,17 +8,12 @@ from torch import Tensor
 
 from haste_compiler.codegen.cpu.softmax import softmax_kernel
 from haste_compiler.codegen.target import parse_target, vector_unit
-from tests.codegen.kernels import Arguments, assert_near, build, on_x86, targets
+from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 
 def softmax(x: Tensor, target: str, scale: float = 1.0) -> Tensor:
     lanes = vector_unit(parse_target(target)).lanes
-    kernel = build({"softmax": softmax_kernel("softmax", tuple(x.shape), scale, lanes)}, target)
-    arguments = Arguments()
-    arguments.read(x)
-    y = arguments.write(x.shape)
-    arguments.call(kernel["softmax"])
-    return y
+    return run_kernel(softmax_kernel("softmax", tuple(x.shape), scale, lanes), target, x.shape, x)
 
 
 @on_x86
