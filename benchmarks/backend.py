@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from haste_compiler.validation.timing import warm_up
+from haste_compiler.validation.timing import timed
 from tests.dynamo.listed import LISTED, listed
 
 
@@ -54,10 +54,7 @@ def milliseconds(runs: list[Callable[[Tensor], Any]], x: Tensor, rounds: int) ->
     gc.disable()
     for done in range(rounds):
         for index in range(len(runs)) if done % 2 else reversed(range(len(runs))):
-            warm_up(partial(runs[index], x))
-            start = time.perf_counter()
-            runs[index](x)
-            times[index].append((time.perf_counter() - start) * 1e3)
+            times[index].append(timed(partial(runs[index], x)) * 1e3)
     gc.enable()
     return times
 

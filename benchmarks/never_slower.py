@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import haste_compiler
-from haste_compiler.validation.timing import warm_up
+from haste_compiler.validation.timing import timed
 from tests import zoo
 
 TRAINED = ("resnet18", "resnet34", "resnet20")
@@ -50,18 +50,11 @@ def compare(name: str, model: nn.Module, x: Tensor, threads: int, rounds: int, c
     compiled = haste_compiler.compile(model, (x,), threads=threads)
     pair = (compiled.dense, compiled)
     times: tuple[list[float], list[float]] = ([], [])
-
-    def timed(runner: Any) -> float:
-        warm_up(lambda: runner(x))
-        start = clock()
-        runner(x)
-        return clock() - start
-
     gc.collect()
     gc.disable()
     for round_ in range(rounds):
         for index in (0, 1) if round_ % 2 else (1, 0):
-            times[index].append(timed(pair[index]) * 1e3)
+            times[index].append(timed(partial(pair[index], x), clock) * 1e3)
     gc.enable()
     ratio = statistics.median(haste / dense for dense, haste in zip(*times, strict=True))
     return Result(name, sum(layer.eligible for layer in compiled.layers), min(times[0]), min(times[1]), ratio)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 from torch.utils._pytree import tree_map
 
 from haste_compiler.runtime import CompiledModule
 from haste_compiler.search.images import Images
-from haste_compiler.validation.timing import warm_up
+from haste_compiler.validation.timing import timed
 
 _PROFILES = 5
 _ROUNDS = 25
@@ -49,7 +48,4 @@ class Clock:
         return statistics.median(ratios) * self.dense
 
     def _seconds(self, compiled: CompiledModule) -> float:
-        warm_up(lambda: compiled(*self._call))
-        start = time.perf_counter()
-        compiled(*self._call)
-        return time.perf_counter() - start
+        return timed(lambda: compiled(*self._call))

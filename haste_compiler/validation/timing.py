@@ -116,6 +116,14 @@ def warm_up(call: Callable[[], object]) -> None:
             break
 
 
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one call, by ``clock``, after untimed ones: see `warm_up`."""
+    warm_up(call)
+    start = clock()
+    call()
+    return clock() - start
+
+
 def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:
     original, compiled = run(model, batch.inputs), run(dense, batch.inputs)
     check_same_kind(original, compiled)
