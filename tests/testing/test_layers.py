@@ -11,7 +11,7 @@ from tvm import relax
 
 import haste_compiler
 from haste_compiler import HasteConfig, InputError
-from haste_compiler.codegen import lower
+from haste_compiler.codegen import operators
 from haste_compiler.demo import load_network
 from haste_compiler.passes import pipeline
 from haste_compiler.passes.graph import is_call
@@ -141,7 +141,7 @@ class Wired(nn.Module):
 def test_a_fault_between_two_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = Wired().eval(), redundant_images(1, 8, 12, 12)
     assert not wrong(check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,)))
-    monkeypatch.setitem(lower._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
+    monkeypatch.setitem(operators._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
     found = check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,))
     assert wrong(found) == ["second"]
     assert "it reads something wrong, made of first by" in found[-1].wrong and "mul" in found[-1].wrong
@@ -158,7 +158,7 @@ def test_a_fault_after_the_last_layer(monkeypatch: pytest.MonkeyPatch) -> None:
             return y, y * x[:, :, 1:-1, 1:-1]
 
     model, x = Scaled().eval(), redundant_images(1, 8, 12, 12)
-    monkeypatch.setitem(lower._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
+    monkeypatch.setitem(operators._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
     found = check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,))
     assert wrong(found) == ["output[1]"] and "mul" in found[-1].wrong
 

@@ -33,9 +33,10 @@ from haste_compiler.codegen.cuda.pointwise import (
 )
 from haste_compiler.codegen.cuda.target import processors
 from haste_compiler.codegen.cuda.tiling import Precisions
-from haste_compiler.codegen.lower import Lowering, Value, args_of, layer_of
+from haste_compiler.codegen.lower import Lowering
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
+from haste_compiler.codegen.walk import Value, args_of, layer_of
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.graph import shape_of
