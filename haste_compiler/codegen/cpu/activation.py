@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, Register, splat
+from haste_compiler.codegen.cpu.emit import Expr, Register, load, splat, store
 from haste_compiler.errors import UnsupportedOperatorError
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -55,6 +55,13 @@ def apply_activation(value: Expr, activation: str, lanes: int) -> Expr:
     if name == "elu":
         return tirx.Select(value < const(0), const(constants[0]) * (exp(value, lanes) - const(1)), value)
     raise UnsupportedOperatorError(f"activation {activation!r} has no CPU code")
+
+
+def write_output(y: Expr, index: Expr, value: Expr, lanes: int, residual: Expr | None, activation: str) -> None:
+    """Store ``value`` plus what the residual has there; the activation is applied unless it ``is_long``."""
+    if residual is not None:
+        value = value + load(residual, index, lanes)
+    store(y, index, value if is_long(activation) else apply_activation(value, activation, lanes), lanes)
 
 
 def _clamp_low(value: Expr, low: Expr) -> Expr:

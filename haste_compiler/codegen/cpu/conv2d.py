@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
@@ -324,18 +324,15 @@ class TileWriter:
                     self._store_channels(sums, start, tile.channels)
 
     def _store_channels(self, sums: list[list[emit.Register]], start: Expr, valid: int) -> None:
-        tile, later = self.tile, is_long(self.activation)
-        pieces = tile_pieces(tile, valid)
+        tile, pieces = self.tile, tile_pieces(self.tile, valid)
         for p, pixel in enumerate(sums):
             py, px = divmod(p, tile.columns)
             at = start + (py * self.out_w + px) * self.out_channels
             for v, offset, width in pieces:
                 index = at + v * tile.lanes + offset
                 value = emit.load(pixel[v].buffer, offset, width)
-                if self.residual is not None:
-                    value = value + emit.load(self.residual, index, width)
-                emit.store(self.y, index, value if later else apply_activation(value, self.activation, width), width)
-        if later:
+                write_output(self.y, index, value, width, self.residual, self.activation)
+        if is_long(self.activation):
             with T.serial(0, tile.rows) as py, T.serial(0, tile.columns) as px:
                 at = emit.bind(start + (py * self.out_w + px) * self.out_channels)
                 activate(self.y, at, pieces, tile, self.activation)

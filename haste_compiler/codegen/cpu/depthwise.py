@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.target import VectorUnit
@@ -174,13 +174,9 @@ class _Depthwise:
 
     def _store(self, sums: list[emit.Register], out: Expr, n: int) -> None:
         """Residual, activation, store."""
-        later = is_long(self.activation)
         for p, register in enumerate(sums):
-            at, value = out + p * self.channels, register.get()
-            if self.residual is not None:
-                value = value + emit.load(self.residual, at, n)
-            emit.store(self.y, at, value if later else apply_activation(value, self.activation, n), n)
-        if later:
+            write_output(self.y, out + p * self.channels, register.get(), n, self.residual, self.activation)
+        if is_long(self.activation):
             with T.serial(0, self.pixels) as p:
                 at = emit.bind(out + p * self.channels)
                 emit.store(self.y, at, apply_activation(emit.load(self.y, at, n), self.activation, n), n)

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.activation import is_long, write_output
 from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, tile_pieces
 from haste_compiler.codegen.cpu.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.emit import Expr
@@ -374,8 +374,4 @@ class _Convolve:
         for v, offset, width in pieces:
             index = at + v * self.tile.lanes + offset
             value = emit.load(pixel[v].buffer, offset, width)
-            if self.residual is not None:
-                value = value + emit.load(self.residual, index, width)
-            if not is_long(self.activation):
-                value = apply_activation(value, self.activation, width)
-            emit.store(self.y, index, value, width)
+            write_output(self.y, index, value, width, self.residual, self.activation)

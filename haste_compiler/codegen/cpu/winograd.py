@@ -24,7 +24,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.activation import apply_activation, is_long
+from haste_compiler.codegen.cpu.activation import is_long, write_output
 from haste_compiler.codegen.cpu.conv2d import (
     STREAMED_BYTES,
     activate,
@@ -269,7 +269,7 @@ class _Winograd:
                 self._store_tile(k_tile, read, at, sums, total, self.tile.channels)
 
     def _store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
-        side, lanes, matrix, later = self.size + 2, self.tile.lanes, _OUTPUT[self.size], is_long(self.activation)
+        side, lanes, matrix = self.size + 2, self.tile.lanes, _OUTPUT[self.size]
         pieces = tile_pieces(self.tile, valid)
         for v, offset, n in pieces:
             start = emit.bind(read + v * lanes + offset)
@@ -286,10 +286,8 @@ class _Winograd:
                     value = T.bind(value + bias)
                     emit.store(total.buffer, 0, emit.load(total.buffer, 0, n) + value, n)
                     index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
-                    if self.residual is not None:
-                        value = value + emit.load(self.residual, index, n)
-                    emit.store(self.y, index, value if later else apply_activation(value, self.activation, n), n)
-        if later:
+                    write_output(self.y, index, value, n, self.residual, self.activation)
+        if is_long(self.activation):
             with T.serial(0, self.size) as i, T.serial(0, self.size) as j:
                 pixel = emit.bind(at + (i * self.out_w + j) * self.out_channels)
                 activate(self.y, pixel, pieces, self.tile, self.activation)
