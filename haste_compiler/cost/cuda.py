@@ -1,8 +1,9 @@
 """The cost model of a card: what its arithmetic and its memory allow, from the manufacturer's figures.
 
 Nothing here was measured. A dense convolution takes as long as its products or its traffic; a HASTE convolution besides
-reads its windows several times, each patch by one multiprocessor, and reads and writes filters for every group, which
-for small patches alone takes longer than the convolution. So HASTE pays for large patches of many images, if at all.
+launches eight kernels to group, reads its windows several times, compares every channel with every other by one
+multiprocessor, and reads and writes filters for every group, which for small patches alone takes longer than the
+convolution. So HASTE pays for large patches of many images, if at all.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ _LAUNCH_SECONDS = 3e-6
 _REACHED = 0.6
 """Share of a figure that a good kernel reaches."""
 
-_PASSES = 5
-"""How often the grouping reads a patch's windows: sums, dots, merging, coefficients, what is left."""
+_GROUP_LAUNCHES = 8
 
-_BLOCK_BYTES = 60e9
-"""Bytes a second that one multiprocessor reads from the second-level cache."""
+_PAIRS = 1e10
+"""Pairs of channels that one multiprocessor compares in a second: some ten instructions each for 128 threads."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,21 @@ class CudaCostModel:
 
     def group(self, geometry: ConvGeometry, batch: int, planes: int, nonzeros: int | None, merging: Merging) -> float:
         """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
-        patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
-        window = 4 * geometry.window_pixels * geometry.in_channels / geometry.groups
-        hashed = 4 * planes * (nonzeros or geometry.window_pixels / 3) * geometry.in_channels / geometry.groups
-        waves = -(-patches // self.processors)
-        return _LAUNCH_SECONDS + waves * (_PASSES * window + hashed) / _BLOCK_BYTES
+        patches, channels = batch * geometry.patch_grid[0] * geometry.patch_grid[1], geometry.in_channels
+        values = patches * geometry.window_pixels * channels
+        members = merging.counts[:, 2].sum() / merging.counts[:, [0, 2, 3, 4]].sum()
+        # Once for the sums; members twice to be merged, for their products and for what is lost; what is kept is copied.
+        reads = values * (1 + 6 * members + 2 * merging.kept)
+        # The table has a factor for every hyperplane and pixel, zero or not.
+        products = values * (2 + planes)
+        waves = -(-patches * geometry.groups // self.processors)
+        pairs = 2 * waves * (channels / geometry.groups) ** 2
+        return (
+            _GROUP_LAUNCHES * _LAUNCH_SECONDS
+            + 4 * reads / (_REACHED * self.figures.cache)
+            + products / (_REACHED * self.figures.products["fp32"])
+            + pairs / _PAIRS
+        )
 
     def convolve(self, geometry: ConvGeometry, batch: int, skip: str, merging: Merging) -> float:
         """Seconds of merging the filters and convolving what is left."""

@@ -18,7 +18,7 @@ from haste_compiler.codegen.cuda import emit, intrinsics
 from haste_compiler.codegen.cuda.conv2d import Epilogue, write_values
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.gemm import BlockProduct
-from haste_compiler.codegen.cuda.haste_group import cuda_group_layout, slots
+from haste_compiler.codegen.cuda.haste_layout import GroupLayout
 from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, Precision, choose_gemm
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -65,10 +65,10 @@ def merge_filters_kernel(name: str, geometry: ConvGeometry, batch: int, tile: Ge
     Behind a patch's groups comes the filter of the carried means, sum of d_c F_c, which is convolved with the mask.
     """
     channels, columns = geometry.in_channels // geometry.groups, padded_columns(geometry, tile)
-    layout, shape = cuda_group_layout(geometry, batch), merged_filters_shape(geometry, batch, tile)
+    layout, shape = GroupLayout(geometry, batch), merged_filters_shape(geometry, batch, tile)
     size = geometry.taps * columns
     arguments = [
-        *(item for item in layout.tensors() if item[0] in ("order", "coeff", "starts", "counts")),
+        *layout.tensors("order", "coeff", "starts", "counts"),
         ("filters", (geometry.groups, channels, geometry.taps, columns), "float32"),
         ("merged_filters", shape, "float32"),
     ]
@@ -107,7 +107,7 @@ def haste_convolve_kernel(
     channels, columns = geometry.in_channels // geometry.groups, padded_columns(geometry, tile)
     shape = (batch, *geometry.output_size, geometry.out_channels)
     arguments = [
-        *(item for item in cuda_group_layout(geometry, batch).tensors() if item[0] in ("merged", "order", "counts")),
+        *GroupLayout(geometry, batch).tensors("merged", "order", "counts"),
         ("filters", (geometry.groups, channels, geometry.taps, columns), "float32"),
         ("merged_filters", merged_filters_shape(geometry, batch, tile), "float32"),
         ("bias", (geometry.out_channels,), "float32"),
@@ -137,7 +137,7 @@ class _Convolve:
         self.geometry, self.batch, self.tile, self.precision = geometry, batch, tile, precision
         self.merged, self.order, self.counts, self.filters, self.merged_filters = buffers[:5]
         self.epilogue, self.y = epilogue, buffers[-1]
-        self.channels = geometry.in_channels // geometry.groups
+        self.channels, self.slots = geometry.in_channels // geometry.groups, GroupLayout(geometry, batch).slots
         self.group_out = geometry.out_channels // geometry.groups
         self.columns = padded_columns(geometry, tile)
 
@@ -208,7 +208,7 @@ class _Convolve:
         with emit.unroll(ceil_div(self.tile.rows, apart)) as i:
             on = tirx.all(rows[i] >= 0, tap < geometry.taps)
             pixel = tirx.Select(on, rows[i] + offset, 0)
-            at = (self.entry * geometry.window_pixels + pixel) * slots(self.channels) + slot
+            at = (self.entry * geometry.window_pixels + pixel) * self.slots + slot
             target = product.first_index(stage, thread // across + i * apart, k)
             intrinsics.copy_async(product.memory, target, self.merged, at, on, 4)
 

@@ -13,7 +13,6 @@ from tvm import relax
 from tvm.target import Target
 
 from haste_compiler.codegen.cpu.depthwise import is_depthwise
-from haste_compiler.codegen.cpu.haste_group import pack_hyperplanes
 from haste_compiler.codegen.cpu.pooling import Pooling
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, choose_tiling, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.haste_convolve import (
@@ -23,7 +22,9 @@ from haste_compiler.codegen.cuda.haste_convolve import (
     merged_filters_shape,
     pack_haste_filters,
 )
-from haste_compiler.codegen.cuda.haste_group import MOST_CHANNELS, cuda_group_layout, haste_group_kernel
+from haste_compiler.codegen.cuda.haste_group import group_steps
+from haste_compiler.codegen.cuda.haste_layout import MOST_CHANNELS, group_layout
+from haste_compiler.codegen.cuda.haste_sums import pack_planes
 from haste_compiler.codegen.cuda.pointwise import (
     activation_kernel,
     depthwise_kernel,
@@ -143,17 +144,27 @@ class _CudaLowering(Lowering):
                 f"layer {layer!r} has {geometry.in_channels // geometry.groups} input channels a group: a card groups "
                 f"up to {MOST_CHANNELS}; leave it dense, with layers={{{layer!r}: {{'enabled': False}}}}"
             )
-        planes = pack_hyperplanes(self._constant(pending.args["planes"]))
+        planes = self._constant(pending.args["planes"])
         norm2 = np.square(self._constant(pending.args["norm"]).astype(np.float64)).astype(np.float32)
-        layout = cuda_group_layout(geometry, batch).tensors()
-        grouped = self._launch(
-            ("haste_group", geometry, batch, merge, skip),
-            layer,
-            [self._nhwc(pending.x), self._param(planes), self._param(norm2), self.settings[layer]],
-            layout,
-            lambda name: haste_group_kernel(name, geometry, batch, merge=merge, skip=skip, planes=planes.shape[0]),
-        )
-        tensors = {name: self.builder.emit(relax.TupleGetItem(grouped, i)) for i, (name, _, _) in enumerate(layout)}
+        layout = group_layout(geometry, batch, planes.shape[0], self.processors)
+        tensors = {
+            "x": self._nhwc(pending.x),
+            "planes": self._param(pack_planes(planes, layout)),
+            "norm2": self._param(norm2),
+            "settings": self.settings[layer],
+        }
+        for step in group_steps(layout, merge=merge, skip=skip):
+            outputs = layout.tensors(*step.outputs)
+            made = self._launch(
+                (f"haste_{step.kind}", layout, merge, skip),
+                layer,
+                [tensors[name] for name in step.inputs],
+                outputs,
+                step.kernel,
+            )
+            several = len(outputs) > 1
+            for index, name in enumerate(step.outputs):
+                tensors[name] = self.builder.emit(relax.TupleGetItem(made, index)) if several else made
         self._register_group(node, batch, channels, merge, skip)
         self.statistics += [tensors["counts"], tensors["bound"]]
         return tensors

@@ -18,7 +18,7 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.haste_group import COUNTS, pack_hyperplanes
+from haste_compiler.codegen.cpu.haste_group import COUNTS
 from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.haste_convolve import (
     haste_convolve_kernel,
@@ -26,12 +26,17 @@ from haste_compiler.codegen.cuda.haste_convolve import (
     merged_filters_shape,
     pack_haste_filters,
 )
-from haste_compiler.codegen.cuda.haste_group import cuda_group_layout, haste_group_kernel
+from haste_compiler.codegen.cuda.haste_group import group_steps
+from haste_compiler.codegen.cuda.haste_layout import group_layout
+from haste_compiler.codegen.cuda.haste_sums import pack_planes
 from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.haste import ConvGeometry, Settings, filter_norms
 from tests.codegen.cuda import emulator
 from tests.codegen.kernels import Arguments, ConvCase, HasteOutput, nchw, nhwc
+
+PROCESSORS = 3
+"""Multiprocessors that the tests' kernels are cut for: few, as blocks are emulated one after the other."""
 
 
 def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda -arch=sm_80") -> Any:
@@ -134,25 +139,26 @@ def _haste_code(
     tile: GemmTile,
     precision: Precision,
 ) -> Any:
-    """The three kernels, emulated: many tests want the same, with other settings and images."""
-    group = haste_group_kernel("group", geometry, batch, merge=merge, skip=skip, planes=planes)
+    """All kernels, emulated: many tests want the same, with other settings and images."""
+    layout = group_layout(geometry, batch, planes, PROCESSORS)
+    grouping = {step.kind: step.kernel(step.kind) for step in group_steps(layout, merge=merge, skip=skip)}
     convolve = haste_convolve_kernel(
         "convolve", geometry, batch, tile, precision, residual=residual, activation=activation
     )
-    return build(
-        {"group": group, "filters": merge_filters_kernel("filters", geometry, batch, tile), "convolve": convolve}
-    )
+    filters = merge_filters_kernel("filters", geometry, batch, tile)
+    return build({**grouping, "filters": filters, "convolve": convolve})
 
 
 class CudaHasteKernels:
-    """The three kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
+    """The kernels of a HASTE convolution, built once; ``run`` takes other settings and images each time."""
 
     def __init__(
         self, case: ConvCase, planes: Tensor, merge: str, skip: str, tile: GemmTile, precision: Precision = "fp32"
     ) -> None:
         self.case, self.planes, self.tile = case, planes, tile
         geometry, batch = case.geometry, case.batch
-        self.layout = cuda_group_layout(geometry, batch)
+        self.layout = group_layout(geometry, batch, planes.shape[0], PROCESSORS)
+        self.steps = group_steps(self.layout, merge=merge, skip=skip)
         shape = (geometry, batch, merge, skip, planes.shape[0])
         self.code = _haste_code(*shape, case.residual is not None, case.activation, tile, precision)
 
@@ -160,11 +166,19 @@ class CudaHasteKernels:
         """Group, merge filters and convolve."""
         case, geometry = self.case, self.case.geometry
         norms = filter_norms(case.weight.double(), geometry.groups)
-        grouping = CudaArguments()
-        grouping.read(nhwc(case.x if x is None else x), pack_hyperplanes(self.planes.numpy()))
-        grouping.read(norms.square().float(), settings.pack())
-        made = {name: grouping.write(shape, getattr(torch, dtype)) for name, shape, dtype in self.layout.tensors()}
-        call(grouping, self.code["group"], *made.values())
+        made: dict[str, Tensor] = {
+            "x": nhwc(case.x if x is None else x),
+            "planes": torch.from_numpy(pack_planes(self.planes.numpy(), self.layout)),
+            "norm2": norms.square().float(),
+            "settings": torch.as_tensor(settings.pack()),
+        }
+        for step in self.steps:
+            arguments = CudaArguments()
+            arguments.read(*(made[name] for name in step.inputs))
+            tensors = self.layout.tensors(*step.outputs)
+            outputs = {name: arguments.write(shape, getattr(torch, dtype)) for name, shape, dtype in tensors}
+            call(arguments, self.code[step.kind], *outputs.values())
+            made.update(outputs)
 
         packed = pack_haste_filters(case.weight.numpy(), geometry, self.tile)
         merging = CudaArguments()
