@@ -1,7 +1,6 @@
 """Is `torch.compile(model, backend="haste")` ever slower than Inductor alone? ``python -m benchmarks.backend``."""
 
 import argparse
-import gc
 import json
 import logging
 import statistics
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from haste_compiler.validation.timing import timed
+from haste_compiler.validation.timing import no_garbage_collection, timed
 from tests.dynamo.listed import LISTED, listed
 
 
@@ -50,12 +49,10 @@ class Choices(logging.Handler):
 def milliseconds(runs: list[Callable[[Tensor], Any]], x: Tensor, rounds: int) -> list[list[float]]:
     """Times of each run, taken in turns, each call after untimed ones."""
     times: list[list[float]] = [[] for _ in runs]
-    gc.collect()
-    gc.disable()
-    for done in range(rounds):
-        for index in range(len(runs)) if done % 2 else reversed(range(len(runs))):
-            times[index].append(timed(partial(runs[index], x)) * 1e3)
-    gc.enable()
+    with no_garbage_collection():
+        for done in range(rounds):
+            for index in range(len(runs)) if done % 2 else reversed(range(len(runs))):
+                times[index].append(timed(partial(runs[index], x)) * 1e3)
     return times
 
 

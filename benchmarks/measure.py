@@ -1,6 +1,5 @@
 """Time several runners of one case in turns, and check that all of them compute the same."""
 
-import gc
 import math
 import random
 import statistics
@@ -15,7 +14,7 @@ from torch import Tensor
 from benchmarks.cases import Case
 from benchmarks.runners import EXACT, Make, Runner
 from haste_compiler.errors import first_line
-from haste_compiler.validation.timing import warm_up
+from haste_compiler.validation.timing import no_garbage_collection, warm_up
 
 MAX_DENSE_ERROR = 1e-4
 """Most that the relative error of a runner may be that computes what eager PyTorch does."""
@@ -153,9 +152,7 @@ def measure(
                 ready[name] = (runner, encoded)
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
     order = list(ready)
-    gc.collect()
-    gc.disable()
-    try:
+    with no_garbage_collection():
         for i in range(rounds):
             if i >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
                 break
@@ -164,8 +161,6 @@ def measure(
                 if threads > 1:
                     time.sleep(_SETTLING)
                 turns[name].append(_turn(*ready[name], case.calls))
-    finally:
-        gc.enable()
     for name, taken in turns.items():
         firsts, times = zip(*taken, strict=True)
         found = {"best": min(times), "median": statistics.median(times), "first": statistics.median(firsts)}

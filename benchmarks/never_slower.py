@@ -1,7 +1,6 @@
 """Is the default configuration ever slower than the dense compile? ``python -m benchmarks.never_slower``."""
 
 import argparse
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import haste_compiler
-from haste_compiler.validation.timing import timed
+from haste_compiler.validation.timing import no_garbage_collection, timed
 from tests import zoo
 
 TRAINED = ("resnet18", "resnet34", "resnet20")
@@ -50,12 +49,10 @@ def compare(name: str, model: nn.Module, x: Tensor, threads: int, rounds: int, c
     compiled = haste_compiler.compile(model, (x,), threads=threads)
     pair = (compiled.dense, compiled)
     times: tuple[list[float], list[float]] = ([], [])
-    gc.collect()
-    gc.disable()
-    for round_ in range(rounds):
-        for index in (0, 1) if round_ % 2 else (1, 0):
-            times[index].append(timed(partial(pair[index], x), clock) * 1e3)
-    gc.enable()
+    with no_garbage_collection():
+        for round_ in range(rounds):
+            for index in (0, 1) if round_ % 2 else (1, 0):
+                times[index].append(timed(partial(pair[index], x), clock) * 1e3)
     ratio = statistics.median(haste / dense for dense, haste in zip(*times, strict=True))
     return Result(name, sum(layer.eligible for layer in compiled.layers), min(times[0]), min(times[1]), ratio)
 

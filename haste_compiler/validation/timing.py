@@ -57,7 +57,7 @@ def measure(
         del networks["dense"]
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     order = list(networks)
-    with _no_garbage_collection(), torch.inference_mode():
+    with no_garbage_collection(), torch.inference_mode():
         for number in range(rounds):
             tick(f"round {number + 1} of {rounds}")
             inputs = batches[number % len(batches)].inputs
@@ -124,6 +124,19 @@ def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_cou
     return clock() - start
 
 
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now, and no more while it is open."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:
     original, compiled = run(model, batch.inputs), run(dense, batch.inputs)
     check_same_kind(original, compiled)
@@ -143,15 +156,3 @@ def _one_call(call: Call, inputs: tuple[Any, ...]) -> float:
 
 def _paired(slower: Sequence[float], faster: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
