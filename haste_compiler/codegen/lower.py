@@ -33,11 +33,11 @@ from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint
 from haste_compiler.codegen.operators import Operators
 from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.walk import Value, args_of, layer_of
+from haste_compiler.codegen.walk import Value, args_of
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.allow_winograd import WINOGRAD
-from haste_compiler.passes.graph import shape_of
+from haste_compiler.passes.graph import layer_name, shape_of
 
 haste = torch.ops.haste
 
@@ -167,7 +167,7 @@ class Lowering(Operators):
                 return dense_kernel(symbol, geometry, batch, tiling, residual=residual, activation=activation)
 
         args = [x, *map(self._param, constants), *shortcut]
-        return self._launch(key, layer_of(node), args, (batch, *geometry.output_size, geometry.out_channels), build)
+        return self._launch(key, layer_name(node), args, (batch, *geometry.output_size, geometry.out_channels), build)
 
     # HASTE: hash and group are remembered, merge launches the first kernel, convolve the second
 
@@ -187,7 +187,7 @@ class Lowering(Operators):
             return value
         if not isinstance(value.expr.ty, ir.TupleType):
             raise UnsupportedOperatorError(
-                f"operator {source.target} of layer {layer_of(source)!r} can't be compiled: "
+                f"operator {source.target} of layer {layer_name(source)!r} can't be compiled: "
                 "TVM gives only its first result"
             )
         return Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
@@ -232,7 +232,7 @@ class Lowering(Operators):
     ) -> None:
         """Remember a grouping, by its call of ``merge``, and the layers that share it."""
         convolves = [user for user in node.users if user.target is haste.convolve.default]
-        names = [layer_of(user) for user in convolves]
+        names = [layer_name(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
             args_of(node_)[2]
@@ -276,7 +276,7 @@ class Lowering(Operators):
         key = ("haste_convolve", geometry, batch, tiling, group.skip, residual is not None, activation, dense)
         y = self._launch(
             key,
-            layer_of(node),
+            layer_name(node),
             args,
             (batch, *geometry.output_size, geometry.out_channels),
             lambda symbol: haste_convolve_kernel(

@@ -19,10 +19,10 @@ from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.softmax import softmax_kernel
 from haste_compiler.codegen.dynamic import DynamicBatch
-from haste_compiler.codegen.walk import Value, Walk, args_of, dtype_name, layer_of, same_shape
+from haste_compiler.codegen.walk import Value, Walk, args_of, dtype_name, same_shape
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.passes.fuse_epilogue import activation_name
-from haste_compiler.passes.graph import argument, is_constant, is_tensor, shape_of
+from haste_compiler.passes.graph import argument, is_constant, is_tensor, layer_name, shape_of
 from haste_compiler.passes.resize import axis_map
 
 aten, haste = torch.ops.aten, torch.ops.haste
@@ -61,7 +61,7 @@ class Operators(Walk):
             return None
         y = self._launch(
             ("pool", pooling, batch, channels),
-            layer_of(node),
+            layer_name(node),
             [self._nhwc(x)],
             (batch, *pooling.output_size, channels),
             lambda symbol: self._pooling_kernel(symbol, pooling, batch, channels),
@@ -114,7 +114,7 @@ class Operators(Walk):
         tables = [table for axis in (0, 1) for table in pack_positions(axis_map(node, axis).numpy())]
         y = self._launch(
             ("resize", batch, channels, sizes),
-            layer_of(node),
+            layer_name(node),
             [self._nhwc(x), *map(self._param, tables)],
             (batch, *sizes[1], channels),
             lambda symbol: resize_kernel(symbol, batch, *sizes, channels, self.unit.lanes),
@@ -142,7 +142,7 @@ class Operators(Walk):
         shape, axes = self._shape(x), len(normalised)
         y = self._launch(
             ("layer_norm", shape, axes, eps),
-            layer_of(node),
+            layer_name(node),
             [self._nchw(tensor) for tensor in (x, weight, bias)],
             shape,
             lambda symbol: layer_norm_kernel(symbol, shape, axes, eps, self.unit.lanes),
@@ -165,7 +165,7 @@ class Operators(Walk):
         """``softmax(scale * x)`` over the last axis of a tensor of ``shape``."""
         return self._launch(
             ("softmax", shape, scale),
-            layer_of(node),
+            layer_name(node),
             [x],
             shape,
             lambda symbol: softmax_kernel(symbol, shape, scale, self.unit.lanes),
@@ -188,7 +188,7 @@ class Operators(Walk):
         rows, inner, columns = sizes
         return self._launch(
             ("matmul", leading, sizes),
-            layer_of(node),
+            layer_name(node),
             [a, b],
             (*leading, rows, columns),
             lambda symbol: matmul_kernel(symbol, leading, rows, inner, columns, self.unit),
@@ -244,7 +244,7 @@ class Operators(Walk):
     def _activate(self, node: fx.Node, x: Any, shape: tuple[Any, ...], activation: str) -> Any:
         return self._launch(
             ("activation", shape, activation),
-            layer_of(node),
+            layer_name(node),
             [x],
             shape,
             lambda symbol: self._activation_kernel(symbol, shape, activation),
@@ -257,7 +257,7 @@ class Operators(Walk):
         left, right = args_of(node)[:2]
         if any(isinstance(side, fx.Node) and not is_tensor(side) for side in (left, right)):
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: "
+                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: "
                 "it computes with the batch's size"
             )
         operator_ = _BINARY[cast(Any, node.target)]
@@ -306,7 +306,7 @@ class Operators(Walk):
         batch, total, height, width = self._shape(node)
         return self._launch(
             ("concatenation", batch, height, width, *channels, bool(maps), activation),
-            layer_of(node),
+            layer_name(node),
             [*parts, *maps],
             (batch, height, width, total),
             lambda symbol: concatenation_kernel(
@@ -368,7 +368,7 @@ class Operators(Walk):
         batch, kept, height, width = self._shape(node)
         return self._launch(
             ("channel_shuffle", batch, height, width, channels, groups, *wanted),
-            layer_of(node),
+            layer_name(node),
             parts,
             (batch, height, width, kept),
             lambda symbol: channel_shuffle_kernel(

@@ -8,8 +8,7 @@ import torch
 from torch import fx
 
 from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.passes.graph import argument
-from haste_compiler.passes.layers import layer_name
+from haste_compiler.passes.graph import argument, layer_name
 
 _SWITCHES = ("train", "training", "dropout_p")
 """Arguments that turn the randomness of an operator off where they are false or zero."""

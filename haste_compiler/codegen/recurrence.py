@@ -7,7 +7,7 @@ import re
 from torch import fx
 
 from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.passes.layers import layer_name
+from haste_compiler.passes.graph import layer_name
 
 _OPERATOR = re.compile(r"aten\.(lstm|gru|rnn)(?:_tanh|_relu)?(_cell)?\.")
 

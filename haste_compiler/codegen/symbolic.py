@@ -16,7 +16,7 @@ from tvm import tirx
 
 from haste_compiler.codegen.dynamic import BatchRange, DynamicBatch, hint_of
 from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.passes.graph import example_size, shape_of
+from haste_compiler.passes.graph import example_size, layer_name, shape_of
 
 _LARGEST_INDEX = 2**31 - 1
 """Kernels count elements in 32 bits."""
@@ -56,7 +56,7 @@ class SymbolicSizes:
         first, *rest = node.meta["val"].shape or (1,)
         if any(isinstance(size, torch.SymInt) for size in rest):
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {node.meta.get('layer') or node.name!r} can't be compiled for a "
+                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled for a "
                 f"dynamic batch: its shape {tuple(node.meta['val'].shape)} depends on it beyond the first axis"
             )
         if not isinstance(first, torch.SymInt):

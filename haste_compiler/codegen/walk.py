@@ -24,7 +24,7 @@ from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
 from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.errors import UnsupportedOperatorError, last_line
-from haste_compiler.passes.graph import argument, get_tensor, is_constant
+from haste_compiler.passes.graph import argument, get_tensor, is_constant, layer_name
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -213,7 +213,7 @@ class Walk:
         reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
         if convert is None or reason:
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: {reason}"
+                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {reason}"
             )
         for source in node.all_input_nodes:
             self.importer.env[source] = self._nchw(source)
@@ -223,7 +223,7 @@ class Walk:
             return value
         except Exception as error:
             raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_of(node)!r} can't be compiled: {last_line(error)}"
+                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {last_line(error)}"
             ) from None
 
     def _check_kind(self, node: fx.Node, kind: Any) -> None:
@@ -252,11 +252,6 @@ def _wrongly_translated(node: fx.Node) -> str:
     if node.target is aten.batch_norm.default and (argument(node, 5, "training") or argument(node, 3, "mean") is None):
         return "it is a batch norm by the batch's own statistics"
     return ""
-
-
-def layer_of(node: fx.Node) -> str:
-    """The layer that a node belongs to; of none, the node's own name."""
-    return str(node.meta.get("layer") or node.name)
 
 
 def args_of(node: fx.Node) -> tuple[Any, ...]:

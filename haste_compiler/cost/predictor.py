@@ -16,8 +16,8 @@ from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
 from haste_compiler.cost.probe import Draw, probe, probe_values
 from haste_compiler.passes.choose_layers import Sharing, pays
-from haste_compiler.passes.graph import shape_of
-from haste_compiler.passes.layers import Estimate, Prediction, configured_geometry, layer_name
+from haste_compiler.passes.graph import layer_name, shape_of
+from haste_compiler.passes.layers import Estimate, Prediction, configured_geometry
 from haste_compiler.passes.rewrite_haste import joint_norm
 
 _LEAST_KEPT = 0.1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from haste_compiler.config import HasteConfig
-from haste_compiler.passes.graph import is_call
-from haste_compiler.passes.layers import DENSE, MERGED, layer_name
+from haste_compiler.passes.graph import is_call, layer_name
+from haste_compiler.passes.layers import DENSE, MERGED
 
 WINOGRAD = "winograd"
 """Where a convolution node's ``meta`` keeps the largest side of a tile, ``HasteConfig.winograd``."""

@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from haste_compiler.config import HasteConfig
-from haste_compiler.passes.graph import is_call
-from haste_compiler.passes.layers import CHOICE, Choice, Prediction, configured_geometry, conv_layers, layer_name
+from haste_compiler.passes.graph import is_call, layer_name
+from haste_compiler.passes.layers import CHOICE, Choice, Prediction, configured_geometry, conv_layers
 
 haste = torch.ops.haste
 

@@ -15,6 +15,7 @@ from haste_compiler.passes.graph import (
     is_call,
     is_constant,
     is_tensor,
+    layer_name,
     replace,
     shape_of,
     sole_user,
@@ -69,7 +70,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         return
     filters = _load(gm, weight)
     with gm.graph.inserting_before(layer):
-        name = layer.meta.get("layer") or layer.name
+        name = layer_name(layer)
         per_filter = scale.reshape(-1, *[1] * (filters.dim() - 1))
         dtype = layer.meta["val"].dtype
         new_weight = add_tensor(gm, f"{name}.folded_weight", (filters * per_filter).to(dtype), layer)
@@ -164,7 +165,7 @@ def _spell_out(gm: fx.GraphModule, node: fx.Node) -> None:
     dtype, rank = node.meta["val"].dtype, len(shape_of(x))
     scale, shift = (value.to(dtype).reshape(-1, *[1] * (rank - 2)) for value in affine)
     with gm.graph.inserting_before(node):
-        name = node.meta.get("layer") or node.name
+        name = layer_name(node)
         scaled = insert_call(gm, aten.mul.Tensor, (x, add_tensor(gm, f"{name}.scale", scale, node)), node)
         shifted = insert_call(gm, aten.add.Tensor, (scaled, add_tensor(gm, f"{name}.shift", shift, node)), node)
     replace(node, shifted)

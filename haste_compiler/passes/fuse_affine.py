@@ -18,6 +18,7 @@ from haste_compiler.passes.graph import (
     is_constant,
     is_tensor,
     joined_channels,
+    layer_name,
     replace,
     shape_of,
     sole_user,
@@ -65,7 +66,7 @@ def fuse_affine(gm: fx.GraphModule) -> fx.GraphModule:
             continue
         with gm.graph.inserting_before(node):
             constants = [
-                add_tensor(gm, f"{node.meta.get('layer') or node.name}.{name}", get_tensor(gm, value).flatten(), node)
+                add_tensor(gm, f"{layer_name(node)}.{name}", get_tensor(gm, value).flatten(), node)
                 for name, value in (("scale", scale), ("shift", shift))
             ]
             replace(node, insert_call(gm, torch.ops.haste.affine.default, (_joined(x), *constants, "none"), node))

@@ -52,6 +52,11 @@ def joined_channels(x: object) -> list[fx.Node] | None:
     return list(argument(x, 0, "tensors"))
 
 
+def layer_name(node: fx.Node) -> str:
+    """The layer that a node came from; the node's own name where none is recorded."""
+    return str(node.meta.get("layer") or node.name)
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's tensor; where the batch is dynamic, its shape for the example inputs' batch."""
     return tuple(example_size(size) for size in node.meta["val"].shape)
@@ -166,10 +171,9 @@ def _same_sizes(before: Sequence[Any], after: Sequence[Any]) -> bool:
 
 def refuse_dynamic(node: fx.Node) -> NoReturn:
     """Raise the ``CaptureError`` for an operator that is compiled for one batch only."""
-    layer = node.meta.get("layer") or node.name
     raise CaptureError(
-        f"{node.target} of layer {layer!r} can't be compiled for a dynamic batch: it takes images by their number or "
-        "place in the batch"
+        f"{node.target} of layer {layer_name(node)!r} can't be compiled for a dynamic batch: "
+        "it takes images by their number or place in the batch"
     )
 
 

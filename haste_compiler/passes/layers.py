@@ -11,7 +11,7 @@ from torch import fx
 import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
 from haste_compiler.config import HasteConfig
 from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.passes.graph import CONVOLUTIONS, argument, is_call, is_constant, shape_of
+from haste_compiler.passes.graph import CONVOLUTIONS, argument, is_call, is_constant, layer_name, shape_of
 
 aten = torch.ops.aten
 
@@ -112,11 +112,6 @@ def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[C
             reason = "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, False, reason))
     return layers
-
-
-def layer_name(node: fx.Node) -> str:
-    """The layer that a convolution's node came from; the node's own name where none is recorded."""
-    return str(node.meta.get("layer") or node.name)
 
 
 def conv_geometry(node: fx.Node, patch: tuple[int, int]) -> ConvGeometry:

@@ -15,8 +15,8 @@ from haste_compiler.haste.grouping import filter_norms
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
 from haste_compiler.passes.choose_layers import Sharing, sharings
-from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, replace
-from haste_compiler.passes.layers import CHOICE, Choice, configured_geometry, layer_name, may_merge
+from haste_compiler.passes.graph import add_tensor, finish, get_tensor, insert_call, is_call, layer_name, replace
+from haste_compiler.passes.layers import CHOICE, Choice, configured_geometry, may_merge
 
 haste = torch.ops.haste
 

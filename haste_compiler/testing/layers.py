@@ -17,8 +17,8 @@ from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
 from haste_compiler.passes.capture import capture, evaluation_mode
 from haste_compiler.passes.choose_layers import Sharing
-from haste_compiler.passes.graph import is_call
-from haste_compiler.passes.layers import Estimate, Prediction, conv_geometry, layer_name
+from haste_compiler.passes.graph import is_call, layer_name
+from haste_compiler.passes.layers import Estimate, Prediction, conv_geometry
 from haste_compiler.passes.pipeline import Observer, run_passes
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule

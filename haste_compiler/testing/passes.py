@@ -12,8 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from haste_compiler.config import HasteConfig
 from haste_compiler.passes.capture import capture, evaluation_mode
-from haste_compiler.passes.graph import CONVOLUTIONS, copy_module, is_call, is_tensor, shape_of, sole_user
-from haste_compiler.passes.layers import layer_name
+from haste_compiler.passes.graph import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.testing.layers import compare, rewritten
 from haste_compiler.testing.replay import LAYERS, Layer, Replay

@@ -12,8 +12,7 @@ from torch import Tensor, fx
 
 import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
 from haste_compiler.haste.settings import Settings
-from haste_compiler.passes.graph import is_call
-from haste_compiler.passes.layers import layer_name
+from haste_compiler.passes.graph import is_call, layer_name
 from haste_compiler.passes.linear import linear as _linear  # noqa: F401  (registers haste::linear)
 
 haste, aten = torch.ops.haste, torch.ops.aten

@@ -21,7 +21,8 @@ from haste_compiler.haste.geometry import ConvGeometry
 from haste_compiler.haste.hyperplanes import draw_hyperplanes
 from haste_compiler.haste.settings import Settings
 from haste_compiler.passes.choose_layers import choose_layers, sharings
-from haste_compiler.passes.layers import configured_geometry, layer_name
+from haste_compiler.passes.graph import layer_name
+from haste_compiler.passes.layers import configured_geometry
 from haste_compiler.passes.rewrite_haste import joint_norm
 from haste_compiler.tuning.device import Device, Job
 from haste_compiler.tuning.jobs import time_jobs

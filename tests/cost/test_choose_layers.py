@@ -18,7 +18,7 @@ from haste_compiler.cost.model import CostModel
 from haste_compiler.errors import ConfigError, InputError
 from haste_compiler.passes import Estimate, Prediction, Sharing, capture, conv_layers, run_passes
 from haste_compiler.passes.choose_layers import pays
-from haste_compiler.passes.layers import layer_name
+from haste_compiler.passes.graph import layer_name
 
 
 class Fork(nn.Module):

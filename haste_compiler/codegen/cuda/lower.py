@@ -37,10 +37,10 @@ from haste_compiler.codegen.cuda.tiling import Precisions
 from haste_compiler.codegen.lower import Lowering
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
-from haste_compiler.codegen.walk import Value, args_of, layer_of
+from haste_compiler.codegen.walk import Value, args_of
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
-from haste_compiler.passes.graph import shape_of
+from haste_compiler.passes.graph import layer_name, shape_of
 
 
 def lower_to_cuda(gm: fx.GraphModule, target: Target, precisions: Precisions) -> Lowered:
@@ -99,7 +99,7 @@ class _CudaLowering(Lowering):
         shortcut: list[Any],
         activation: str,
     ) -> Any:
-        layer, residual = layer_of(node), bool(shortcut)
+        layer, residual = layer_name(node), bool(shortcut)
         shape = (batch, *geometry.output_size, geometry.out_channels)
         bias = self._param(np.zeros(geometry.out_channels, np.float32) if b is None else b)
         if is_depthwise(geometry):
@@ -173,7 +173,7 @@ class _CudaLowering(Lowering):
         merged, slot, _, _, weight, bias, residual, *_, activation = args_of(node)
         grouped = self.values[merged]
         batch, geometry = shape_of(slot)[0], self._convolve_geometry(node, shape_of(slot)[-1])
-        tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_of(node)
+        tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_name(node)
         precision = self.precisions.convolution
         filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile))
         lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
