@@ -33,8 +33,7 @@ from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint
 from haste_compiler.codegen.operators import Operators
 from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.walk import Value, args_of
-from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.codegen.walk import Value, args_of, unsupported
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
 from haste_compiler.passes.allow_winograd import WINOGRAD
 from haste_compiler.passes.graph import layer_name, shape_of
@@ -186,10 +185,7 @@ class Lowering(Operators):
         if isinstance(value, _Pending):
             return value
         if not isinstance(value.expr.ty, ir.TupleType):
-            raise UnsupportedOperatorError(
-                f"operator {source.target} of layer {layer_name(source)!r} can't be compiled: "
-                "TVM gives only its first result"
-            )
+            raise unsupported(source, "TVM gives only its first result")
         return Value(self.builder.emit(relax.TupleGetItem(value.expr, index)))
 
     def _merge(self, node: fx.Node) -> Any:

@@ -19,8 +19,7 @@ from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.softmax import softmax_kernel
 from haste_compiler.codegen.dynamic import DynamicBatch
-from haste_compiler.codegen.walk import Value, Walk, args_of, dtype_name, same_shape
-from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.codegen.walk import Value, Walk, args_of, dtype_name, same_shape, unsupported
 from haste_compiler.passes.fuse_epilogue import activation_name
 from haste_compiler.passes.graph import argument, is_constant, is_tensor, layer_name, shape_of
 from haste_compiler.passes.resize import axis_map
@@ -256,10 +255,7 @@ class Operators(Walk):
     def _binary(self, node: fx.Node) -> Value | None:
         left, right = args_of(node)[:2]
         if any(isinstance(side, fx.Node) and not is_tensor(side) for side in (left, right)):
-            raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: "
-                "it computes with the batch's size"
-            )
+            raise unsupported(node, "it computes with the batch's size")
         operator_ = _BINARY[cast(Any, node.target)]
         if len(shape_of(node)) != 4 or not (self._is_nhwc(left) or self._is_nhwc(right)):
             return None

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.passes.graph import argument, layer_name
+from haste_compiler.codegen.walk import unsupported
+from haste_compiler.passes.graph import argument
 
 _SWITCHES = ("train", "training", "dropout_p")
 """Arguments that turn the randomness of an operator off where they are false or zero."""
@@ -22,9 +22,7 @@ def refuse_random(gm: fx.GraphModule) -> None:
     """
     for node in gm.graph.nodes:
         if node.op == "call_function" and _is_random(node):
-            raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: it draws random numbers"
-            )
+            raise unsupported(node, "it draws random numbers")
 
 
 def _is_random(node: fx.Node) -> bool:

@@ -212,9 +212,7 @@ class Walk:
         convert = self.importer.convert_map.get(name)
         reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
         if convert is None or reason:
-            raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {reason}"
-            )
+            raise unsupported(node, reason)
         for source in node.all_input_nodes:
             self.importer.env[source] = self._nchw(source)
         try:
@@ -222,9 +220,7 @@ class Walk:
             self._check_kind(node, value.expr.ty)
             return value
         except Exception as error:
-            raise UnsupportedOperatorError(
-                f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {last_line(error)}"
-            ) from None
+            raise unsupported(node, last_line(error)) from None
 
     def _check_kind(self, node: fx.Node, kind: Any) -> None:
         """Check that TVM's translation has the shapes and dtypes that PyTorch says: some ignore arguments."""
@@ -252,6 +248,11 @@ def _wrongly_translated(node: fx.Node) -> str:
     if node.target is aten.batch_norm.default and (argument(node, 5, "training") or argument(node, 3, "mean") is None):
         return "it is a batch norm by the batch's own statistics"
     return ""
+
+
+def unsupported(node: fx.Node, why: str) -> UnsupportedOperatorError:
+    """The error that says why an operator can't be compiled."""
+    return UnsupportedOperatorError(f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {why}")
 
 
 def args_of(node: fx.Node) -> tuple[Any, ...]:
