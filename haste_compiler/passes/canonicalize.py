@@ -397,37 +397,30 @@ def _rsub(gm: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _native_batch_norm(gm: fx.GraphModule, node: fx.Node) -> None:
-    users = list(node.users)
-    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
-        return
     x, weight, bias, mean, var, momentum, eps = node.args
-    for user in users:
-        _call(gm, user, aten.batch_norm.default, x, weight, bias, mean, var, False, momentum, eps, False)
-    gm.graph.erase_node(node)
+    _call_for_first(gm, node, aten.batch_norm.default, x, weight, bias, mean, var, False, momentum, eps, False)
 
 
 def _max_pool(gm: fx.GraphModule, node: fx.Node) -> None:
-    users = list(node.users)
-    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
-        return
-    for user in users:
-        _call(gm, user, aten.max_pool2d.default, *node.args)
-    gm.graph.erase_node(node)
+    _call_for_first(gm, node, aten.max_pool2d.default, *node.args)
 
 
 def _adaptive_max_pool(gm: fx.GraphModule, node: fx.Node) -> None:
     """A max pooling, where the input's size is a multiple of the output's and nobody asks for positions."""
-    source, users = node.args[0], list(node.users)
+    source = node.args[0]
     assert isinstance(source, fx.Node)
-    if not all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users) or not users:
-        return
-    before, after = shape_of(source)[-2:], shape_of(users[0])[-2:]
-    if any(size % new for size, new in zip(before, after, strict=True)):
-        return
-    kernel = [size // new for size, new in zip(before, after, strict=True)]
-    for user in users:
-        _call(gm, user, aten.max_pool2d.default, source, kernel)
-    gm.graph.erase_node(node)
+    pairs = list(zip(shape_of(source)[-2:], node.meta["val"][0].shape[-2:], strict=True))
+    if not any(size % new for size, new in pairs):
+        _call_for_first(gm, node, aten.max_pool2d.default, source, [size // new for size, new in pairs])
+
+
+def _call_for_first(gm: fx.GraphModule, node: fx.Node, target: Callable[..., Any], *args: Any) -> None:
+    """Take ``target`` instead of a call with several results, of which nobody asks for another than the first."""
+    users = list(node.users)
+    if all(is_call(user, operator.getitem) and user.args[1] == 0 for user in users):
+        for user in users:
+            _call(gm, user, target, *args)
+        gm.graph.erase_node(node)
 
 
 def _amax(gm: fx.GraphModule, node: fx.Node) -> None:
