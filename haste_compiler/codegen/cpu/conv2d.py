@@ -68,27 +68,26 @@ def is_flat(geometry: ConvGeometry) -> bool:
     )
 
 
+def split_filters(values: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
+    """(K, ...) to (groups · K tiles, tile channels, ...), zero-padded."""
+    per_group, rest = len(values) // groups, values.shape[1:]
+    tiles = math.ceil(per_group / tile.channels)
+    padded = np.zeros((groups, tiles * tile.channels, *rest), np.float32)
+    padded[:, :per_group] = values.reshape(groups, per_group, *rest)
+    return padded.reshape(groups * tiles, tile.channels, *rest)
+
+
 def pack_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
     """(K, C/groups, kh, kw) to [groups · K tiles][kh][kw][C/groups][tile channels], zero-padded, flat."""
-    out_channels, channels, kh, kw = weight.shape
-    per_group = out_channels // groups
-    tiles = math.ceil(per_group / tile.channels)
-    padded = np.zeros((groups, tiles * tile.channels, channels, kh, kw), np.float32)
-    padded[:, :per_group] = weight.reshape(groups, per_group, channels, kh, kw)
-    split = padded.reshape(groups * tiles, tile.channels, channels, kh, kw)
-    return np.ascontiguousarray(split.transpose(0, 3, 4, 2, 1)).reshape(-1)
+    return np.ascontiguousarray(split_filters(weight, groups, tile).transpose(0, 3, 4, 2, 1)).reshape(-1)
 
 
 def pack_bias(
     bias: NDArray[np.float32] | None, out_channels: int, groups: int, tile: RegisterTile
 ) -> NDArray[np.float32]:
     """(K,) or None to [groups · K tiles][tile channels], zero-padded, flat."""
-    per_group = out_channels // groups
-    tiles = math.ceil(per_group / tile.channels)
-    padded = np.zeros((groups, tiles * tile.channels), np.float32)
-    if bias is not None:
-        padded[:, :per_group] = bias.reshape(groups, per_group)
-    return padded.reshape(-1)
+    values = np.zeros(out_channels, np.float32) if bias is None else bias
+    return split_filters(values, groups, tile).reshape(-1)
 
 
 def conv2d_arguments(

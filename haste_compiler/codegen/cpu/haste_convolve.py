@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.activation import is_long, write_output
-from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, tile_pieces
+from haste_compiler.codegen.cpu.conv2d import STREAMED_BYTES, activate, split_filters, tile_pieces
 from haste_compiler.codegen.cpu.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, reads_padding, row_floats, window_rows
@@ -79,13 +79,7 @@ def loads(geometry: ConvGeometry, tile: RegisterTile) -> int:
 
 def pack_haste_filters(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
     """(K, C/groups, kh, kw) to [groups · K tiles][C/groups][kh · kw][tile channels], zero-padded, flat."""
-    out_channels, channels, kh, kw = weight.shape
-    per_group = out_channels // groups
-    tiles = math.ceil(per_group / tile.channels)
-    padded = np.zeros((groups, tiles * tile.channels, channels, kh * kw), np.float32)
-    padded[:, :per_group] = weight.reshape(groups, per_group, channels, kh * kw)
-    split = padded.reshape(groups * tiles, tile.channels, channels, kh * kw)
-    return np.ascontiguousarray(split.transpose(0, 2, 3, 1)).reshape(-1)
+    return np.ascontiguousarray(split_filters(weight, groups, tile).transpose(0, 2, 3, 4, 1)).reshape(-1)
 
 
 def pack_tap_sums(weight: NDArray[np.float32], groups: int, tile: RegisterTile) -> NDArray[np.float32]:
