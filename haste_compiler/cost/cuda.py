@@ -66,7 +66,7 @@ class CudaCostModel:
         patches, channels = batch * geometry.patch_grid[0] * geometry.patch_grid[1], geometry.in_channels
         values = patches * geometry.window_pixels * channels
         members = merging.counts[:, 2].sum() / merging.counts[:, [0, 2, 3, 4]].sum()
-        # Once for the sums; members twice to be merged, for their products and for what is lost; what is kept is copied.
+        # Once for the sums; members twice to be merged, for products and for what is lost; what is kept is copied.
         reads = values * (1 + 6 * members + 2 * merging.kept)
         # The table has a factor for every hyperplane and pixel, zero or not.
         products = values * (2 + planes)

@@ -16,7 +16,7 @@ from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit, intrinsics
 from haste_compiler.codegen.cuda.activation import apply_activation
 from haste_compiler.codegen.cuda.emit import ceil_div
-from haste_compiler.codegen.cuda.gemm import BlockProduct
+from haste_compiler.codegen.cuda.gemm import BlockProduct, round_filters
 from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, GemmTiling, Precision, choose_gemm
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -42,14 +42,16 @@ def padded_filters(geometry: ConvGeometry, tile: GemmTile) -> tuple[int, int, in
     return geometry.groups, ceil_div(_depth(geometry), DEPTH) * DEPTH, columns
 
 
-def pack_filters(weight: NDArray[np.float32], geometry: ConvGeometry, tile: GemmTile) -> NDArray[np.float32]:
-    """(K, C/groups, kh, kw) to [groups][kh · kw · C/groups][K/groups], zero-padded."""
+def pack_filters(
+    weight: NDArray[np.float32], geometry: ConvGeometry, tile: GemmTile, precision: Precision
+) -> NDArray[np.float32]:
+    """(K, C/groups, kh, kw) to [groups][kh · kw · C/groups][K/groups], zero-padded, for products of ``precision``."""
     groups, depth, columns = padded_filters(geometry, tile)
     per_group = geometry.out_channels // groups
     packed = np.zeros((groups, depth, columns), np.float32)
     split = weight.reshape(groups, per_group, weight.shape[1], -1).transpose(0, 3, 2, 1)
     packed[:, : _depth(geometry), :per_group] = split.reshape(groups, -1, per_group)
-    return packed
+    return round_filters(packed, precision)
 
 
 def conv2d_kernel(

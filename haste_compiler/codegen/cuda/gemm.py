@@ -1,13 +1,17 @@
 """One block's part of a matrix product: a pipeline of copies into shared memory, and sums in registers.
 
 The first matrix lies in shared memory row by row, a step of its depth long; the second row by row as well. A warp reads
-both without meeting a bank twice, whether its threads multiply or its tensor cores do.
+both without meeting a bank twice, whether its threads multiply or its tensor cores do. For TF32 the second matrix, the
+filters, is rounded before (``round_filters``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu.emit import Expr, bind
@@ -23,6 +27,19 @@ Write = Callable[[Expr, Expr, list[Expr]], None]
 _LANES_DOWN, _LANES_ACROSS, _VECTOR = 4, 8, 4
 _MMA_ROWS, _MMA_COLUMNS = 16, 8
 _MMA_DEPTH = {"tf32": 8, "bf16": 16}
+_TF32_DROPPED_BITS = 13
+
+
+def round_filters(packed: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """Packed filters as ``BlockProduct`` takes them for the second matrix: for TF32 rounded to it, ties away from zero.
+
+    Every thread that reads a filter has few products for it: rounding it there would take as long as they do.
+    """
+    if precision != "tf32":
+        return packed
+    words = packed.view(np.uint32)
+    rounded = (words + np.uint32(1 << (_TF32_DROPPED_BITS - 1))) & ~np.uint32((1 << _TF32_DROPPED_BITS) - 1)
+    return np.where(np.isfinite(packed), rounded.view(np.float32), packed)
 
 
 class BlockProduct:
@@ -95,34 +112,32 @@ class BlockProduct:
         """16 × 8 outputs at a time; who holds what: see ``intrinsics.mma``."""
         tile, depth = self.tile, _MMA_DEPTH[self.precision]
         down, across = tile.warp_rows // _MMA_ROWS, tile.warp_columns // _MMA_COLUMNS
-        held, taken = depth // 2, depth // 4
-        left, right = emit.registers(down * held), emit.registers(across * taken)
+        held, taken = intrinsics.MMA_WORDS
+        # Rounded once, when they are read, and not for each product.
+        left, right = emit.registers(down * held, "uint32"), emit.registers(across * taken, "uint32")
         quad, within = bind(self.lane // 4), bind(self.lane % 4)
-
-        def column_of(index: int) -> Expr:
-            """Depth of a lane's ``index``-th number of a row: neighbours for bfloat16, four apart for TF32."""
-            if self.precision == "tf32":
-                return within + 4 * index
-            return within * 2 + index % 2 + 8 * (index // 2)
-
-        # A lane's numbers in the order of its registers: (row half, index along the depth).
-        order = (
-            [(0, 0), (1, 0), (0, 1), (1, 1)]
-            if self.precision == "tf32"
-            else [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3)]
-        )
         with emit.unroll(DEPTH // depth) as block:
+
+            def word(
+                index: Callable[[Expr, Expr], Expr], line: Expr, place: int, round_it: Callable[[Expr], Expr]
+            ) -> Expr:
+                """A lane's word of a row or column: every fourth number of it for TF32, or two neighbours."""
+                if self.precision == "tf32":
+                    return round_it(self.memory[index(line, block * depth + within + 4 * place)])
+                first = block * depth + within * 2 + 8 * place
+                return intrinsics.bf16_pair(*(self.memory[index(line, k)] for k in (first, first + 1)))
+
             with emit.unroll(down) as i:
-                for register, (half, index) in enumerate(order):
-                    row = self.row0 + i * _MMA_ROWS + half * 8 + quad
-                    value = self.memory[self.first_index(stage, row, block * depth + column_of(index))]
+                # Both halves of the rows, then further along the depth.
+                for register in range(held):
+                    row = self.row0 + i * _MMA_ROWS + register % 2 * 8 + quad
+                    value = word(partial(self.first_index, stage), row, register // 2, intrinsics.tf32_bits)
                     T.buffer_store(left, value, [i * held + register])
             with emit.unroll(across) as j:
-                for index in range(taken):
-                    at = self.second_index(
-                        stage, block * depth + column_of(index), self.column0 + j * _MMA_COLUMNS + quad
-                    )
-                    T.buffer_store(right, self.memory[at], [j * taken + index])
+                column = self.column0 + j * _MMA_COLUMNS + quad
+                for register in range(taken):
+                    value = word(lambda c, k: self.second_index(stage, k, c), column, register, intrinsics.bits)
+                    T.buffer_store(right, value, [j * taken + register])
             with emit.unroll(down) as i, emit.unroll(across) as j:
                 intrinsics.mma(self.precision, self.sums, (i * across + j) * 4, left, i * held, right, j * taken)
 

@@ -17,7 +17,7 @@ from haste_compiler.codegen.cpu.haste_group import COUNTS
 from haste_compiler.codegen.cuda import emit, intrinsics
 from haste_compiler.codegen.cuda.conv2d import Epilogue, write_values
 from haste_compiler.codegen.cuda.emit import ceil_div
-from haste_compiler.codegen.cuda.gemm import BlockProduct
+from haste_compiler.codegen.cuda.gemm import BlockProduct, round_filters
 from haste_compiler.codegen.cuda.haste_layout import GroupLayout
 from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, Precision, choose_gemm
 from haste_compiler.haste.geometry import ConvGeometry
@@ -43,13 +43,15 @@ def padded_columns(geometry: ConvGeometry, tile: GemmTile) -> int:
     return ceil_div(geometry.out_channels // geometry.groups, tile.columns) * tile.columns
 
 
-def pack_haste_filters(weight: NDArray[np.float32], geometry: ConvGeometry, tile: GemmTile) -> NDArray[np.float32]:
-    """(K, C/groups, kh, kw) to [groups][C/groups][kh · kw][K/groups], zero-padded."""
+def pack_haste_filters(
+    weight: NDArray[np.float32], geometry: ConvGeometry, tile: GemmTile, precision: Precision
+) -> NDArray[np.float32]:
+    """(K, C/groups, kh, kw) to [groups][C/groups][kh · kw][K/groups], zero-padded, for products of ``precision``."""
     per_group = geometry.out_channels // geometry.groups
     packed = np.zeros((geometry.groups, weight.shape[1], geometry.taps, padded_columns(geometry, tile)), np.float32)
     split = weight.reshape(geometry.groups, per_group, weight.shape[1], geometry.taps)
     packed[..., :per_group] = split.transpose(0, 2, 3, 1)
-    return packed
+    return round_filters(packed, precision)
 
 
 def merged_filters_shape(geometry: ConvGeometry, batch: int, tile: GemmTile) -> tuple[int, ...]:
@@ -59,8 +61,12 @@ def merged_filters_shape(geometry: ConvGeometry, batch: int, tile: GemmTile) -> 
     return entries, most, geometry.taps, padded_columns(geometry, tile)
 
 
-def merge_filters_kernel(name: str, geometry: ConvGeometry, batch: int, tile: GemmTile) -> tirx.PrimFunc:
+def merge_filters_kernel(
+    name: str, geometry: ConvGeometry, batch: int, tile: GemmTile, precision: Precision
+) -> tirx.PrimFunc:
     """The kernel (order, coeff, starts, counts, packed filters, merged filters): F_g = sum of a_c F_c.
+
+    They are rounded as the packed filters are, for products of ``precision``.
 
     Behind a patch's groups comes the filter of the carried means, sum of d_c F_c, which is convolved with the mask.
     """
@@ -88,7 +94,8 @@ def merge_filters_kernel(name: str, geometry: ConvGeometry, batch: int, tile: Ge
                     channel = bind(order[entry * channels + begin + i])
                     value = filters[(group * channels + channel) * size + at]
                     total.add(coeff[entry * channels + channel] * value)
-                T.buffer_store(merged, total.get(), [(entry * shape[1] + row) * size + at])
+                value = intrinsics.round_to_tf32(total.get()) if precision == "tf32" else total.get()
+                T.buffer_store(merged, value, [(entry * shape[1] + row) * size + at])
 
     return emit.kernel(name, arguments, body)
 

@@ -34,35 +34,41 @@ template <int pending> __device__ __forceinline__ void haste_copies_wait_templat
 #define haste_copies_wait(pending) haste_copies_wait_template<pending>()
 """
 
-_MMA_TF32 = """
+_TF32 = """
 __device__ __forceinline__ unsigned haste_tf32(float value) {
   unsigned bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return bits;
 }
-__device__ __forceinline__ void haste_mma_tf32(float* d, const float* a, const float* b) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(haste_tf32(a[0])), "r"(haste_tf32(a[1])), "r"(haste_tf32(a[2])), "r"(haste_tf32(a[3])),
-                 "r"(haste_tf32(b[0])), "r"(haste_tf32(b[1])));
+"""
+
+_ROUND_TF32 = """
+__device__ __forceinline__ float haste_round_tf32(float value) {
+  unsigned bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return __uint_as_float(bits);
 }
 """
 
-_MMA_BF16 = """
+_BITS = """
+__device__ __forceinline__ unsigned haste_bits(float value) { return __float_as_uint(value); }
+"""
+
+_BF16X2 = """
 __device__ __forceinline__ unsigned haste_bf16x2(float low, float high) {
   unsigned bits;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
 }
-__device__ __forceinline__ void haste_mma_bf16(float* d, const float* a, const float* b) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+"""
+
+_MMA = """
+__device__ __forceinline__ void haste_mma_{precision}(float* d, const unsigned* a, const unsigned* b) {{
+  asm volatile("mma.sync.aligned.{shape}.row.col.f32.{precision}.{precision}.f32 "
+               "{{%0,%1,%2,%3}}, {{%4,%5,%6,%7}}, {{%8,%9}}, {{%0,%1,%2,%3}};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(haste_bf16x2(a[0], a[1])), "r"(haste_bf16x2(a[2], a[3])),
-                 "r"(haste_bf16x2(a[4], a[5])), "r"(haste_bf16x2(a[6], a[7])),
-                 "r"(haste_bf16x2(b[0], b[1])), "r"(haste_bf16x2(b[2], b[3])));
-}
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}}
 """
 
 SOURCES = {
@@ -70,8 +76,12 @@ SOURCES = {
     "haste_copy_4": _COPY.format(bytes=4, cache="ca"),
     "haste_copies_commit": _COMMIT,
     "haste_copies_wait": _WAIT,
-    "haste_mma_tf32": _MMA_TF32,
-    "haste_mma_bf16": _MMA_BF16,
+    "haste_tf32": _TF32,
+    "haste_round_tf32": _ROUND_TF32,
+    "haste_bits": _BITS,
+    "haste_bf16x2": _BF16X2,
+    "haste_mma_tf32": _MMA.format(precision="tf32", shape="m16n8k8"),
+    "haste_mma_bf16": _MMA.format(precision="bf16", shape="m16n8k16"),
 }
 """The source of each function, as it stands in the generated code."""
 
@@ -96,19 +106,41 @@ def wait_for_copies(pending: int) -> None:
     _call("haste_copies_wait", T.int32(pending))
 
 
-def mma(precision: str, sums: Any, sums_index: int, a: Any, a_index: int, b: Any, b_index: int) -> None:
+def tf32_bits(value: Expr) -> Expr:
+    """A float32 rounded to TF32, ties away from zero, as a word that ``mma`` takes."""
+    return _value("haste_tf32", "uint32", value)
+
+
+def round_to_tf32(value: Expr) -> Expr:
+    """The same as a float32."""
+    return _value("haste_round_tf32", "float32", value)
+
+
+def bits(value: Expr) -> Expr:
+    """A float32 that is rounded already, as a word that ``mma`` takes."""
+    return _value("haste_bits", "uint32", value)
+
+
+def bf16_pair(low: Expr, high: Expr) -> Expr:
+    """Two float32 rounded to bfloat16, ties to even, as a word that ``mma`` takes."""
+    return _value("haste_bf16x2", "uint32", low, high)
+
+
+MMA_WORDS = (4, 2)
+"""Words of the first and of the second matrix that a lane hands to ``mma``."""
+
+
+def mma(precision: str, sums: Any, sums_index: Expr, a: Any, a_index: Expr, b: Any, b_index: Expr) -> None:
     """Multiply-accumulate of a warp: 16 × 8 outputs over a depth of 8 ("tf32") or 16 ("bf16").
 
-    The operands are float32 in registers, rounded on the way in; who holds what is in the PTX manual, under
-    "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". A lane holds 4 sums, ``4`` (tf32) or ``8`` (bf16) numbers of
-    the first matrix and ``2`` or ``4`` of the second.
+    Who holds what is in the PTX manual, under "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16". A lane holds 4
+    sums and ``MMA_WORDS`` of the operands, each a TF32 number or two bfloat16 ones that are neighbours along the depth.
     """
-    held = {"tf32": (4, 2), "bf16": (8, 4)}[precision]
     _call(
         f"haste_mma_{precision}",
         _pointer(sums, sums_index, 4, "rw"),
-        _pointer(a, a_index, held[0], "r"),
-        _pointer(b, b_index, held[1], "r"),
+        _pointer(a, a_index, MMA_WORDS[0], "r"),
+        _pointer(b, b_index, MMA_WORDS[1], "r"),
     )
 
 
@@ -119,3 +151,7 @@ def _pointer(buffer: Any, index: Expr, floats: int, access: str) -> Expr:
 
 def _call(name: str, *arguments: Expr) -> None:
     T.evaluate(cuda_func_call(name, *arguments, source_code=SOURCES[name]))
+
+
+def _value(name: str, dtype: str, *arguments: Expr) -> Expr:
+    return cuda_func_call(name, *arguments, source_code=SOURCES[name], return_type=dtype)

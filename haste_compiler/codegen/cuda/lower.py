@@ -112,7 +112,7 @@ class _CudaLowering(Lowering):
             )
         tiling = choose_tiling(geometry, batch, self.processors)
         precision = self.precisions.linear if kind == "linear" else self.precisions.convolution
-        filters = self._param(pack_filters(w, geometry, tiling.tile))
+        filters = self._param(pack_filters(w, geometry, tiling.tile, precision))
         end = [bias, *shortcut]
         whole = tiling.splits == 1
         y = self._launch(
@@ -175,14 +175,14 @@ class _CudaLowering(Lowering):
         batch, geometry = shape_of(slot)[0], self._convolve_geometry(node, shape_of(slot)[-1])
         tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_name(node)
         precision = self.precisions.convolution
-        filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile))
+        filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile, precision))
         lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
         mixed = self._launch(
             ("haste_filters", geometry, batch, tile),
             layer,
             [*lists, filters],
             merged_filters_shape(geometry, batch, tile),
-            lambda name: merge_filters_kernel(name, geometry, batch, tile),
+            lambda name: merge_filters_kernel(name, geometry, batch, tile, precision),
         )
         b = np.zeros(geometry.out_channels, np.float32) if bias is None else self._constant(bias)
         shortcut = [] if residual is None else [self._nhwc(residual)]

@@ -216,16 +216,39 @@ inline float rounded(float value, int bits, bool ties_away) {
   return value;
 }
 
+inline unsigned bits_of(float value) {
+  unsigned bits;
+  memcpy(&bits, &value, 4);
+  return bits;
+}
+inline float value_of(unsigned bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
 struct Fragments { float a[8], b[4]; };
 inline std::vector<std::array<Fragments, 32>> warp_fragments;
 
+// A word is a TF32 number, whose last bits are ignored, or two bfloat16 ones, the first in the low half.
+template <int depth> void unpack(float* values, const unsigned* words, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (depth == 8) {
+      values[i] = value_of(words[i] & ~0x1fffu);
+    } else {
+      values[2 * i] = value_of(words[i] << 16);
+      values[2 * i + 1] = value_of(words[i] & 0xffff0000u);
+    }
+  }
+}
+
 // d += a b for one warp, a row by row 16 × depth, b column by column depth × 8; the layouts of the PTX manual.
-template <int depth> void mma(float* d, const float* a, const float* b, int bits, bool ties_away) {
+template <int depth> void mma(float* d, const unsigned* a, const unsigned* b) {
   warp_fragments.resize(warp_barriers.size());
   auto& held = warp_fragments[rank() / 32];
   int lane = rank() % 32;
-  for (int i = 0; i < depth / 2; ++i) held[lane].a[i] = rounded(a[i], bits, ties_away);
-  for (int i = 0; i < depth / 4; ++i) held[lane].b[i] = rounded(b[i], bits, ties_away);
+  unpack<depth>(held[lane].a, a, 4);
+  unpack<depth>(held[lane].b, b, 2);
   wait(warp());
   auto left = [&](int row, int k) {
     if (depth == 8) return held[row % 8 * 4 + k % 4].a[row / 8 + 2 * (k / 4)];
@@ -276,8 +299,14 @@ inline void haste_copies_commit() {
 inline void haste_copies_wait(int pending) {
   while ((int)emulator::current->groups.size() > pending) emulator::finish_group(*emulator::current);
 }
-inline void haste_mma_tf32(float* d, const float* a, const float* b) { emulator::mma<8>(d, a, b, 13, true); }
-inline void haste_mma_bf16(float* d, const float* a, const float* b) { emulator::mma<16>(d, a, b, 16, false); }
+inline float haste_round_tf32(float value) { return emulator::rounded(value, 13, true); }
+inline unsigned haste_tf32(float value) { return emulator::bits_of(haste_round_tf32(value)); }
+inline unsigned haste_bits(float value) { return emulator::bits_of(value); }
+inline unsigned haste_bf16x2(float low, float high) {
+  return emulator::bits_of(emulator::rounded(high, 16, false)) | emulator::bits_of(emulator::rounded(low, 16, false)) >> 16;
+}
+inline void haste_mma_tf32(float* d, const unsigned* a, const unsigned* b) { emulator::mma<8>(d, a, b); }
+inline void haste_mma_bf16(float* d, const unsigned* a, const unsigned* b) { emulator::mma<16>(d, a, b); }
 
 // What TVM passes to a packed function: a tag, and a value of eight bytes.
 struct Argument {

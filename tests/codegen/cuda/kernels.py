@@ -112,7 +112,7 @@ def _run_conv2d(run: DenseRun, built: Any, number: int) -> Tensor:
     if case.residual is not None:
         end.append(nhwc(case.residual))
     arguments = CudaArguments()
-    arguments.read(nhwc(case.x), pack_filters(case.weight.numpy(), case.geometry, run.tiling.tile))
+    arguments.read(nhwc(case.x), pack_filters(case.weight.numpy(), case.geometry, run.tiling.tile, run.precision))
     if splits == 1:
         arguments.read(*end)
         y = arguments.write(shape)
@@ -145,7 +145,7 @@ def _haste_code(
     convolve = haste_convolve_kernel(
         "convolve", geometry, batch, tile, precision, residual=residual, activation=activation
     )
-    filters = merge_filters_kernel("filters", geometry, batch, tile)
+    filters = merge_filters_kernel("filters", geometry, batch, tile, precision)
     return build({**grouping, "filters": filters, "convolve": convolve})
 
 
@@ -155,7 +155,7 @@ class CudaHasteKernels:
     def __init__(
         self, case: ConvCase, planes: Tensor, merge: str, skip: str, tile: GemmTile, precision: Precision = "fp32"
     ) -> None:
-        self.case, self.planes, self.tile = case, planes, tile
+        self.case, self.planes, self.tile, self.precision = case, planes, tile, precision
         geometry, batch = case.geometry, case.batch
         self.layout = group_layout(geometry, batch, planes.shape[0], PROCESSORS)
         self.steps = group_steps(self.layout, merge=merge, skip=skip)
@@ -180,7 +180,7 @@ class CudaHasteKernels:
             call(arguments, self.code[step.kind], *outputs.values())
             made.update(outputs)
 
-        packed = pack_haste_filters(case.weight.numpy(), geometry, self.tile)
+        packed = pack_haste_filters(case.weight.numpy(), geometry, self.tile, self.precision)
         merging = CudaArguments()
         merging.read(made["order"], made["coeff"], made["starts"], made["counts"], packed)
         filters = merging.write(merged_filters_shape(geometry, case.batch, self.tile))

@@ -30,7 +30,7 @@ from haste_compiler.codegen.cuda.pointwise import (
     pooling_kernel,
     transpose_kernel,
 )
-from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision
+from haste_compiler.codegen.cuda.tiling import DEPTH, TILES, GemmTiling, Precision
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.errors import HasteError
 from haste_compiler.haste import ConvGeometry
@@ -74,7 +74,7 @@ def kernels() -> dict[str, tirx.PrimFunc]:
         for step in group_steps(group_layout(geometry, 1, 30, 108), merge=merge, skip=skip):
             name = f"group_{step.kind}_{merge}"
             functions[name] = step.kernel(name)
-    functions["filters"] = merge_filters_kernel("filters", WIDE, 1, TILES[0])
+    functions["filters"] = merge_filters_kernel("filters", WIDE, 1, TILES[0], "tf32")
     functions["depthwise"] = depthwise_kernel("depthwise", SEPARATE, 1, residual=True, activation="silu")
     functions["max"] = pooling_kernel("max", Pooling("max", (14, 14), (7, 7), (3, 3), (2, 2), (1, 1)), 1, 64)
     functions["mean"] = pooling_kernel("mean", Pooling("adaptive_avg", (14, 14), (1, 1)), 1, 64)
@@ -140,6 +140,27 @@ def test_the_tensor_cores_and_asynchronous_copies_are_in_the_code() -> None:
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
     ):
         assert instruction in text
+
+
+@needs_nvcc
+def test_operands_are_rounded_once_and_filters_for_tf32_not_at_all(tmp_path: Path) -> None:
+    tile = GemmTiling(TILES[0])
+    code = source_of(
+        compile_kernels({name: conv2d_kernel(name, WIDE, 1, tile, name) for name in ("tf32", "bf16")})  # type: ignore[arg-type]
+    )
+    (tmp_path / "kernels.cu").write_text(code)
+    command = ["nvcc", "-ptx", "-arch=sm_90", *NVCC_OPTIONS, "-o", "kernels.ptx", "kernels.cu"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    kernels_of = re.split(r"\.visible \.entry ", (tmp_path / "kernels.ptx").read_text())[1:]
+    found = {kernel.partition("_")[0]: kernel for kernel in kernels_of}
+    rows, columns = tile.tile.warp_rows // 16, tile.tile.warp_columns // 8
+    for precision, depth, rounding, words in (
+        ("tf32", 8, "cvt.rna.tf32.f32", rows * 4),
+        ("bf16", 16, "cvt.rn.bf16x2.f32", rows * 4 + columns * 2),
+    ):
+        steps = DEPTH // depth
+        assert found[precision].count("mma.sync.aligned") == steps * rows * columns
+        assert found[precision].count(rounding) == steps * words
 
 
 @needs_nvcc
