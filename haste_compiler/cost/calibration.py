@@ -39,6 +39,9 @@ _SMALL_ERROR = 0.02
 _MOST_WAITED = 0.03
 """Share of the time that threads may have waited for a core while they were measured."""
 
+_BUSY_SECONDS = 3600.0
+"""How long a machine that was found busy isn't measured again: every new process would wait for it, for nothing."""
+
 Seconds = dict[str, dict[str, float]]
 """Coefficients: by kernel, then by phase."""
 
@@ -143,8 +146,8 @@ def cost_model(target: Target, threads: int) -> CostModel:
 
     The file in the cache directory belongs to one target, number of threads and version of this package; if it is
     damaged, the machine is measured again (some ten seconds, with a progress bar). What several threads took on a
-    machine that is busy with something else is not kept: the default is used, with a warning, and the next process
-    measures again.
+    machine that is busy with something else is not kept: the default is used for an hour, with a warning, before the
+    machine is measured again.
     """
     unit = vector_unit(target)
     if missing_features(target):
@@ -167,17 +170,30 @@ _models: dict[Path, CostModel] = {}
 def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
     seconds = _read(path)
     if seconds is None:
+        busy, default = path.with_suffix(".busy"), default_model(vector_unit(target), threads)
+        if _is_recent(busy):
+            log.info("this machine was busy when it was measured: until %s is an hour old, it isn't again", busy)
+            return default
         start, before = time.perf_counter(), seconds_waited()
         seconds = calibrate(target, threads)
         # A single thread's own clock doesn't count what other processes take from it.
         if threads > 1 and _was_busy(before, seconds_waited(), time.perf_counter() - start):
             log.warning(
-                "this machine is busy: what %d threads took isn't kept, the package's numbers decide what merges",
+                "this machine is busy: what %d threads took isn't kept, for an hour the package's numbers decide what "
+                "merges",
                 threads,
             )
-            return default_model(vector_unit(target), threads)
+            write_cached(busy, {"busy": True})
+            return default
         write_cached(path, seconds)
     return CostModel(vector_unit(target), threads, seconds, "calibrated on this machine")
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return abs(time.time() - path.stat().st_mtime) < _BUSY_SECONDS
+    except OSError:
+        return False
 
 
 def _was_busy(before: float | None, after: float | None, elapsed: float) -> bool:

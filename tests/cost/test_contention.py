@@ -1,7 +1,9 @@
 """A machine that is busy with something else is not taken for a slow one."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,11 +50,18 @@ def test_what_a_busy_machine_took_is_not_kept(
 
     calibration._models.clear()
     assert cost_model(target, 2).source == "defaults of the package"
-    assert "busy" in caplog.text and not list(tmp_path.glob("costs-*"))
+    assert "busy" in caplog.text and not list(tmp_path.glob("costs-*.json"))
+
+    # Another process doesn't try again at once, but after an hour.
+    (busy,) = tmp_path.glob("costs-*.busy")
+    measured = len(caplog.records)
+    calibration._models.clear()
+    assert cost_model(target, 2).source == "defaults of the package" and len(caplog.records) == measured
+    os.utime(busy, (time.time() - 4000,) * 2)
 
     calibration._models.clear()
     assert cost_model(target, 2).source == "calibrated on this machine"
-    assert len(list(tmp_path.glob("costs-*"))) == 1
+    assert len(list(tmp_path.glob("costs-*.json"))) == 1
 
     # A single thread is timed by its own clock.
     assert cost_model(target, 1).source == "calibrated on this machine"
