@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste_compiler.codegen.cpu import winograd
+from haste_compiler.codegen import winograd
 from haste_compiler.codegen.cpu.conv2d import conv_work
 from haste_compiler.codegen.cpu.dense import choose_dense
 from haste_compiler.codegen.target import VectorUnit, parse_target, vector_unit
@@ -90,9 +90,7 @@ def test_nan_and_infinity_go_where_they_go_in_pytorch(size: int) -> None:
 def test_transforms_compute_a_convolution(size: int) -> None:
     generator = np.random.default_rng(0)
     x, f = generator.standard_normal((size + 2, size + 2)), generator.standard_normal((3, 3))
-    inputs, filters, outputs = (
-        np.array(table[size]) for table in (winograd._INPUT, winograd._FILTER, winograd._OUTPUT)
-    )
+    inputs, filters, outputs = (np.array(table[size]) for table in (winograd.INPUT, winograd.FILTER, winograd.OUTPUT))
     y = outputs @ ((filters @ f @ filters.T) * (inputs @ x @ inputs.T)) @ outputs.T
     wanted = [[(x[i : i + 3, j : j + 3] * f).sum() for j in range(size)] for i in range(size)]
     np.testing.assert_allclose(y, wanted, atol=1e-12)

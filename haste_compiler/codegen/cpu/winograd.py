@@ -1,7 +1,4 @@
-"""3×3 convolution by Winograd's minimal filtering: m × m outputs of a tile from (m + 2)² products a channel, not 9 m².
-
-    Y = Aᵀ [ Σ_c (G F_c Gᵀ) ⊙ (Bᵀ X_c B) ] A        (Lavin & Gray, "Fast Algorithms for Convolutional Neural
-                                                     Networks", CVPR 2016, equation 12)
+"""3×3 convolution by Winograd's minimal filtering (``codegen.winograd``) on a CPU.
 
 Filters are transformed once, when they are packed. A task transforms the inputs of some rows of tiles, then for a few
 output channels multiplies one matrix for each of the (m + 2)² positions and transforms the sums back, with bias,
@@ -38,51 +35,16 @@ from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.window import copy_rows
 from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.tiling import RegisterTile, WinogradTiling
+from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
 from haste_compiler.codegen.winograd_tiling import tile_count
 from haste_compiler.haste.geometry import ConvGeometry
 
 _LARGEST = float(np.finfo(np.float32).max)
 
-Matrix = Sequence[Sequence[float]]
-
-_INPUT: dict[int, Matrix] = {
-    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    4: (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-}
-"""Bᵀ of F(m, 3), by m."""
-
-_FILTER: dict[int, Matrix] = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-}
-"""G of F(m, 3), by m."""
-
-_OUTPUT: dict[int, Matrix] = {
-    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
-    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-}
-"""Aᵀ of F(m, 3), by m."""
-
 
 def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: RegisterTile) -> NDArray[np.float32]:
     """(K, C, 3, 3) to G F Gᵀ as [K tiles][(size + 2)²][C][tile channels], zero-padded, flat."""
-    matrix = np.array(_FILTER[size])
-    transformed = np.einsum("ia,kcab,jb->kcij", matrix, weight.astype(np.float64), matrix)
-    return pack_filters(transformed.astype(np.float32), 1, tile)
+    return pack_filters(transform_filters(weight, size), 1, tile)
 
 
 def winograd_arguments(
@@ -203,7 +165,7 @@ class _Winograd:
         self, source: Expr, corner: Expr, width: int, there: Sequence[bool], inputs: Expr, target: Expr
     ) -> None:
         """Transform the tile that begins at ``corner``; columns that aren't ``there`` are zero."""
-        side, lanes, matrix = self.size + 2, self.tile.lanes, _INPUT[self.size]
+        side, lanes, matrix = self.size + 2, self.tile.lanes, INPUT[self.size]
 
         def transform(channel: Expr, n: int) -> None:
             read = emit.bind(corner + channel)
@@ -269,7 +231,7 @@ class _Winograd:
                 self._store_tile(k_tile, read, at, sums, total, self.tile.channels)
 
     def _store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
-        side, lanes, matrix = self.size + 2, self.tile.lanes, _OUTPUT[self.size]
+        side, lanes, matrix = self.size + 2, self.tile.lanes, OUTPUT[self.size]
         pieces = tile_pieces(self.tile, valid)
         for v, offset, n in pieces:
             start = emit.bind(read + v * lanes + offset)
@@ -291,45 +253,3 @@ class _Winograd:
             with T.serial(0, self.size) as i, T.serial(0, self.size) as j:
                 pixel = emit.bind(at + (i * self.out_w + j) * self.out_channels)
                 activate(self.y, pixel, pieces, self.tile, self.activation)
-
-
-def combine(matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
-    """``matrix`` times a vector of values. Columns, then rows, that differ in signs only share their sums."""
-    values, columns = list(values), [list(column) for column in zip(*matrix, strict=True)]
-    for c in range(len(columns) - 1):
-        if any(columns[c]) and columns[c] != columns[c + 1] and _signs_differ(columns[c], columns[c + 1]):
-            left, right = values[c : c + 2]
-            values[c : c + 2] = T.bind(left + right), T.bind(left - right)
-            pairs = list(zip(columns[c], columns[c + 1], strict=True))
-            columns[c] = [a if a == b else 0 for a, b in pairs]
-            columns[c + 1] = [a if a != b else 0 for a, b in pairs]
-    rows, results = list(zip(*columns, strict=True)), []
-    while rows:
-        row = rows.pop(0)
-        if not rows or not _signs_differ(row, rows[0]):
-            results.append(T.bind(_weighted(row, values)))
-            continue
-        pairs = list(zip(row, rows.pop(0), strict=True))
-        same = T.bind(_weighted([a if a == b else 0 for a, b in pairs], values))
-        other = T.bind(_weighted([a if a != b else 0 for a, b in pairs], values))
-        results += [T.bind(same + other), T.bind(same - other)]
-    return results
-
-
-def _signs_differ(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether some, but not all, of the numbers other than zero have opposite signs, and all have equal size."""
-    signs = {x == y for x, y in zip(a, b, strict=True) if x or y}
-    return len(signs) == 2 and all(abs(x) == abs(y) for x, y in zip(a, b, strict=True))
-
-
-def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
-    """The weighted sum; a term of weight one comes first, so that every other one is a fused multiply-add."""
-    terms = sorted(((w, v) for w, v in zip(weights, values, strict=True) if w), key=lambda term: term[0] != 1)
-    (weight, value), *rest = terms
-    total = value if weight == 1 else value * T.float32(weight)
-    for weight, value in rest:
-        if abs(weight) == 1:
-            total = total + value if weight > 0 else total - value
-        else:
-            total = total + value * T.float32(weight)
-    return total

@@ -17,18 +17,25 @@ from haste_compiler.codegen.cuda import emit, intrinsics
 from haste_compiler.codegen.cuda.activation import apply_activation
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.gemm import BlockProduct, round_filters
-from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, GemmTiling, Precision, choose_gemm
+from haste_compiler.codegen.cuda.tiling import DEPTH, MOST_SPLITS, GemmTile, GemmTiling, Precision, choose_gemm
 from haste_compiler.haste.geometry import ConvGeometry
 
 _OFF_THE_IMAGE = -(1 << 24)
 _REDUCE_THREADS = 256
 
 
-def choose_tiling(geometry: ConvGeometry, batch: int, processors: int) -> GemmTiling:
-    """The tiling of a dense convolution on a card with so many multiprocessors."""
+def choose_tiling(
+    geometry: ConvGeometry, batch: int, processors: int, most_splits: int = MOST_SPLITS
+) -> tuple[float, GemmTiling]:
+    """Modelled time and tiling of a dense convolution on a card with so many multiprocessors; see ``choose_gemm``."""
     out_h, out_w = geometry.output_size
     return choose_gemm(
-        batch * out_h * out_w, geometry.out_channels // geometry.groups, _depth(geometry), geometry.groups, processors
+        batch * out_h * out_w,
+        geometry.out_channels // geometry.groups,
+        _depth(geometry),
+        geometry.groups,
+        processors,
+        most_splits,
     )
 
 

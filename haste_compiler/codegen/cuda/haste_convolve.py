@@ -35,7 +35,7 @@ def choose_haste_tile(geometry: ConvGeometry, batch: int, processors: int) -> Ge
     filters = geometry.out_channels // geometry.groups
     count = batch * grid_h * grid_w * geometry.groups
     # Every patch's sums end in one kernel: the depth isn't cut.
-    return choose_gemm(height * width, filters, depth, count, processors, most_splits=1).tile
+    return choose_gemm(height * width, filters, depth, count, processors, most_splits=1)[1].tile
 
 
 def padded_columns(geometry: ConvGeometry, tile: GemmTile) -> int:

@@ -34,12 +34,21 @@ from haste_compiler.codegen.cuda.pointwise import (
 )
 from haste_compiler.codegen.cuda.target import processors
 from haste_compiler.codegen.cuda.tiling import Precisions
+from haste_compiler.codegen.cuda.winograd import (
+    CardWinograd,
+    choose_winograd,
+    pack_plain_filters,
+    winograd_filters,
+    winograd_input_kernel,
+    winograd_output_kernel,
+)
 from haste_compiler.codegen.lower import Lowering
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.codegen.target import host_of, vector_unit
 from haste_compiler.codegen.walk import Value, args_of
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.passes.allow_winograd import WINOGRAD
 from haste_compiler.passes.graph import layer_name, shape_of
 
 
@@ -110,8 +119,12 @@ class _CudaLowering(Lowering):
                 shape,
                 lambda name: depthwise_kernel(name, geometry, batch, residual=residual, activation=activation),
             )
-        tiling = choose_tiling(geometry, batch, self.processors)
         precision = self.precisions.linear if kind == "linear" else self.precisions.convolution
+        direct, tiling = choose_tiling(geometry, batch, self.processors)
+        if precision == "fp32":
+            winograd = choose_winograd(geometry, batch, node.meta.get(WINOGRAD, 0), self.processors, direct)
+            if winograd is not None:
+                return self._winograd(node, winograd, x, w, bias, shortcut, activation)
         filters = self._param(pack_filters(w, geometry, tiling.tile, precision))
         end = [bias, *shortcut]
         whole = tiling.splits == 1
@@ -132,6 +145,43 @@ class _CudaLowering(Lowering):
             [y, *end],
             shape,
             lambda name: add_parts_kernel(name, tiling.splits, shape, residual=residual, activation=activation),
+        )
+
+    def _winograd(
+        self,
+        node: fx.Node,
+        winograd: CardWinograd,
+        x: Any,
+        w: NDArray[np.float32],
+        bias: Any,
+        shortcut: list[Any],
+        activation: str,
+    ) -> Any:
+        layer, geometry = layer_name(node), winograd.geometry
+        transformed = self._launch(
+            ("winograd_input", winograd),
+            layer,
+            [x],
+            (winograd.tiles, 1, 1, winograd.positions * geometry.in_channels),
+            lambda name: winograd_input_kernel(name, winograd),
+        )
+        _, tiling = winograd.tiling(self.processors)
+        filters = pack_filters(winograd_filters(w, winograd), winograd.products, tiling.tile, "fp32")
+        nothing = np.zeros(winograd.products.out_channels, np.float32)
+        sums = self._launch(
+            ("winograd_products", winograd, tiling),
+            layer,
+            [transformed, self._param(filters), self._param(nothing)],
+            (winograd.tiles, 1, 1, winograd.products.out_channels),
+            lambda name: conv2d_kernel(name, winograd.products, winograd.tiles, tiling, "fp32"),
+        )
+        residual = bool(shortcut)
+        return self._launch(
+            ("winograd_output", winograd, residual, activation),
+            layer,
+            [sums, x, self._param(pack_plain_filters(w)), bias, *shortcut],
+            (winograd.batch, *geometry.output_size, geometry.out_channels),
+            lambda name: winograd_output_kernel(name, winograd, residual=residual, activation=activation),
         )
 
     def _merge(self, node: fx.Node) -> Any:

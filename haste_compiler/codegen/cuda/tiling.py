@@ -57,6 +57,8 @@ _COLUMN_PADDING = 8
 _MOST_STAGES = 4
 _LEAST_SPLIT_DEPTH = 256
 _SPLITS = (1, 2, 4, 8, 16)
+MOST_SPLITS = _SPLITS[-1]
+"""Parts that a product's depth is cut in at most."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,9 @@ class GemmTiling:
 
 
 def choose_gemm(
-    rows: int, columns: int, depth: int, count: int, processors: int, most_splits: int = _SPLITS[-1]
-) -> GemmTiling:
-    """The tiling with the shortest modelled time.
+    rows: int, columns: int, depth: int, count: int, processors: int, most_splits: int = MOST_SPLITS
+) -> tuple[float, GemmTiling]:
+    """The shortest modelled time, in products that one multiprocessor makes meanwhile, and the tiling that takes it.
 
     Blocks are dealt out to the multiprocessors in waves; a wave takes what one block takes. Small images give few
     blocks: cutting the depth gives more, for writing and reading their sums.
@@ -160,4 +162,4 @@ def choose_gemm(
             if best is None or cost < 0.98 * best[0]:
                 best = (cost, GemmTiling(tile, splits))
     assert best is not None
-    return best[1]
+    return best

@@ -95,7 +95,7 @@ def test_generated_convolutions_more(several: list[DenseRun]) -> None:
 
 
 def test_small_images_are_cut_along_the_depth_and_large_ones_not() -> None:
-    small = choose_gemm(49, 512, 4608, 1, 132)
-    large = choose_gemm(32 * 56 * 56, 64, 576, 1, 132)
+    _, small = choose_gemm(49, 512, 4608, 1, 132)
+    _, large = choose_gemm(32 * 56 * 56, 64, 576, 1, 132)
     assert small.splits > 1 and large.splits == 1
     assert large.tile.rows * large.tile.columns >= 128 * 64

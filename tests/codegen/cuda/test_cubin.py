@@ -31,7 +31,9 @@ from haste_compiler.codegen.cuda.pointwise import (
     transpose_kernel,
 )
 from haste_compiler.codegen.cuda.tiling import DEPTH, TILES, GemmTiling, Precision
+from haste_compiler.codegen.cuda.winograd import CardWinograd, winograd_input_kernel, winograd_output_kernel
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.winograd_tiling import SIZES
 from haste_compiler.errors import HasteError
 from haste_compiler.haste import ConvGeometry
 from tests.codegen.cuda.kernels import compile_kernels
@@ -76,6 +78,12 @@ def kernels() -> dict[str, tirx.PrimFunc]:
             functions[name] = step.kernel(name)
     functions["filters"] = merge_filters_kernel("filters", WIDE, 1, TILES[0], "tf32")
     functions["depthwise"] = depthwise_kernel("depthwise", SEPARATE, 1, residual=True, activation="silu")
+    for size in SIZES:
+        winograd = CardWinograd(WIDE, 1, size)
+        name = f"winograd_input_{size}"
+        functions[name] = winograd_input_kernel(name, winograd)
+        name = f"winograd_output_{size}"
+        functions[name] = winograd_output_kernel(name, winograd, residual=True, activation="silu")
     functions["max"] = pooling_kernel("max", Pooling("max", (14, 14), (7, 7), (3, 3), (2, 2), (1, 1)), 1, 64)
     functions["mean"] = pooling_kernel("mean", Pooling("adaptive_avg", (14, 14), (1, 1)), 1, 64)
     for number, activation in enumerate(ACTIVATIONS):
