@@ -8,12 +8,14 @@ convolution. So HASTE pays for large patches of many images, if at all.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tvm.target import Target
 
 from haste_compiler.codegen.cuda.target import generation, processors
 from haste_compiler.codegen.cuda.tiling import Precision
+from haste_compiler.codegen.cuda.winograd import CardWinograd, winograd_choices
 from haste_compiler.cost.merging import Merging
 from haste_compiler.haste.geometry import ConvGeometry
 
@@ -58,8 +60,18 @@ class CudaCostModel:
         return cls(_FIGURES[90 if generation(target) >= 90 else 80], processors(target), precision)
 
     def dense(self, geometry: ConvGeometry, batch: int, winograd: int = 0) -> float:
-        """Seconds of the dense convolution; there is no Winograd on a card."""
-        return self._product(geometry, batch, 1.0)
+        """Seconds of the dense convolution, by Winograd's algorithm with tiles up to ``winograd`` if that is faster."""
+        choices = winograd_choices(geometry, batch, winograd) if self.precision == "fp32" else []
+        return min([self._product(geometry, batch, 1.0), *map(self._winograd, choices)])
+
+    def _winograd(self, winograd: CardWinograd) -> float:
+        geometry = winograd.geometry
+        products = winograd.tiles * winograd.positions * geometry.in_channels * geometry.out_channels
+        inputs = math.prod(geometry.input_size) * geometry.in_channels
+        outputs = math.prod(geometry.output_size) * geometry.out_channels
+        traffic = winograd.traffic + 4 * winograd.batch * (inputs + outputs)
+        seconds = products / self.figures.products["fp32"] + traffic / self.figures.memory
+        return 3 * _LAUNCH_SECONDS + seconds / _REACHED
 
     def group(self, geometry: ConvGeometry, batch: int, planes: int, nonzeros: int | None, merging: Merging) -> float:
         """Seconds of reading, hashing, grouping and merging windows, with ``planes`` hyperplanes in use."""
@@ -90,8 +102,8 @@ class CudaCostModel:
 
     def _product(self, geometry: ConvGeometry, batch: int, kept: float) -> float:
         products = batch * geometry.dense_macs * kept / (_REACHED * self.figures.products[self.precision])
-        pixels = geometry.input_size[0] * geometry.input_size[1] * geometry.in_channels * kept
-        outputs = geometry.output_size[0] * geometry.output_size[1] * geometry.out_channels
+        pixels = math.prod(geometry.input_size) * geometry.in_channels * kept
+        outputs = math.prod(geometry.output_size) * geometry.out_channels
         filters = geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
         traffic = 4 * (batch * (pixels + outputs) + filters) / (_REACHED * self.figures.memory)
         return _LAUNCH_SECONDS + max(products, traffic)

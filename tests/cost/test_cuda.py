@@ -61,3 +61,11 @@ def test_faster_products_leave_less_to_gain() -> None:
 def test_times_are_no_shorter_than_the_memory_allows(batch: int) -> None:
     written = 4 * batch * 256 * 14 * 14
     assert model("bf16").dense(IMAGE, batch) > written / 3.3e12
+
+
+def test_winograds_algorithm_is_what_haste_has_to_beat() -> None:
+    now, many = model("fp32"), replace(IMAGE, input_size=(28, 28))
+    assert now.dense(many, 32, winograd=4) < 0.7 * now.dense(many, 32)
+    # One image has too few products for two more launches; the tensor cores have no use for it.
+    assert now.dense(IMAGE, 1, winograd=4) == now.dense(IMAGE, 1)
+    assert model("tf32").dense(many, 32, winograd=4) == model("tf32").dense(many, 32)
