@@ -176,6 +176,7 @@ RUNNERS: dict[str, tuple[str, Runner]] = {
     "torch.compile haste": ("fp32", _backend(False)),
     "torch.compile haste TF32": ("tf32", _backend(True)),
     **{f"dense {name}": (name, _ours(name, HasteConfig(enabled=False))) for name in _LIMITS},
+    "dense fp32 without Winograd": ("fp32", _ours("fp32", HasteConfig(enabled=False, winograd=0))),
     **{f"HASTE {name}": (name, _ours(name, HasteConfig())) for name in _LIMITS},
 }
 """Their precision, and what prepares each for a network and an input."""

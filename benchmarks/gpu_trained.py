@@ -25,6 +25,7 @@ _PHOTOGRAPHS = 32
 _FORCED = HasteConfig(cost_model=False)
 WAYS: dict[str, tuple[str, HasteConfig]] = {
     **{f"dense {precision}": (precision, HasteConfig(enabled=False)) for precision in ("fp32", "tf32", "bf16")},
+    "dense fp32 without Winograd": ("fp32", HasteConfig(enabled=False, winograd=0)),
     "HASTE fp32": ("fp32", HasteConfig()),
     "HASTE everywhere fp32": ("fp32", _FORCED),
     "HASTE everywhere fp32, tolerance 0.5": ("fp32", _FORCED.replace(tolerance=0.5, flat_tolerance=0.25)),
