@@ -59,10 +59,10 @@ _MOVEMENT = (
     aten.view.default,
     operator.getitem,
 )
-DEVICES = {torch.device("cpu"), torch.device("cuda", CARD)}
-"""Where tensors may be: each region's are in one place."""
-
 _PLAIN = (*_ARITHMETIC, *_POOLING, *_RESIZING, *_NORMS, *_MOVEMENT, *_ACTIVATIONS)
+
+_DEVICES = {torch.device("cpu"), torch.device("cuda", CARD)}
+"""Where tensors may be: each region's are in one place."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _takes(node: fx.Node, constants: set[fx.Node]) -> bool:
         return False
     sources = [source for source in node.all_input_nodes if is_tensor(source)]
     places = {tensor.device for tensor in [*values, *(source.meta["val"] for source in sources)]}
-    if len(places) != 1 or not places <= DEVICES:
+    if len(places) != 1 or not places <= _DEVICES:
         return False
     if is_call(node, *_CONVOLUTIONS):
         x, weight, bias = (argument(node, i, name) for i, name in enumerate(("input", "weight", "bias")))

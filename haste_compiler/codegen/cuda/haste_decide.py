@@ -30,9 +30,6 @@ and else one of those below. The slot is the first channel of its group, -1 for 
 ZERO, FLAT, ALONE = (-(1 << 30) - 1 - number for number in range(3))
 """Keys of channels that are dropped, and of those that are computed by themselves; codes have 30 bits."""
 
-_NORM = ("filter_norm2", "float32")
-_SETTINGS = ("settings", (3,), "float32")
-
 
 def haste_classify_kernel(name: str, layout: GroupLayout, *, skip: str) -> tirx.PrimFunc:
     """The kernel (``sums``, |F_c|² (C,), settings (3,), ``totals``, ``state``, ``order``, ``starts``, ``counts``).
@@ -41,8 +38,7 @@ def haste_classify_kernel(name: str, layout: GroupLayout, *, skip: str) -> tirx.
     """
     arguments = [
         layout.tensor("sums"),
-        (_NORM[0], (layout.geometry.in_channels,), _NORM[1]),
-        _SETTINGS,
+        *_given(layout),
         *layout.tensors("totals", "state", "order", "starts", "counts"),
     ]
 
@@ -66,13 +62,11 @@ def haste_regroup_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
 
     Members whose damage exceeds the tolerance leave their group, which is formed again without them.
     """
-    lists = layout.tensors("state", "order", "starts", "counts")
     arguments = [
         *layout.tensors("totals", "residuals"),
-        (_NORM[0], (layout.geometry.in_channels,), _NORM[1]),
-        _SETTINGS,
-        *((f"{name}_before", shape, dtype) for name, shape, dtype in lists if name in ("state", "counts")),
-        *lists,
+        *_given(layout),
+        *((f"{before}_before", shape, dtype) for before, shape, dtype in layout.tensors("state", "counts")),
+        *layout.tensors("state", "order", "starts", "counts"),
     ]
 
     def body(
@@ -88,6 +82,11 @@ def haste_regroup_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
             decide.write_counts([*numbers, merges])
 
     return emit.kernel(name, arguments, body)
+
+
+def _given(layout: GroupLayout) -> list[tuple[str, tuple[int, ...], str]]:
+    """The filters' norms and the settings."""
+    return [("filter_norm2", (layout.geometry.in_channels,), "float32"), ("settings", (3,), "float32")]
 
 
 class _Decide:
@@ -288,7 +287,6 @@ class _Decide:
 
     def list_rest(self) -> list[Expr]:
         """Flat channels, singles and zeros in the order, behind the members; returns the counts but for merges."""
-
         kinds = emit.shared(self.channels, "int32")
 
         def settle(c: Expr) -> None:
