@@ -142,19 +142,11 @@ def _eager(allowed: bool, layout: torch.memory_format = torch.contiguous_format)
     return prepare
 
 
-def _inductor(model: nn.Module, x: Tensor) -> Callable[[Tensor], Any]:
-    torch._dynamo.reset()
-    with tf32(True):
-        made: Any = torch.compile(model, mode="max-autotune")
-        made(x)
-    return _eager(True)(made, x)
-
-
-def _backend(allowed: bool) -> Runner:
+def _by_torch_compile(allowed: bool, **arguments: Any) -> Runner:
     def prepare(model: nn.Module, x: Tensor) -> Callable[[Tensor], Any]:
         torch._dynamo.reset()
         with tf32(allowed):
-            made: Any = torch.compile(model, backend="haste")
+            made: Any = torch.compile(model, **arguments)
             made(x)
         return _eager(allowed)(made, x)
 
@@ -172,9 +164,9 @@ RUNNERS: dict[str, tuple[str, Runner]] = {
     "eager": ("fp32", _eager(False)),
     "eager TF32": ("tf32", _eager(True)),
     "channels_last TF32": ("tf32", _eager(True, torch.channels_last)),
-    "torch.compile max-autotune": ("tf32", _inductor),
-    "torch.compile haste": ("fp32", _backend(False)),
-    "torch.compile haste TF32": ("tf32", _backend(True)),
+    "torch.compile max-autotune": ("tf32", _by_torch_compile(True, mode="max-autotune")),
+    "torch.compile haste": ("fp32", _by_torch_compile(False, backend="haste")),
+    "torch.compile haste TF32": ("tf32", _by_torch_compile(True, backend="haste")),
     **{f"dense {name}": (name, _ours(name, HasteConfig(enabled=False))) for name in _LIMITS},
     "dense fp32 without Winograd": ("fp32", _ours("fp32", HasteConfig(enabled=False, winograd=0))),
     **{f"HASTE {name}": (name, _ours(name, HasteConfig())) for name in _LIMITS},
