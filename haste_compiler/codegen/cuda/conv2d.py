@@ -25,7 +25,7 @@ _REDUCE_THREADS = 256
 
 
 def choose_tiling(
-    geometry: ConvGeometry, batch: int, processors: int, most_splits: int = MOST_SPLITS
+    geometry: ConvGeometry, batch: int, processors: int, precision: Precision, most_splits: int = MOST_SPLITS
 ) -> tuple[float, GemmTiling]:
     """Modelled time and tiling of a dense convolution on a card with so many multiprocessors; see ``choose_gemm``."""
     out_h, out_w = geometry.output_size
@@ -35,6 +35,7 @@ def choose_tiling(
         _depth(geometry),
         geometry.groups,
         processors,
+        precision,
         most_splits,
     )
 

@@ -27,7 +27,7 @@ _SHARES = 8
 """Blocks that share the groups of one patch."""
 
 
-def choose_haste_tile(geometry: ConvGeometry, batch: int, processors: int) -> GemmTile:
+def choose_haste_tile(geometry: ConvGeometry, batch: int, processors: int, precision: Precision) -> GemmTile:
     """The tile of a patch's product, as if half of the channels were left."""
     height, width = geometry.effective_patch
     grid_h, grid_w = geometry.patch_grid
@@ -35,7 +35,7 @@ def choose_haste_tile(geometry: ConvGeometry, batch: int, processors: int) -> Ge
     filters = geometry.out_channels // geometry.groups
     count = batch * grid_h * grid_w * geometry.groups
     # Every patch's sums end in one kernel: the depth isn't cut.
-    return choose_gemm(height * width, filters, depth, count, processors, most_splits=1)[1].tile
+    return choose_gemm(height * width, filters, depth, count, processors, precision, most_splits=1)[1].tile
 
 
 def padded_columns(geometry: ConvGeometry, tile: GemmTile) -> int:

@@ -120,7 +120,7 @@ class _CudaLowering(Lowering):
                 lambda name: depthwise_kernel(name, geometry, batch, residual=residual, activation=activation),
             )
         precision = self.precisions.linear if kind == "linear" else self.precisions.convolution
-        direct, tiling = choose_tiling(geometry, batch, self.processors)
+        direct, tiling = choose_tiling(geometry, batch, self.processors, precision)
         if precision == "fp32":
             winograd = choose_winograd(geometry, batch, node.meta.get(WINOGRAD, 0), self.processors, direct)
             if winograd is not None:
@@ -223,8 +223,8 @@ class _CudaLowering(Lowering):
         merged, slot, _, _, weight, bias, residual, *_, activation = args_of(node)
         grouped = self.values[merged]
         batch, geometry = shape_of(slot)[0], self._convolve_geometry(node, shape_of(slot)[-1])
-        tile, layer = choose_haste_tile(geometry, batch, self.processors), layer_name(node)
-        precision = self.precisions.convolution
+        layer, precision = layer_name(node), self.precisions.convolution
+        tile = choose_haste_tile(geometry, batch, self.processors, precision)
         filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile, precision))
         lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
         mixed = self._launch(

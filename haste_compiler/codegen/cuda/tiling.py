@@ -56,6 +56,8 @@ _COLUMN_PADDING = 8
 
 _MOST_STAGES = 4
 _LEAST_SPLIT_DEPTH = 256
+_SPILL_PRODUCTS: dict[Precision, int] = {"fp32": 20, "tf32": 160, "bf16": 160}
+"""Products that take as long as a sum that goes to memory and back; bfloat16's operands come as float32 too."""
 _SPLITS = (1, 2, 4, 8, 16)
 MOST_SPLITS = _SPLITS[-1]
 """Parts that a product's depth is cut in at most."""
@@ -68,7 +70,7 @@ class GemmTile:
     Attributes:
         rows, columns: of the output.
         warps_down, warps_across: how the block's warps share it.
-        efficiency: share of the best tile's speed, roughly: larger tiles read less for each product.
+        efficiency: share of the best tile's speed on the CUDA cores, roughly: larger tiles read less for each product.
     """
 
     rows: int
@@ -76,6 +78,17 @@ class GemmTile:
     warps_down: int
     warps_across: int
     efficiency: float
+
+    def efficiency_in(self, precision: Precision) -> float:
+        """Share of the best tile's speed. The tensor cores wait for what is read, by area over circumference."""
+        if precision == "fp32":
+            return self.efficiency
+        best = TILES[0]
+        return self._products_per_float / best._products_per_float
+
+    @property
+    def _products_per_float(self) -> float:
+        return self.rows * self.columns / (self.rows + self.columns)
 
     @property
     def threads(self) -> int:
@@ -134,7 +147,13 @@ class GemmTiling:
 
 
 def choose_gemm(
-    rows: int, columns: int, depth: int, count: int, processors: int, most_splits: int = MOST_SPLITS
+    rows: int,
+    columns: int,
+    depth: int,
+    count: int,
+    processors: int,
+    precision: Precision,
+    most_splits: int = MOST_SPLITS,
 ) -> tuple[float, GemmTiling]:
     """The shortest modelled time, in products that one multiprocessor makes meanwhile, and the tiling that takes it.
 
@@ -145,6 +164,7 @@ def choose_gemm(
         rows, columns, depth: of one product.
         count: products like it at once (conv groups).
         processors: multiprocessors of the card.
+        precision: of the products.
         most_splits: parts that the depth may be cut in.
     """
     steps = ceil_div(depth, DEPTH)
@@ -155,10 +175,10 @@ def choose_gemm(
             if splits > most_splits or (splits > 1 and depth < _LEAST_SPLIT_DEPTH * splits):
                 break
             waves = math.ceil(blocks * splits / processors)
-            block = tile.rows * tile.columns * (ceil_div(steps, splits) * DEPTH + 64) / tile.efficiency
-            # A sum that goes to memory and back takes as long as some twenty products.
-            spill = 0 if splits == 1 else 20 * rows * columns * count * splits / processors
-            cost = waves * block + spill
+            products = tile.rows * tile.columns * (ceil_div(steps, splits) * DEPTH + 64)
+            block = products / tile.efficiency_in(precision)
+            spilled = 0 if splits == 1 else rows * columns * count * splits / processors
+            cost = waves * block + _SPILL_PRODUCTS[precision] * spilled
             if best is None or cost < 0.98 * best[0]:
                 best = (cost, GemmTiling(tile, splits))
     assert best is not None

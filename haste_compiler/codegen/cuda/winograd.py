@@ -75,7 +75,7 @@ class CardWinograd:
 
     def tiling(self, processors: int) -> tuple[float, GemmTiling]:
         """Modelled time and tiling of the products."""
-        return choose_tiling(self.products, self.tiles, processors, most_splits=1)
+        return choose_tiling(self.products, self.tiles, processors, "fp32", most_splits=1)
 
     @property
     def floats(self) -> int:

@@ -95,7 +95,14 @@ def test_generated_convolutions_more(several: list[DenseRun]) -> None:
 
 
 def test_small_images_are_cut_along_the_depth_and_large_ones_not() -> None:
-    _, small = choose_gemm(49, 512, 4608, 1, 132)
-    _, large = choose_gemm(32 * 56 * 56, 64, 576, 1, 132)
+    _, small = choose_gemm(49, 512, 4608, 1, 132, "fp32")
+    _, large = choose_gemm(32 * 56 * 56, 64, 576, 1, 132, "fp32")
     assert small.splits > 1 and large.splits == 1
     assert large.tile.rows * large.tile.columns >= 128 * 64
+
+
+def test_the_tensor_cores_spill_less_and_take_larger_tiles() -> None:
+    for rows, columns, depth in ((32 * 14 * 14, 256, 2304), (196, 256, 2304), (49, 512, 4608)):
+        cuda_cores, tensor_cores = (choose_gemm(rows, columns, depth, 1, 132, each)[1] for each in ("fp32", "tf32"))
+        assert tensor_cores.splits <= cuda_cores.splits
+        assert tensor_cores.tile.rows * tensor_cores.tile.columns >= cuda_cores.tile.rows * cuda_cores.tile.columns

@@ -110,7 +110,7 @@ def test_nan_and_infinity_go_where_they_go_in_pytorch(size: int, value: float) -
 
 def test_it_is_chosen_where_it_saves_more_products_than_its_transforms_take() -> None:
     def choice(each: ConvGeometry, batch: int, largest: int = 4) -> int | None:
-        direct, _ = choose_tiling(each, batch, H100)
+        direct, _ = choose_tiling(each, batch, H100, "fp32")
         found = choose_winograd(each, batch, largest, H100, direct)
         return None if found is None else found.size
 
