@@ -21,7 +21,6 @@ from haste_compiler.codegen.cuda.tiling import DEPTH, MOST_SPLITS, GemmTile, Gem
 from haste_compiler.haste.geometry import ConvGeometry
 
 _OFF_THE_IMAGE = -(1 << 24)
-_REDUCE_THREADS = 256
 
 
 def choose_tiling(
@@ -71,18 +70,20 @@ def conv2d_kernel(
     *,
     residual: bool = False,
     activation: str = "none",
+    sums: bool = False,
 ) -> tirx.PrimFunc:
     """The kernel (x NHWC, packed filters, bias (K,)[, residual NHWC], y NHWC).
 
-    With a cut depth it is (x, packed filters, y (parts, pixels, K)), sums without their epilogue.
+    With a cut depth, or for ``sums``, it is (x, packed filters, y (parts, pixels, K)), without an epilogue.
     """
+    sums = sums or tiling.splits > 1
     out_shape = (batch, *geometry.output_size, geometry.out_channels)
     pixels, filters = batch * out_shape[1] * out_shape[2], geometry.out_channels
     arguments = [
         ("x", (batch, *geometry.input_size, geometry.in_channels), "float32"),
         ("filters", padded_filters(geometry, tiling.tile), "float32"),
     ]
-    if tiling.splits == 1:
+    if not sums:
         arguments += [("bias", (filters,), "float32"), *([("residual", out_shape, "float32")] if residual else [])]
         arguments.append(("y", out_shape, "float32"))
     else:
@@ -90,7 +91,7 @@ def conv2d_kernel(
 
     def body(*buffers: Expr) -> None:
         epilogue = Epilogue()
-        if tiling.splits == 1:
+        if not sums:
             epilogue = Epilogue(buffers[2], buffers[3] if residual else None, activation)
         _Conv2d(geometry, batch, tiling, precision).write(buffers[0], buffers[1], buffers[-1], epilogue)
 
@@ -243,12 +244,13 @@ def add_parts_kernel(
 
     def body(sums: Expr, bias: Expr, *rest: Expr) -> None:
         epilogue = Epilogue(bias, rest[0] if residual else None, activation)
-        with emit.launch((ceil_div(pixels * channels, _REDUCE_THREADS),), _REDUCE_THREADS) as ((block,), thread):
-            at = bind(block * _REDUCE_THREADS + thread)
-            with T.If(at < pixels * channels), T.Then():
-                total = emit.Variable(T.float32(0))
-                with emit.unroll(parts) as part:
-                    total.add(sums[part * pixels * channels + at])
-                T.buffer_store(rest[-1], epilogue.apply(total.get(), at % channels, at), [at])
+
+        def add(at: Expr) -> None:
+            total = emit.Variable(T.float32(0))
+            with emit.unroll(parts) as part:
+                total.add(sums[part * pixels * channels + at])
+            T.buffer_store(rest[-1], epilogue.apply(total.get(), at % channels, at), [at])
+
+        emit.each_element(pixels * channels, add)
 
     return emit.kernel(name, arguments, body)

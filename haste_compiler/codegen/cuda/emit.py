@@ -37,6 +37,24 @@ def launch(blocks: Sequence[int], threads: int) -> Iterator[tuple[list[Expr], Ex
         yield places, thread
 
 
+@contextmanager
+def share(count: Expr, worker: Expr, workers: int) -> Iterator[Expr]:
+    """A loop over those of ``count`` items that fall to one of ``workers``: every ``workers``-th; yields the item."""
+    with T.serial(0, (count - worker + workers - 1) // workers) as step:
+        yield emit.bind(step * workers + worker)
+
+
+ELEMENT_THREADS = 256
+
+
+def each_element(size: int, body: Callable[[Expr], None]) -> None:
+    """Launch a thread for each of ``size`` elements."""
+    with launch((ceil_div(size, ELEMENT_THREADS),), ELEMENT_THREADS) as ((block,), thread):
+        at = emit.bind(block * ELEMENT_THREADS + thread)
+        with T.If(at < size), T.Then():
+            body(at)
+
+
 def shared(size: int, dtype: str = "float32") -> Any:
     """Memory that the block's threads share, not initialised."""
     return T.alloc_buffer((size,), dtype, scope="shared")

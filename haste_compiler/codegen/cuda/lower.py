@@ -167,13 +167,12 @@ class _CudaLowering(Lowering):
         )
         _, tiling = winograd.tiling(self.processors)
         filters = pack_filters(winograd_filters(w, winograd), winograd.products, tiling.tile, "fp32")
-        nothing = np.zeros(winograd.products.out_channels, np.float32)
         sums = self._launch(
             ("winograd_products", winograd, tiling),
             layer,
-            [transformed, self._param(filters), self._param(nothing)],
-            (winograd.tiles, 1, 1, winograd.products.out_channels),
-            lambda name: conv2d_kernel(name, winograd.products, winograd.tiles, tiling, "fp32"),
+            [transformed, self._param(filters)],
+            (1, winograd.tiles, winograd.products.out_channels),
+            lambda name: conv2d_kernel(name, winograd.products, winograd.tiles, tiling, "fp32", sums=True),
         )
         residual = bool(shortcut)
         return self._launch(
@@ -228,7 +227,7 @@ class _CudaLowering(Lowering):
         filters = self._param(pack_haste_filters(self._constant(weight), geometry, tile, precision))
         lists = [grouped[name] for name in ("order", "coeff", "starts", "counts")]
         mixed = self._launch(
-            ("haste_filters", geometry, batch, tile),
+            ("haste_filters", geometry, batch, tile, precision),
             layer,
             [*lists, filters],
             merged_filters_shape(geometry, batch, tile),

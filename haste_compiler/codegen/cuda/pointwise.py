@@ -6,7 +6,7 @@ They are bound by memory: a thread computes one output, neighbouring threads nei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,6 @@ from haste_compiler.haste.geometry import ConvGeometry
 
 THREADS = 256
 _SIDE, _ROWS = 32, 8
-
-
-def _each(size: int, body: Callable[[Expr], None]) -> None:
-    """Launch a thread for each of ``size`` elements."""
-    with emit.launch((ceil_div(size, THREADS),), THREADS) as ((block,), thread):
-        at = bind(block * THREADS + thread)
-        with T.If(at < size), T.Then():
-            body(at)
 
 
 def pack_depthwise_filters(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -70,7 +62,7 @@ def depthwise_kernel(
                     total.add(value * filters[(i * kw + j) * channels + channel])
             T.buffer_store(rest[-1], epilogue.apply(total.get(), channel, at), [at])
 
-        _each(math.prod(out_shape), output)
+        emit.each_element(math.prod(out_shape), output)
 
     return emit.kernel(name, arguments, body)
 
@@ -101,7 +93,7 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> ti
             result = total.get()
             T.buffer_store(y, result if scale is None else result * scale, [at])
 
-        _each(outputs, output)
+        emit.each_element(outputs, output)
 
     return emit.kernel(name, arguments, body)
 
@@ -118,8 +110,8 @@ def _mean_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> tirx
             channel = bind(block * 32 + lane)
             parts = emit.shared(THREADS)
             total = emit.Variable(T.float32(0))
-            with T.If(channel < channels), T.Then(), T.serial(0, (pixels - warp + warps - 1) // warps) as step:
-                total.add(x[(image * pixels + step * warps + warp) * channels + channel])
+            with T.If(channel < channels), T.Then(), emit.share(pixels, warp, warps) as pixel:
+                total.add(x[(image * pixels + pixel) * channels + channel])
             T.buffer_store(parts, total.get(), [thread])
             emit.barrier()
             with T.If(tirx.all(warp == 0, channel < channels)), T.Then():
@@ -135,7 +127,7 @@ def activation_kernel(name: str, shape: Sequence[int], activation: str) -> tirx.
     """The kernel (x, y), both of ``shape``."""
 
     def body(x: Expr, y: Expr) -> None:
-        _each(math.prod(shape), lambda at: T.buffer_store(y, apply_activation(x[at], activation), [at]))
+        emit.each_element(math.prod(shape), lambda at: T.buffer_store(y, apply_activation(x[at], activation), [at]))
 
     return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)
 

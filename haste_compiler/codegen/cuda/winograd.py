@@ -27,7 +27,6 @@ from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_fi
 from haste_compiler.codegen.winograd_tiling import SIZES, takes_winograd
 from haste_compiler.haste.geometry import ConvGeometry
 
-THREADS = 128
 _LARGEST = float(np.finfo(np.float32).max)
 
 _BYTE_COST = 6.0
@@ -107,9 +106,9 @@ def choose_winograd(
         processors: multiprocessors of the card.
         direct: modelled time of the convolution as it is written.
     """
-    found = winograd_choices(geometry, batch, largest)
-    best = min(found, key=lambda each: winograd_cost(each, processors), default=None)
-    return best if best is not None and winograd_cost(best, processors) < direct else None
+    costs = {each: winograd_cost(each, processors) for each in winograd_choices(geometry, batch, largest)}
+    best = min(costs, key=costs.__getitem__, default=None)
+    return best if best is not None and costs[best] < direct else None
 
 
 def winograd_choices(geometry: ConvGeometry, batch: int, largest: int) -> list[CardWinograd]:
@@ -142,26 +141,26 @@ def winograd_input_kernel(name: str, winograd: CardWinograd) -> tirx.PrimFunc:
     ]
 
     def body(x: Expr, transformed: Expr) -> None:
-        with emit.launch((ceil_div(winograd.tiles * channels, THREADS),), THREADS) as ((block,), thread):
-            at = bind(block * THREADS + thread)
-            with T.If(at < winograd.tiles * channels), T.Then():
-                tile, c = bind(at // channels), bind(at % channels)
-                image, row, column = _corner(winograd, tile)
-                top, left = bind(row - geometry.padding[0]), bind(column - geometry.padding[2])
+        def transform(at: Expr) -> None:
+            tile, c = bind(at // channels), bind(at % channels)
+            image, row, column = _corner(winograd, tile)
+            top, left = bind(row - geometry.padding[0]), bind(column - geometry.padding[2])
 
-                def value(i: int, j: int) -> Expr:
-                    found = emit.Variable(T.float32(0))
-                    y_in, x_in = bind(top + i), bind(left + j)
-                    with T.If(tirx.all(y_in >= 0, y_in < height, x_in >= 0, x_in < width)), T.Then():
-                        found.set(x[((image * height + y_in) * width + x_in) * channels + c])
-                    return found.get()
+            def value(i: int, j: int) -> Expr:
+                found = emit.Variable(T.float32(0))
+                y_in, x_in = bind(top + i), bind(left + j)
+                with T.If(tirx.all(y_in >= 0, y_in < height, x_in >= 0, x_in < width)), T.Then():
+                    found.set(x[((image * height + y_in) * width + x_in) * channels + c])
+                return found.get()
 
-                matrix = INPUT[winograd.size]
-                columns = [combine(matrix, [value(i, j) for i in range(side)]) for j in range(side)]
-                first = bind(tile * winograd.positions * channels + c)
-                for i in range(side):
-                    for j, mixed in enumerate(combine(matrix, [values[i] for values in columns])):
-                        T.buffer_store(transformed, mixed, [first + (i * side + j) * channels])
+            matrix = INPUT[winograd.size]
+            columns = [combine(matrix, [value(i, j) for i in range(side)]) for j in range(side)]
+            first = bind(tile * winograd.positions * channels + c)
+            for i in range(side):
+                for j, mixed in enumerate(combine(matrix, [values[i] for values in columns])):
+                    T.buffer_store(transformed, mixed, [first + (i * side + j) * channels])
+
+        emit.each_element(winograd.tiles * channels, transform)
 
     return emit.kernel(name, arguments, body)
 
@@ -169,7 +168,7 @@ def winograd_input_kernel(name: str, winograd: CardWinograd) -> tirx.PrimFunc:
 def winograd_output_kernel(
     name: str, winograd: CardWinograd, *, residual: bool = False, activation: str = "none"
 ) -> tirx.PrimFunc:
-    """The kernel (sums (tiles, 1, 1, positions · K), x NHWC, plain filters, bias (K,)[, residual NHWC], y NHWC).
+    """The kernel (sums (1, tiles, positions · K), x NHWC, plain filters, bias (K,)[, residual NHWC], y NHWC).
 
     Aᵀ M A, a thread for each tile and output channel.
     """
@@ -178,7 +177,7 @@ def winograd_output_kernel(
     channels, filters = geometry.in_channels, geometry.out_channels
     shape = (winograd.batch, out_h, out_w, filters)
     arguments = [
-        ("sums", (winograd.tiles, 1, 1, winograd.positions * filters), "float32"),
+        ("sums", (1, winograd.tiles, winograd.positions * filters), "float32"),
         ("x", (winograd.batch, height, width, channels), "float32"),
         ("filters", (geometry.taps, channels, filters), "float32"),
         ("bias", (filters,), "float32"),
@@ -188,34 +187,35 @@ def winograd_output_kernel(
 
     def body(sums: Expr, x: Expr, plain: Expr, bias: Expr, *rest: Expr) -> None:
         epilogue = Epilogue(bias, rest[0] if residual else None, activation)
-        with emit.launch((ceil_div(winograd.tiles * filters, THREADS),), THREADS) as ((block,), thread):
-            at = bind(block * THREADS + thread)
-            with T.If(at < winograd.tiles * filters), T.Then():
-                tile, k = bind(at // filters), bind(at % filters)
-                image, row, column = _corner(winograd, tile)
-                first, matrix = bind(tile * winograd.positions * filters + k), OUTPUT[size]
-                columns = [
-                    combine(matrix, [T.bind(sums[first + (i * side + j) * filters]) for i in range(side)])
-                    for j in range(side)
-                ]
-                outputs = [combine(matrix, [values[i] for values in columns]) for i in range(size)]
-                total = emit.Variable(T.float32(0))
-                for value in itertools.chain(*outputs):
-                    total.add(value)
 
-                def write(i: Expr, j: Expr, value: Expr) -> None:
-                    y_out, x_out = bind(row + i), bind(column + j)
-                    with T.If(tirx.all(y_out < out_h, x_out < out_w)), T.Then():
-                        place = bind(((image * out_h + y_out) * out_w + x_out) * filters + k)
-                        T.buffer_store(rest[-1], epilogue.apply(value, k, place), [place])
+        def transform(at: Expr) -> None:
+            tile, k = bind(at // filters), bind(at % filters)
+            image, row, column = _corner(winograd, tile)
+            first, matrix = bind(tile * winograd.positions * filters + k), OUTPUT[size]
+            columns = [
+                combine(matrix, [T.bind(sums[first + (i * side + j) * filters]) for i in range(side)])
+                for j in range(side)
+            ]
+            outputs = [combine(matrix, [values[i] for values in columns]) for i in range(size)]
+            total = emit.Variable(T.float32(0))
+            for value in itertools.chain(*outputs):
+                total.add(value)
 
-                # A comparison that NaN fails.
-                with T.If(tirx.abs(total.get()) <= T.float32(_LARGEST)):
-                    with T.Then():
-                        for i, j in itertools.product(range(size), repeat=2):
-                            write(i, j, outputs[i][j])
-                    with T.Else(), T.serial(0, size) as i, T.serial(0, size) as j:
-                        write(i, j, _as_written(winograd, x, plain, image, bind(row + i), bind(column + j), k))
+            def write(i: Expr, j: Expr, value: Expr) -> None:
+                y_out, x_out = bind(row + i), bind(column + j)
+                with T.If(tirx.all(y_out < out_h, x_out < out_w)), T.Then():
+                    place = bind(((image * out_h + y_out) * out_w + x_out) * filters + k)
+                    T.buffer_store(rest[-1], epilogue.apply(value, k, place), [place])
+
+            # A comparison that NaN fails.
+            with T.If(tirx.abs(total.get()) <= T.float32(_LARGEST)):
+                with T.Then():
+                    for i, j in itertools.product(range(size), repeat=2):
+                        write(i, j, outputs[i][j])
+                with T.Else(), T.serial(0, size) as i, T.serial(0, size) as j:
+                    write(i, j, _as_written(winograd, x, plain, image, bind(row + i), bind(column + j), k))
+
+        emit.each_element(winograd.tiles * filters, transform)
 
     return emit.kernel(name, arguments, body)
 

@@ -38,7 +38,7 @@ def run(case: ConvCase, size: int) -> Tensor:
     code = build(
         {
             "input": winograd_input_kernel("input", winograd),
-            "products": conv2d_kernel("products", products, winograd.tiles, tiling, "fp32"),
+            "products": conv2d_kernel("products", products, winograd.tiles, tiling, "fp32", sums=True),
             "output": winograd_output_kernel(
                 "output", winograd, residual=case.residual is not None, activation=case.activation
             ),
@@ -51,8 +51,8 @@ def run(case: ConvCase, size: int) -> Tensor:
     call(step, code["input"], transformed)
     step = CudaArguments()
     filters = pack_filters(winograd_filters(weight, winograd), products, tiling.tile, "fp32")
-    step.read(transformed, filters, torch.zeros(products.out_channels))
-    sums = step.write((winograd.tiles, 1, 1, products.out_channels))
+    step.read(transformed, filters)
+    sums = step.write((1, winograd.tiles, products.out_channels))
     call(step, code["products"], sums)
     step = CudaArguments()
     step.read(sums, nhwc(case.x), pack_plain_filters(weight))
