@@ -83,17 +83,17 @@ def merge_filters_kernel(
         grid = (shape[0], ceil_div(size, _THREADS), _SHARES)
         with emit.launch(grid, _THREADS) as ((entry, block, share), thread):
             at = bind(block * _THREADS + thread)
-            count = bind(counts[entry * len(COUNTS) + 1] + T.min(counts[entry * len(COUNTS) + 4], 1))
+            groups, flats = (counts[layout.at("counts", entry, COUNTS.index(kind))] for kind in ("groups", "flats"))
+            count = bind(groups + T.min(flats, 1))
             group = bind(entry % geometry.groups)
-            with T.If(at < size), T.Then(), T.serial(0, (count - share + _SHARES - 1) // _SHARES) as step:
-                row = bind(step * _SHARES + share)
-                start = bind(entry * (channels // 2 + 3) + row)
+            with T.If(at < size), T.Then(), emit.share(count, share, _SHARES) as row:
+                start = bind(layout.at("starts", entry, row))
                 begin, end = bind(starts[start]), bind(starts[start + 1])
                 total = emit.Variable(T.float32(0))
                 with T.serial(0, end - begin) as i:
-                    channel = bind(order[entry * channels + begin + i])
+                    channel = bind(order[layout.at("order", entry, begin + i)])
                     value = filters[(group * channels + channel) * size + at]
-                    total.add(coeff[entry * channels + channel] * value)
+                    total.add(coeff[layout.at("coeff", entry, channel)] * value)
                 value = intrinsics.round_to_tf32(total.get()) if precision == "tf32" else total.get()
                 T.buffer_store(merged, value, [(entry * shape[1] + row) * size + at])
 
@@ -144,7 +144,8 @@ class _Convolve:
         self.geometry, self.batch, self.tile, self.precision = geometry, batch, tile, precision
         self.merged, self.order, self.counts, self.filters, self.merged_filters = buffers[:5]
         self.epilogue, self.y = epilogue, buffers[-1]
-        self.channels, self.slots = geometry.in_channels // geometry.groups, GroupLayout(geometry, batch).slots
+        self.layout = GroupLayout(geometry, batch)
+        self.channels = self.layout.channels
         self.group_out = geometry.out_channels // geometry.groups
         self.columns = padded_columns(geometry, tile)
 
@@ -164,7 +165,7 @@ class _Convolve:
             place = bind(patch % (grid_h * grid_w))
             out_row, out_column = bind(place // grid_w * self.patch_h), bind(place % grid_w * self.patch_w)
             singles, groups, members, _, flats, _ = (
-                bind(self.counts[self.entry * len(COUNTS) + i]) for i in range(len(COUNTS))
+                bind(self.counts[self.layout.at("counts", self.entry, i)]) for i in range(len(COUNTS))
             )
             self.mixed = bind(groups + T.min(flats, 1))
             self.kept, self.first_single = bind(self.mixed + singles), bind(members + flats)
@@ -215,7 +216,7 @@ class _Convolve:
         with emit.unroll(ceil_div(self.tile.rows, apart)) as i:
             on = tirx.all(rows[i] >= 0, tap < geometry.taps)
             pixel = tirx.Select(on, rows[i] + offset, 0)
-            at = (self.entry * geometry.window_pixels + pixel) * self.slots + slot
+            at = self.layout.at("merged", self.entry, pixel, slot)
             target = product.first_index(stage, thread // across + i * apart, k)
             intrinsics.copy_async(product.memory, target, self.merged, at, on, 4)
 
@@ -233,7 +234,8 @@ class _Convolve:
             size = geometry.taps * self.columns
             with T.If(tirx.all(slot >= self.mixed, slot < self.kept, tap < geometry.taps)):
                 with T.Then():
-                    single = bind(self.order[self.entry * self.channels + self.first_single + slot - self.mixed])
+                    place = self.layout.at("order", self.entry, self.first_single + slot - self.mixed)
+                    single = bind(self.order[place])
                     at = (self.group * self.channels + single) * size + inside
                     intrinsics.copy_async(product.memory, target, self.filters, at, T.bool(True), 4)
                 with T.Else():

@@ -36,11 +36,7 @@ def haste_classify_kernel(name: str, layout: GroupLayout, *, skip: str) -> tirx.
 
     It hashes, drops channels and forms groups; of the counts it writes groups, members and merges.
     """
-    arguments = [
-        layout.tensor("sums"),
-        *_given(layout),
-        *layout.tensors("totals", "state", "order", "starts", "counts"),
-    ]
+    arguments = layout.tensors("sums", "norm2", "settings", "totals", "state", "order", "starts", "counts")
 
     def body(sums: Expr, norm2: Expr, settings: Expr, totals: Expr, *made: Expr) -> None:
         with emit.launch((layout.entries,), THREADS) as ((entry,), thread):
@@ -63,8 +59,7 @@ def haste_regroup_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
     Members whose damage exceeds the tolerance leave their group, which is formed again without them.
     """
     arguments = [
-        *layout.tensors("totals", "residuals"),
-        *_given(layout),
+        *layout.tensors("totals", "residuals", "norm2", "settings"),
         *((f"{before}_before", shape, dtype) for before, shape, dtype in layout.tensors("state", "counts")),
         *layout.tensors("state", "order", "starts", "counts"),
     ]
@@ -75,18 +70,13 @@ def haste_regroup_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
         with emit.launch((layout.entries,), THREADS) as ((entry,), thread):
             decide = _Decide(layout, entry, thread, norm2, totals, *made)
             decide.let_go(state, residuals, settings)
-            merges = bind(decide.form_groups(again=True) + counts[entry * len(COUNTS) + COUNTS.index("merges")])
+            merges = bind(decide.form_groups(again=True) + counts[layout.at("counts", entry, COUNTS.index("merges"))])
             decide.list_members()
             numbers = decide.list_rest()
             decide.write_state()
             decide.write_counts([*numbers, merges])
 
     return emit.kernel(name, arguments, body)
-
-
-def _given(layout: GroupLayout) -> list[tuple[str, tuple[int, ...], str]]:
-    """The filters' norms and the settings."""
-    return [("filter_norm2", (layout.geometry.in_channels,), "float32"), ("settings", (3,), "float32")]
 
 
 class _Decide:
@@ -136,9 +126,13 @@ class _Decide:
         """An element of a shared list, in a register: TVM takes no shared memory in conditions."""
         return emit.Variable(numbers[index], "int32").get()
 
+    def _at(self, name: str, *place: Expr) -> Expr:
+        """Where an element of a tensor is, of this window's."""
+        return self.layout.at(name, self.entry, *place)
+
     def _whole(self, value: Expr, c: Expr) -> Expr:
         """Where a sum over all parts is in ``totals``: of values (0), of squares (1), with hyperplanes (from 2)."""
-        return (self.entry * (2 + self.layout.table_width) + value) * self.channels + c
+        return self._at("totals", value, c)
 
     def _square(self, c: Expr) -> Expr:
         return self.totals[self._whole(1, c)]
@@ -154,29 +148,27 @@ class _Decide:
 
     def add_parts(self, sums: Expr, settings: Expr) -> None:
         """Sums over whole windows, of the hyperplanes in use."""
-        values, parts = 2 + self.layout.table_width, self.layout.parts
         used = bind((2 + tirx.Cast("int32", settings[0])) * self.channels)
-        with T.serial(0, (used + THREADS - 1) // THREADS) as step:
-            item = bind(step * THREADS + self.thread)
-            with T.If(item < used), T.Then():
-                total = emit.Variable(T.float32(0))
-                with emit.unroll(parts) as part:
-                    total.add(sums[(self.entry * parts + part) * values * self.channels + item])
-                T.buffer_store(self.totals, total.get(), [self._whole(0, item)])
+        # All of a part's sums in one row.
+        with emit.share(used, self.thread, THREADS) as item:
+            total = emit.Variable(T.float32(0))
+            with emit.unroll(self.layout.parts) as part:
+                total.add(sums[self._at("sums", part, 0, item)])
+            T.buffer_store(self.totals, total.get(), [self._whole(0, item)])
         emit.barrier()
 
     def hash(self, settings: Expr) -> None:
         """bit_l = <P_c, v_l> above its mean over the channels: the same as hashing P_c minus the mean window."""
-        first = self.entry * self.channels
         # Codes grow where the order will be: TVM wants barriers where shared memory is read and written in a loop.
-        self._each_channel(lambda c: T.buffer_store(self.order, T.int32(0), [first + c]))
+        self._each_channel(lambda c: T.buffer_store(self.order, T.int32(0), [self._at("order", c)]))
         with T.serial(0, tirx.Cast("int32", settings[0])) as plane:
             mean = self._total(lambda c: self.totals[self._whole(plane + 2, c)])
             mean = emit.Variable(mean * T.float32(1.0 / self.channels)).get()
 
             def set_bit(c: Expr, mean: Expr = mean, plane: Expr = plane) -> None:
                 above = tirx.Cast("int32", self.totals[self._whole(plane + 2, c)] > mean)
-                T.buffer_store(self.order, self.order[first + c] | (above << plane), [first + c])
+                at = self._at("order", c)
+                T.buffer_store(self.order, self.order[at] | (above << plane), [at])
 
             self._each_channel(set_bit)
 
@@ -193,7 +185,7 @@ class _Decide:
 
         def classify(c: Expr) -> None:
             square = T.bind(self._square(c))
-            key = emit.Variable(self.order[self.entry * self.channels + c], "int32")
+            key = emit.Variable(self.order[self._at("order", c)], "int32")
             if skip == "flat":
                 spread = window.spread(self.totals[self._whole(0, c)], square)
                 with T.If(spread * self._norm2(c) <= threshold), T.Then():
@@ -212,7 +204,7 @@ class _Decide:
 
         def write(c: Expr) -> None:
             for index, numbers in enumerate(self.lists):
-                T.buffer_store(self.state, numbers[c], [(self.entry * len(self.lists) + index) * self.channels + c])
+                T.buffer_store(self.state, numbers[c], [self._at("state", index, c)])
 
         self._each_channel(write)
 
@@ -225,8 +217,8 @@ class _Decide:
         def leave(c: Expr) -> None:
             damage = emit.Variable(T.float32(0))
             with emit.unroll(parts) as part:
-                damage.add(residuals[(self.entry * parts + part) * self.channels + c])
-            key, slot = (bind(state[(self.entry * len(self.lists) + row) * self.channels + c]) for row in (KEY, SLOT))
+                damage.add(residuals[self._at("residuals", part, c)])
+            key, slot = (bind(state[self._at("state", row, c)]) for row in (KEY, SLOT))
             left = tirx.all(slot >= 0, damage.get() > threshold)
             T.buffer_store(self.keys, tirx.Select(left, ~key, key), [c])
 
@@ -272,18 +264,15 @@ class _Decide:
                     earlier = tirx.any(slot < own, tirx.all(slot == own, other < c))
                     before.add(tirx.Cast("int32", tirx.all(slot >= 0, earlier)))
                     heads.add(tirx.Cast("int32", tirx.all(slot == other, other < own)))
-                T.buffer_store(self.order, c, [self.entry * self.channels + before.get()])
+                T.buffer_store(self.order, c, [self._at("order", before.get())])
                 with T.If(own == c), T.Then():
-                    T.buffer_store(self.starts, before.get(), [self._start(heads.get())])
+                    T.buffer_store(self.starts, before.get(), [self._at("starts", heads.get())])
             T.buffer_store(self.row, heads.get(), [c])
 
         self._each_channel(place)
         with T.If(self.thread == 0), T.Then():
-            T.buffer_store(self.starts, self.members, [self._start(self.groups)])
+            T.buffer_store(self.starts, self.members, [self._at("starts", self.groups)])
         emit.barrier()
-
-    def _start(self, group: Expr) -> Expr:
-        return self.entry * (self.channels // 2 + 3) + group
 
     def list_rest(self) -> list[Expr]:
         """Flat channels, singles and zeros in the order, behind the members; returns the counts but for merges."""
@@ -313,15 +302,15 @@ class _Decide:
                     before.add(singles)
                 with T.serial(0, c) as other:
                     before.add(tirx.Cast("int32", self._read(kinds, other) == own))
-                T.buffer_store(self.order, c, [self.entry * self.channels + before.get()])
+                T.buffer_store(self.order, c, [self._at("order", before.get())])
 
         self._each_channel(place)
         with T.If(self.thread == 0), T.Then():
-            T.buffer_store(self.starts, members + flats, [self._start(self.groups + 1)])
+            T.buffer_store(self.starts, members + flats, [self._at("starts", self.groups + 1)])
         return [singles, self.groups, members, zeros, flats]
 
     def write_counts(self, numbers: list[Expr]) -> None:
         """In the order of ``COUNTS``."""
         with T.If(self.thread == 0), T.Then():
             for index, number in enumerate(numbers):
-                T.buffer_store(self.counts, number, [self.entry * len(COUNTS) + index])
+                T.buffer_store(self.counts, number, [self._at("counts", index)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.haste_group import COUNTS
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.haste.geometry import ConvGeometry
@@ -72,7 +73,14 @@ class GroupLayout:
         return ceil_div(self.pixels, self.parts)
 
     def tensor(self, name: str) -> tuple[str, tuple[int, ...], str]:
-        """(name, shape, dtype) of a tensor.
+        """(name, shape, dtype) of a tensor. What the kernels are given:
+
+        x: images, NHWC, float32.
+        planes: (window pixels, table width) float32, see ``pack_planes``.
+        norm2: (all C,) float32: |F_c|².
+        settings: (3,) float32: hyperplanes in use, tolerance, flat tolerance.
+
+        And what they hand on:
 
         sums: (entries, parts, 2 + table width, C) float32: for every channel sum, sum of squares and <P_c, v_l>.
         totals: (entries, 2 + table width, C) float32: the same over all parts, for the hyperplanes in use.
@@ -103,12 +111,27 @@ class GroupLayout:
             "residuals": ((parts, channels), "float32"),
             "bound": ((), "float32"),
         }
+        given: dict[str, tuple[int, ...]] = {
+            "x": (self.batch, *self.geometry.input_size, self.geometry.in_channels),
+            "planes": (self.pixels, self.table_width),
+            "norm2": (self.geometry.in_channels,),
+            "settings": (3,),
+        }
+        if name in given:
+            return name, given[name], "float32"
         shape, dtype = shapes[name]
         return name, (self.patches, self.geometry.groups, *shape), dtype
 
     def tensors(self, *names: str) -> list[tuple[str, tuple[int, ...], str]]:
         """``tensor`` of each."""
         return [self.tensor(name) for name in names]
+
+    def at(self, name: str, entry: Expr, *place: Expr) -> Expr:
+        """Where an element of a tensor that is handed on lies, of window ``entry``."""
+        index = entry
+        for size, each in zip(self.tensor(name)[1][2:], place, strict=True):
+            index = index * size + each
+        return index
 
 
 def group_layout(geometry: ConvGeometry, batch: int, planes: int, processors: int) -> GroupLayout:

@@ -70,8 +70,8 @@ class ChannelSums:
             totals = [emit.Variable(T.float32(0)) for _ in range(count)]
             with T.If(c < channels), T.Then():
                 wanted, prepared = prepare(c)
-                with T.If(wanted), T.Then(), T.serial(0, (self.pixels - part + slices - 1) // slices) as step:
-                    pixel = bind(self.begin + step * slices + part)
+                with T.If(wanted), T.Then(), emit.share(self.pixels, part, slices) as item:
+                    pixel = bind(self.begin + item)
                     for total, term in zip(totals, terms(prepared, c, pixel), strict=True):
                         total.add(term)
             if slices > 1:

@@ -30,14 +30,9 @@ def haste_sums_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
     A block takes 32 channels, one a lane, and one part of the pixels, which its warps share. Every pixel is read once,
     and added to the sums of all hyperplanes in use; those are the same for all lanes.
     """
-    geometry, channels, width = layout.geometry, layout.channels, layout.table_width
+    channels, width = layout.channels, layout.table_width
     values = 2 + width
-    arguments = [
-        ("x", (layout.batch, *geometry.input_size, geometry.in_channels), "float32"),
-        ("planes", (layout.pixels, width), "float32"),
-        ("settings", (3,), "float32"),
-        layout.tensor("sums"),
-    ]
+    arguments = layout.tensors("x", "planes", "settings", "sums")
 
     def body(x: Expr, planes: Expr, settings: Expr, sums: Expr) -> None:
         grid = (layout.entries, layout.parts, ceil_div(channels, _LANES))
@@ -51,8 +46,8 @@ def haste_sums_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
             totals = emit.registers(values)
             with emit.unroll(values) as i:
                 T.buffer_store(totals, T.float32(0), [i])
-            with T.If(c < channels), T.Then(), T.serial(0, (pixels - warp + _WARPS - 1) // _WARPS) as step:
-                pixel = bind(begin + step * _WARPS + warp)
+            with T.If(c < channels), T.Then(), emit.share(pixels, warp, _WARPS) as item:
+                pixel = bind(begin + item)
                 value = bind(window.value(x, pixel, c))
                 T.buffer_store(totals, totals[0] + value, [0])
                 T.buffer_store(totals, totals[1] + value * value, [1])
@@ -63,7 +58,7 @@ def haste_sums_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
                     with emit.unroll(_VECTOR) as k:
                         place = 2 + j * _VECTOR + k
                         T.buffer_store(totals, totals[place] + value * signs[k], [place])
-            _write(sums, totals, (entry * layout.parts + part) * values, values, c, channels, thread)
+            _write(sums, totals, layout.at("sums", entry, part, 0, c), values, c, channels, thread)
 
     return emit.kernel(name, arguments, body)
 
@@ -81,4 +76,4 @@ def _write(sums: Expr, totals: Expr, first: Expr, values: int, c: Expr, channels
             total = emit.Variable(T.float32(0))
             with emit.unroll(_WARPS) as other:
                 total.add(shared[i * _LANES * _WARPS + other * _LANES + lane])
-            T.buffer_store(sums, total.get(), [(first + i) * channels + c])
+            T.buffer_store(sums, total.get(), [first + i * channels])
