@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -18,6 +19,9 @@ from haste_compiler.codegen.dynamic import DynamicBatch
 
 KERNEL_ATTR = "haste_kernel"
 """Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""What is no larger, in a comparison, is finite: NaN fails it."""
 
 LINE_FLOATS = 16
 """Floats of a cache line of 64 bytes."""

@@ -406,7 +406,7 @@ class _Group:
         mean_square = emit.bind(weighted * T.float32(1.0 / size))
         energy = emit.bind(self._sum(lambda c, n: emit.load(squares, c, n)))
         # Comparisons that NaN fails; energy - energy == 0 would be simplified to true.
-        largest = T.float32(np.finfo(np.float32).max)
+        largest = T.float32(emit.LARGEST)
         finite = emit.bind(tirx.all(energy <= T.float32(LARGEST_ENERGY), weighted <= largest))
         tolerance, flat = self.settings[1], self.settings[2]
         self.threshold.set(tolerance * tolerance * mean_square)

@@ -39,8 +39,6 @@ from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_fi
 from haste_compiler.codegen.winograd_tiling import tile_count
 from haste_compiler.haste.geometry import ConvGeometry
 
-_LARGEST = float(np.finfo(np.float32).max)
-
 
 def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: RegisterTile) -> NDArray[np.float32]:
     """(K, C, 3, 3) to G F Gᵀ as [K tiles][(size + 2)²][C][tile channels], zero-padded, flat."""
@@ -119,7 +117,7 @@ class _Winograd:
                     self._multiply(k_tile, position, inputs, sums)
                 with T.serial(0, rows) as row, T.serial(0, self.columns) as column:
                     self._transform_outputs(k_tile, first, row, column, sums, total)
-            in_range = emit.bind(tirx.abs(total.total()) <= T.float32(_LARGEST))
+            in_range = emit.bind(tirx.abs(total.total()) <= T.float32(emit.LARGEST))
             emit.store(finite, task, tirx.Select(in_range, T.int32(1), T.int32(0)))
 
     def _place(self, first: Expr, row: Expr) -> tuple[Expr, Expr]:

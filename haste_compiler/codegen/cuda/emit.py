@@ -85,6 +85,14 @@ class Variable:
         self.set(self.get() + value)
 
 
+def load_if(condition: Expr, source: Any, index: Expr) -> Expr:
+    """An element, or zero where the condition doesn't hold: then nothing is read."""
+    found = Variable(T.float32(0))
+    with T.If(condition), T.Then():
+        found.set(source[index])
+    return found.get()
+
+
 def barrier() -> None:
     """Wait for all threads of the block."""
     T.evaluate(T.tvm_storage_sync("shared"))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
+from haste_compiler.codegen.cpu.emit import LARGEST, Expr, bind
 from haste_compiler.codegen.cpu.haste_group import COUNTS
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
@@ -177,7 +176,7 @@ class _Decide:
         energy = emit.Variable(self._total(self._square)).get()
         weighted = self._mean_square()
         # Comparisons that NaN fails.
-        largest = T.float32(np.finfo(np.float32).max)
+        largest = T.float32(LARGEST)
         finite = tirx.all(energy <= T.float32(LARGEST_ENERGY), weighted <= largest)
         flat = settings[2]
         threshold = emit.Variable(flat * flat * (weighted * T.float32(1.0 / self.channels))).get()

@@ -43,11 +43,8 @@ class Window:
 
     def value(self, x: Expr, pixel: Expr, channel: Expr) -> Expr:
         """P_c at a pixel of the window, of images ``x``: zero off them."""
-        found = emit.Variable(T.float32(0))
         on, at = self.find(pixel)
-        with T.If(on), T.Then():
-            found.set(x[at + channel])
-        return found.get()
+        return emit.load_if(on, x, at + channel)
 
     def mean(self, total: Expr) -> Expr:
         """d_c, the mean over the pixels on the image, from their sum."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
+from haste_compiler.codegen.cpu.emit import LARGEST, Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.conv2d import Epilogue, choose_tiling
 from haste_compiler.codegen.cuda.emit import ceil_div
@@ -26,8 +26,6 @@ from haste_compiler.codegen.cuda.tiling import GemmTiling
 from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
 from haste_compiler.codegen.winograd_tiling import SIZES, takes_winograd
 from haste_compiler.haste.geometry import ConvGeometry
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 _BYTE_COST = 6.0
 """Products that one multiprocessor makes in the time that a byte takes it from or to memory."""
@@ -147,11 +145,9 @@ def winograd_input_kernel(name: str, winograd: CardWinograd) -> tirx.PrimFunc:
             top, left = bind(row - geometry.padding[0]), bind(column - geometry.padding[2])
 
             def value(i: int, j: int) -> Expr:
-                found = emit.Variable(T.float32(0))
                 y_in, x_in = bind(top + i), bind(left + j)
-                with T.If(tirx.all(y_in >= 0, y_in < height, x_in >= 0, x_in < width)), T.Then():
-                    found.set(x[((image * height + y_in) * width + x_in) * channels + c])
-                return found.get()
+                on = tirx.all(y_in >= 0, y_in < height, x_in >= 0, x_in < width)
+                return emit.load_if(on, x, ((image * height + y_in) * width + x_in) * channels + c)
 
             matrix = INPUT[winograd.size]
             columns = [combine(matrix, [value(i, j) for i in range(side)]) for j in range(side)]
@@ -208,7 +204,7 @@ def winograd_output_kernel(
                     T.buffer_store(rest[-1], epilogue.apply(value, k, place), [place])
 
             # A comparison that NaN fails.
-            with T.If(tirx.abs(total.get()) <= T.float32(_LARGEST)):
+            with T.If(tirx.abs(total.get()) <= T.float32(LARGEST)):
                 with T.Then():
                     for i, j in itertools.product(range(size), repeat=2):
                         write(i, j, outputs[i][j])
