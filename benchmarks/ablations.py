@@ -22,26 +22,24 @@ from benchmarks.evaluation import Answers, Evaluator, Outcome, Workload, load
 from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
-from haste_compiler.haste import (
-    ConvGeometry,
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.macs import MacCount, count_macs
+from haste_compiler.methods.haste.reference.convolution import convolve_windows, place_patches
+from haste_compiler.methods.haste.reference.grouping import filter_norms, group_windows
+from haste_compiler.methods.haste.reference.hashing import hash_windows
+from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
+from haste_compiler.methods.haste.reference.merging import (
     Groups,
-    HasteConv2d,
-    MacCount,
-    Settings,
     count_channels,
-    count_macs,
-    draw_hyperplanes,
-    extract_windows,
-    filter_norms,
-    group_windows,
-    hash_windows,
+    gather_slots,
+    group_sizes,
     merge_windows,
     rebuild_windows,
-    swap_convs,
-    window_mask,
 )
-from haste_compiler.haste.convolution import convolve_windows, place_patches
-from haste_compiler.haste.merging import gather_slots, group_sizes
+from haste_compiler.methods.haste.reference.module import HasteConv2d
+from haste_compiler.methods.haste.reference.swap import swap_convs
+from haste_compiler.methods.haste.reference.windows import extract_windows, window_mask
+from haste_compiler.methods.haste.settings import Settings
 
 Centring = Literal["channels", "own", "none"]
 

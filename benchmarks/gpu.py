@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import haste_compiler
 from haste_compiler import HasteConfig
-from haste_compiler.haste.swap import swap_convs
+from haste_compiler.methods.haste.reference.swap import swap_convs
 from tests import zoo
 
 WARM_UP = 10

@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.target import VectorUnit, vector_unit
+from haste_compiler.codegen.cpu.target import VectorUnit, vector_unit
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.threads import use_threads
 

@@ -15,11 +15,11 @@ from benchmarks import cases
 from benchmarks.peaks import Peaks, measure_peaks
 from benchmarks.report import plain
 from haste_compiler import HasteConfig
-from haste_compiler.codegen.cpu.dense import choose_dense
-from haste_compiler.codegen.cpu.depthwise import is_depthwise
-from haste_compiler.codegen.target import parse_target, vector_unit
-from haste_compiler.codegen.tiling import WinogradTiling
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.codegen.cpu.kernels.dense import choose_dense
+from haste_compiler.codegen.cpu.kernels.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.tiling import WinogradTiling
+from haste_compiler.graph.geometry import ConvGeometry
 
 
 @dataclasses.dataclass(frozen=True)

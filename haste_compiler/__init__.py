@@ -4,7 +4,6 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import (
     ArtifactError,
     ArtifactTargetError,
@@ -20,6 +19,7 @@ from haste_compiler.errors import (
     ValidationError,
 )
 from haste_compiler.lazy import on_demand
+from haste_compiler.methods.haste.config import HasteConfig
 
 if TYPE_CHECKING:
     from haste_compiler.api import (
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         tune,
         validate,
     )
+    from haste_compiler.methods.haste.statistics import LayerStats
     from haste_compiler.runtime.artifact_load import LoadedModule, load
-    from haste_compiler.runtime.stats import LayerStats
 
 __version__ = "0.1.0"
 
@@ -90,7 +90,7 @@ if not TYPE_CHECKING:
         {
             "api": set(__all__) - set(globals()) - {"LayerStats", "LoadedModule", "load"},
             "runtime.artifact_load": ["LoadedModule", "load"],
-            "runtime.stats": ["LayerStats"],
+            "methods.haste.statistics": ["LayerStats"],
         },
     )
     sys.modules[__name__].__class__ = _Package

@@ -13,17 +13,18 @@ from torch.utils._pytree import tree_map_only
 from tvm.target import Target
 
 from haste_compiler.codegen.build import build, cache_key
+from haste_compiler.codegen.cpu.target import TargetLike, cpu_name, missing_features, parse_target
 from haste_compiler.codegen.cuda.tiling import Precisions, choose_precisions
-from haste_compiler.codegen.randomness import refuse_random
-from haste_compiler.codegen.recurrence import refuse_recurrent
-from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target
-from haste_compiler.config import HasteConfig
+from haste_compiler.codegen.machine import machine_of
 from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import ConfigError, InputError, TargetError
-from haste_compiler.machine import machine_of
-from haste_compiler.passes import capture, conv_layers, run_passes
-from haste_compiler.passes.capture import Captured
-from haste_compiler.passes.dynamic_shapes import batch_range, example_batch
+from haste_compiler.graph.capture import Captured, capture
+from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
+from haste_compiler.graph.randomness import refuse_random
+from haste_compiler.graph.recurrence import refuse_recurrent
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.layers import conv_layers
+from haste_compiler.passes.pipeline import run_passes
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.tuning.device import LocalDevice

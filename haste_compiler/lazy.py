@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def on_demand(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+def on_demand(package: str, names: Mapping[str, Iterable[str]], root: str | None = None) -> Callable[[str], Any]:
     """A package's ``__getattr__`` (PEP 562).
 
     Args:
         package: the package's name.
-        names: what is imported, by the module of the package that it comes from.
+        names: what is imported, by the module that it comes from.
+        root: the package that these modules are of; None: the same.
     """
-    modules = {name: f"{package}.{module}" for module, several in names.items() for name in several}
+    modules = {name: f"{root or package}.{module}" for module, several in names.items() for name in several}
 
     def get(name: str) -> Any:
         if name not in modules:

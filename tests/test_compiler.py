@@ -25,9 +25,10 @@ from haste_compiler import (
     TargetError,
     UnsupportedOperatorError,
 )
-from haste_compiler.passes import capture, run_passes
+from haste_compiler.graph.capture import capture
+from haste_compiler.passes.pipeline import run_passes
 from tests.codegen.kernels import targets
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.passes.checking import Fn, settled
 from tests.passes.checking import assert_same as check_same
 

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import haste_compiler
+import haste_compiler.haste as haste
+import haste_compiler.runtime as runtime
 import haste_compiler.search.allocate
-from haste_compiler import haste, runtime
 
 
 @pytest.mark.parametrize("package", [haste_compiler, haste, runtime], ids=lambda package: package.__name__)

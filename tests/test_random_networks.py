@@ -8,7 +8,7 @@ import torch
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.testing.layers import check_layers
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.passes.checking import assert_same, settled
 from tests.random_networks import RandomNetwork
 

@@ -19,7 +19,7 @@ from haste_compiler.cli.options import (
     rounds_option,
 )
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 
 if TYPE_CHECKING:
     from haste_compiler.validation import Times

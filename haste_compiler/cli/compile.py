@@ -11,7 +11,7 @@ import click
 from haste_compiler.cli.networks import Network
 from haste_compiler.cli.options import config_options, machine_options, network_options, output_option, precision_option
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 
 
 @click.command(short_help="Compile MODEL and save it to one file.")

@@ -19,8 +19,8 @@ from haste_compiler.cli.options import (
     refuse_options,
 )
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
+from haste_compiler.methods.haste.config import HasteConfig
 
 
 @click.command(short_help="Look into a saved network, or explain MODEL's layers.")
@@ -70,7 +70,7 @@ def info(
 
 
 def _saved(path: Path, as_json: bool) -> None:
-    from haste_compiler.cost.explanation import Explanation, LayerChoice
+    from haste_compiler.methods.explanation import Explanation, LayerChoice
     from haste_compiler.runtime.artifact_file import Artifact
 
     with Artifact(path) as artifact:

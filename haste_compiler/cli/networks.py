@@ -215,7 +215,7 @@ def _try(model: nn.Module, example: tuple[Tensor, ...], text: str) -> None:
     """Call the network as --input says: a wrong shape is best found before anything is compiled."""
     import torch
 
-    from haste_compiler.passes.explain_failure import explain_failure
+    from haste_compiler.graph.explain_failure import explain_failure
 
     try:
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from haste_compiler.cli.options import (
     output_option,
 )
 from haste_compiler.cli.output import FellShort, emit, json_option, note
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 
 
 @click.command(short_help="Find settings for every layer within a budget.")

@@ -13,7 +13,7 @@ import click
 from haste_compiler.cli.networks import Network
 from haste_compiler.cli.options import config_options, machine_options, network_options, output_option, rounds_option
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 
 
 @click.command(short_help="Measure tilings, algorithms and patches, keep the best.")
@@ -52,7 +52,7 @@ def tune(
     """
     import haste_compiler
     from haste_compiler.codegen.build import cache_directory
-    from haste_compiler.codegen.target import missing_features, parse_target
+    from haste_compiler.codegen.cpu.target import missing_features, parse_target
 
     loaded = network()
     note(f"tuning {loaded.name}")

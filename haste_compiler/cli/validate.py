@@ -29,8 +29,8 @@ from haste_compiler.cli.options import (
 )
 from haste_compiler.cli.output import FellShort, emit, json_option, note
 from haste_compiler.cli.processes import joined_processes
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import HasteError, ValidationError
+from haste_compiler.methods.haste.config import HasteConfig
 
 if TYPE_CHECKING:
     from haste_compiler.validation import ValidationReport

@@ -16,12 +16,12 @@ from tvm import relax
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.target import Target
 
+from haste_compiler.codegen.cpu.schedule import schedule_rest
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cuda.build import plan_for_card, precise_compiler
 from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.codegen.library import DIGEST_BYTES, Code
 from haste_compiler.codegen.program import Lowered
-from haste_compiler.codegen.schedule import schedule_rest
-from haste_compiler.codegen.target import vector_unit
 from haste_compiler.errors import HasteError, last_line
 
 
@@ -111,12 +111,10 @@ def cache_key(graph: str, target: Target, threads: int, *extra: object) -> str:
 
 @lru_cache(maxsize=1)
 def _source_digest() -> str:
-    """Of this package's own code, so that a changed kernel is never served from the cache."""
-    root = Path(__file__).parent.parent
+    """Of all of this package's code, so that what a changed file would lower otherwise is never served from the cache."""
     digest = hashlib.sha256()
-    for folder in ("codegen", "haste", "passes"):
-        for source in sorted((root / folder).rglob("*.py")):
-            digest.update(source.read_bytes())
+    for source in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

@@ -17,26 +17,31 @@ from numpy.typing import NDArray
 from torch import fx
 from tvm import ir, relax
 
-import haste_compiler.passes.linear  # noqa: F401  (registers torch.ops.haste.linear)
-from haste_compiler.codegen.cpu.conv2d import pack_bias
-from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
-from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, is_depthwise, pack_depthwise_filters
-from haste_compiler.codegen.cpu.haste_convolve import (
+from haste_compiler.codegen.cpu.kernels.conv2d import pack_bias
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
+from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, is_depthwise, pack_depthwise_filters
+from haste_compiler.codegen.cpu.kernels.sparse_input import sparse_input_kernel, sparse_input_tiling
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint_of
+from haste_compiler.codegen.operators import Operators
+from haste_compiler.codegen.program import HasteGroup, Lowered
+from haste_compiler.codegen.walk import Value, args_of, unsupported
+from haste_compiler.graph.geometry import ConvGeometry, window_geometry
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.haste.cpu.convolve import (
     choose_haste_tiling,
     haste_convolve_kernel,
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.codegen.cpu.haste_group import group_layout, haste_group_kernel, pack_hyperplanes
-from haste_compiler.codegen.cpu.sparse_input import sparse_input_kernel, sparse_input_tiling
-from haste_compiler.codegen.dynamic import Batch, BatchRange, DynamicBatch, hint_of
-from haste_compiler.codegen.operators import Operators
-from haste_compiler.codegen.program import HasteGroup, Lowered
-from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.walk import Value, args_of, unsupported
-from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.methods.haste.cpu.group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.ops.convolve import CONVOLVE
+from haste_compiler.methods.haste.ops.group import GROUP
+from haste_compiler.methods.haste.ops.hash import HASH
+from haste_compiler.methods.haste.ops.merge import MERGE
+from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.linear import LINEAR
 from haste_compiler.passes.allow_winograd import WINOGRAD
-from haste_compiler.passes.graph import layer_name, shape_of
 
 haste = torch.ops.haste
 
@@ -227,13 +232,13 @@ class Lowering(Operators):
         self, node: fx.Node, batch: Batch, channels: int, merge: str, skip: str, gated: bool = False
     ) -> None:
         """Remember a grouping, by its call of ``merge``, and the layers that share it."""
-        convolves = [user for user in node.users if user.target is haste.convolve.default]
+        convolves = [user for user in node.users if user.target is CONVOLVE]
         names = [layer_name(user) for user in convolves]
         geometries = [self._convolve_geometry(user, channels) for user in convolves]
         settings = [
             args_of(node_)[2]
             for node_ in self.gm.graph.nodes
-            if node_.target is haste.hash.default and node_.meta["layer"] == node.meta["layer"]
+            if node_.target is HASH and node_.meta["layer"] == node.meta["layer"]
         ]
         initial = tuple(float(number) for number in self._constant(settings[0]))
         assert len(initial) == 3
@@ -291,11 +296,11 @@ class Lowering(Operators):
 
     rules: ClassVar[dict[Any, Callable[..., Any]]] = {
         **Operators.rules,
-        haste.conv2d.default: _conv2d,
-        haste.linear.default: _linear,
-        haste.hash.default: _hash,
-        haste.group.default: _group,
-        haste.merge.default: _merge,
-        haste.convolve.default: _convolve,
+        CONV2D: _conv2d,
+        LINEAR: _linear,
+        HASH: _hash,
+        GROUP: _group,
+        MERGE: _merge,
+        CONVOLVE: _convolve,
         operator.getitem: _getitem,
     }

@@ -10,18 +10,20 @@ import torch
 from torch import fx
 from tvm import relax
 
-from haste_compiler.codegen.cpu.channel_shuffle import channel_shuffle_kernel
-from haste_compiler.codegen.cpu.concatenation import concatenation_kernel
-from haste_compiler.codegen.cpu.elementwise import activation_kernel
-from haste_compiler.codegen.cpu.layer_norm import layer_norm_kernel
-from haste_compiler.codegen.cpu.matmul import matmul_kernel
-from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
-from haste_compiler.codegen.cpu.resize import pack_positions, resize_kernel
-from haste_compiler.codegen.cpu.softmax import softmax_kernel
+from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
+from haste_compiler.codegen.cpu.kernels.concatenation import concatenation_kernel
+from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
+from haste_compiler.codegen.cpu.kernels.layer_norm import layer_norm_kernel
+from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
+from haste_compiler.codegen.cpu.kernels.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
+from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.codegen.walk import Value, Walk, args_of, dtype_name, same_shape, unsupported
+from haste_compiler.graph.nodes import argument, is_constant, is_tensor, layer_name, shape_of
+from haste_compiler.ops.affine import AFFINE
+from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE
 from haste_compiler.passes.fuse_epilogue import activation_name
-from haste_compiler.passes.graph import argument, is_constant, is_tensor, layer_name, shape_of
 from haste_compiler.passes.resize import axis_map
 
 aten, haste = torch.ops.aten, torch.ops.haste
@@ -382,8 +384,8 @@ class Operators(Walk):
         return self.builder.emit(relax.op.strided_slice(whole, [3], [start], [end], [1], assume_inbound=True))
 
     rules: ClassVar[dict[Any, Callable[..., Any]]] = {
-        haste.channel_shuffle.default: _channel_shuffle,
-        haste.affine.default: _affine,
+        CHANNEL_SHUFFLE: _channel_shuffle,
+        AFFINE: _affine,
         aten.max_pool2d.default: _max_pool,
         aten.avg_pool2d.default: _avg_pool,
         aten.adaptive_avg_pool2d.default: _adaptive_avg_pool,

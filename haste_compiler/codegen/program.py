@@ -9,7 +9,7 @@ from typing import Any
 import tvm
 
 from haste_compiler.codegen.dynamic import BatchRange
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tvm import tirx
 
 from haste_compiler.codegen.dynamic import BatchRange, DynamicBatch, hint_of
 from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.passes.graph import example_size, layer_name, shape_of
+from haste_compiler.graph.nodes import example_size, layer_name, shape_of
 
 _LARGEST_INDEX = 2**31 - 1
 """Kernels count elements in 32 bits."""

@@ -18,13 +18,14 @@ from torch import fx
 from tvm import ir, relax, sym
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from haste_compiler.codegen.cpu.transpose import transpose_kernel
+from haste_compiler.codegen.cpu.kernels.transpose import transpose_kernel
+from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
-from haste_compiler.codegen.target import VectorUnit
 from haste_compiler.errors import UnsupportedOperatorError, last_line
-from haste_compiler.passes.graph import argument, get_tensor, is_constant, layer_name
+from haste_compiler.graph.nodes import argument, get_tensor, is_constant, layer_name
+from haste_compiler.methods.haste.ops.merge import MERGE
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -78,7 +79,7 @@ class Walk:
                 self.values[node] = Value(var)
                 inputs.append(var)
         for node in self.gm.graph.nodes:
-            if node.op == "call_function" and node.target is haste.merge.default:
+            if node.op == "call_function" and node.target is MERGE:
                 name = f"{node.meta['layer']}.settings"
                 self.settings[node.meta["layer"]] = relax.Var(name.replace(".", "_"), relax.TensorType([3], "float32"))
                 params.append(self.settings[node.meta["layer"]])

@@ -19,16 +19,16 @@ from torch import Tensor
 from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
-from haste_compiler.codegen.target import VectorUnit, missing_features, vector_unit
-from haste_compiler.config import WINOGRAD_SIZES
+from haste_compiler.codegen.cpu.target import VectorUnit, missing_features, vector_unit
 from haste_compiler.cost.contention import seconds_waited
 from haste_compiler.cost.features import SHARED, Features, convolve_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
-from haste_compiler.cost.merging import Merging, borders
 from haste_compiler.cost.model import PHASES, CostModel, dense_work
 from haste_compiler.cost.nnls import nonnegative_least_squares
-from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.settings import Settings
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import WINOGRAD_SIZES
+from haste_compiler.methods.haste.found import Merging, borders
+from haste_compiler.methods.haste.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from tvm.target import Target
 
+from haste_compiler.codegen.cuda.kernels.winograd import CardWinograd, winograd_choices
 from haste_compiler.codegen.cuda.target import generation, processors
 from haste_compiler.codegen.cuda.tiling import Precision
-from haste_compiler.codegen.cuda.winograd import CardWinograd, winograd_choices
-from haste_compiler.cost.merging import Merging
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.found import Merging
 
 _TERA = 1e12
 _LAUNCH_SECONDS = 3e-6

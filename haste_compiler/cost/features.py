@@ -10,14 +10,14 @@ import math
 
 import numpy as np
 
-from haste_compiler.codegen.cpu.conv2d import conv_work
-from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, loads, product_cycles
-from haste_compiler.codegen.cpu.haste_group import row_floats
-from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import ConvTiling, WinogradTiling
-from haste_compiler.codegen.winograd_tiling import cold_bytes, transform_cycles, winograd_waves
-from haste_compiler.cost.merging import Merging
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling
+from haste_compiler.codegen.cpu.winograd_tiling import cold_bytes, transform_cycles, winograd_waves
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, loads, product_cycles
+from haste_compiler.methods.haste.cpu.group import row_floats
+from haste_compiler.methods.haste.found import Merging
 
 Features = dict[str, float]
 """Units of work by phase."""

@@ -17,14 +17,14 @@ from tvm import tirx
 from tvm.target import Target
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.dense import choose_dense, dense_kernel
-from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, haste_convolve_kernel
-from haste_compiler.codegen.cpu.haste_group import haste_group_kernel, pack_hyperplanes
-from haste_compiler.codegen.target import vector_unit
-from haste_compiler.config import MAX_HYPERPLANES, WINOGRAD_SIZES
-from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.hyperplanes import draw_hyperplanes
-from haste_compiler.haste.settings import Settings
+from haste_compiler.codegen.cpu.kernels.dense import choose_dense, dense_kernel
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import MAX_HYPERPLANES, WINOGRAD_SIZES
+from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
+from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.runtime.threads import use_threads
 
 _EVICTED_BYTES = 8 << 20

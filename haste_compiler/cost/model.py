@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from haste_compiler.codegen.cpu.dense import choose_dense
-from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import WinogradTiling
+from haste_compiler.codegen.cpu.kernels.dense import choose_dense
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.cpu.tiling import WinogradTiling
 from haste_compiler.cost.features import (
     CONVOLVE,
     DENSE,
@@ -20,8 +20,8 @@ from haste_compiler.cost.features import (
     group_features,
     winograd_features,
 )
-from haste_compiler.cost.merging import Merging
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.found import Merging
 
 PHASES: Mapping[str, tuple[str, ...]] = {
     "dense": DENSE,

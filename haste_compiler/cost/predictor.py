@@ -12,13 +12,13 @@ from tvm.target import Target
 from haste_compiler.cost.calibration import cost_model
 from haste_compiler.cost.cuda import CudaCostModel
 from haste_compiler.cost.images import dead_leaves
-from haste_compiler.cost.merging import Merging, mostly_zero
 from haste_compiler.cost.model import CostModel
 from haste_compiler.cost.probe import Draw, probe, probe_values
-from haste_compiler.passes.choose_layers import Sharing, pays
-from haste_compiler.passes.graph import layer_name, shape_of
-from haste_compiler.passes.layers import Estimate, Prediction, configured_geometry
-from haste_compiler.passes.rewrite_haste import joint_norm
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.choose import Sharing, pays
+from haste_compiler.methods.haste.found import Merging, mostly_zero
+from haste_compiler.methods.haste.rewrite import joint_norm
+from haste_compiler.methods.layers import Estimate, Prediction, configured_geometry
 
 _LEAST_KEPT = 0.1
 """Nothing is probed where HASTE wouldn't pay even if no more than this share of the channels were left."""

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.cost.merging import Merging
-from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.grouping import group_windows
-from haste_compiler.haste.hashing import hash_windows
-from haste_compiler.haste.hyperplanes import draw_hyperplanes
-from haste_compiler.haste.merging import count_channels
-from haste_compiler.haste.settings import Settings
-from haste_compiler.haste.windows import view_windows, window_mask
-from haste_compiler.passes.graph import shape_of
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.nodes import shape_of
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.found import Merging
+from haste_compiler.methods.haste.reference.grouping import group_windows
+from haste_compiler.methods.haste.reference.hashing import hash_windows
+from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
+from haste_compiler.methods.haste.reference.merging import count_channels
+from haste_compiler.methods.haste.reference.windows import view_windows, window_mask
+from haste_compiler.methods.haste.settings import Settings
 
 _PATCHES = 64
 _MOST_ELEMENTS = 1 << 23

@@ -11,7 +11,6 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import RestartAnalysis
 from torch._inductor.compile_fx import compile_fx
 
-from haste_compiler.config import HasteConfig
 from haste_compiler.dynamo import op
 from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
 from haste_compiler.dynamo.partition import Plan, find_regions
@@ -19,7 +18,8 @@ from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.split import Cut, cut, replace_regions
 from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError
-from haste_compiler.passes.graph import copy_module
+from haste_compiler.graph.nodes import copy_module
+from haste_compiler.methods.haste.config import HasteConfig
 
 log = logging.getLogger(__name__)
 

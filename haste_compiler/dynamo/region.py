@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, fx
 from torch._prims_common import suggest_memory_format
 
-from haste_compiler.codegen.target import parse_target
-from haste_compiler.config import HasteConfig
+from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.dynamo.batch import batch_symbol, pieces
 from haste_compiler.dynamo.specialize import specialize
 from haste_compiler.errors import HasteError
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import prepare
 

@@ -14,10 +14,10 @@ from tvm.target import Target
 from haste_compiler.codegen.cuda.target import is_cuda
 from haste_compiler.codegen.cuda.tiling import choose_precisions
 from haste_compiler.compiler import compile_captured
-from haste_compiler.config import HasteConfig, matches_layer
 from haste_compiler.dynamo import openmp
-from haste_compiler.passes.capture import Captured, module_path, unique_name
-from haste_compiler.passes.graph import CONVOLUTIONS, finish, is_call
+from haste_compiler.graph.capture import Captured, module_path, unique_name
+from haste_compiler.graph.nodes import CONVOLUTIONS, finish, is_call
+from haste_compiler.methods.haste.config import HasteConfig, matches_layer
 from haste_compiler.runtime.executable import Executable
 
 

@@ -13,8 +13,8 @@ from torch._subclasses import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from haste_compiler.errors import CaptureError
-from haste_compiler.passes.functionalize import drop_dropouts, functionalize, is_simply_functional, writes_to_inputs
-from haste_compiler.passes.graph import argument, copy_module, is_call
+from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional, writes_to_inputs
+from haste_compiler.graph.nodes import argument, copy_module, is_call
 
 aten = torch.ops.aten
 

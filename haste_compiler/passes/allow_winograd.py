@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.passes.graph import is_call, layer_name
-from haste_compiler.passes.layers import DENSE, MERGED
+from haste_compiler.graph.nodes import is_call, layer_name
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.layers import CONV2D, CONVOLVE
 
 WINOGRAD = "winograd"
 """Where a convolution node's ``meta`` keeps the largest side of a tile, ``HasteConfig.winograd``."""
@@ -20,6 +20,6 @@ def allow_winograd(gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
         config: says how far each layer's rounding may go.
     """
     for node in gm.graph.nodes:
-        if is_call(node, DENSE, MERGED):
+        if is_call(node, CONV2D, CONVOLVE):
             node.meta[WINOGRAD] = config.for_layer(layer_name(node)).winograd
     return gm

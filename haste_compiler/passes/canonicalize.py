@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.passes.graph import (
+from haste_compiler.graph.nodes import (
     add_tensor,
     argument,
     example_size,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
-from haste_compiler.passes.graph import (
+from haste_compiler.graph.nodes import (
     add_tensor,
     finish,
     get_tensor,
@@ -17,12 +16,13 @@ from haste_compiler.passes.graph import (
     replace,
     shape_of,
 )
+from haste_compiler.ops.conv2d import CONV2D
 
 
 def drop_taps(gm: fx.GraphModule) -> fx.GraphModule:
     """Drop the outer rows and columns of dilated filters that read nothing but padding, and the padding with them."""
     for node in list(gm.graph.nodes):
-        if is_call(node, torch.ops.haste.conv2d.default):
+        if is_call(node, CONV2D):
             _drop(gm, node)
     return finish(gm)
 
@@ -51,7 +51,7 @@ def _drop(gm: fx.GraphModule, node: fx.Node) -> None:
     with gm.graph.inserting_before(node):
         args[1] = add_tensor(gm, f"{weight.target}_on_image", filters[:, :, kept[0], kept[1]], weight)
         args[5], args[6] = padding, dilation
-        replace(node, insert_call(gm, torch.ops.haste.conv2d.default, tuple(args), node))
+        replace(node, insert_call(gm, CONV2D, tuple(args), node))
 
 
 def _read(size: int, outputs: int, taps: int, stride: int, before: int, after: int, dilation: int) -> tuple[int, int]:

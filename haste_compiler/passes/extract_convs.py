@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
-from haste_compiler.passes.graph import (
+from haste_compiler.graph.nodes import (
     argument,
     finish,
     insert_call,
@@ -18,6 +17,7 @@ from haste_compiler.passes.graph import (
     replace,
     shape_of,
 )
+from haste_compiler.ops.conv2d import CONV2D
 
 aten = torch.ops.aten
 
@@ -60,7 +60,7 @@ def _extract(gm: fx.GraphModule, node: fx.Node) -> None:
         x = x.args[0]
         padding = [mine + other for mine, other in zip(padding, before, strict=True)]
     args: tuple[Any, ...] = (x, weight, bias, None, stride, padding, dilation, groups, "none")
-    conv = insert_call(gm, torch.ops.haste.conv2d.default, args, node)
+    conv = insert_call(gm, CONV2D, args, node)
     replace(node, conv if batched else insert_call(gm, aten.squeeze.dim, (conv, 0), node))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.passes.graph import (
+from haste_compiler.graph.nodes import (
     CONVOLUTIONS,
     add_tensor,
     argument,

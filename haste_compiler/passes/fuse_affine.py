@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from haste_compiler.haste.activation import apply_activation
-from haste_compiler.passes.graph import (
+from haste_compiler.graph.nodes import (
     add_tensor,
     argument,
     finish,
@@ -23,31 +20,9 @@ from haste_compiler.passes.graph import (
     shape_of,
     sole_user,
 )
+from haste_compiler.ops.affine import AFFINE
 
 aten = torch.ops.aten
-
-
-@torch.library.custom_op("haste::affine", mutates_args=())
-def affine(parts: Sequence[Tensor], scale: Tensor, shift: Tensor, activation: str) -> Tensor:
-    """``activation(scale * x + shift)`` for the parts joined along their channels.
-
-    Args:
-        parts: (N, Cp, H, W) each, C channels in all.
-        scale: (C,).
-        shift: (C,).
-        activation: as :func:`haste_compiler.haste.activation.apply_activation` names it.
-
-    Returns:
-        (N, C, H, W).
-    """
-    x = torch.cat(list(parts), 1) * scale[:, None, None] + shift[:, None, None]
-    return apply_activation(x, activation)
-
-
-@affine.register_fake
-def _(parts: Sequence[Tensor], scale: Tensor, shift: Tensor, activation: str) -> Tensor:
-    n, _, h, w = parts[0].shape
-    return parts[0].new_empty((n, scale.shape[0], h, w))
 
 
 def fuse_affine(gm: fx.GraphModule) -> fx.GraphModule:
@@ -69,7 +44,7 @@ def fuse_affine(gm: fx.GraphModule) -> fx.GraphModule:
                 add_tensor(gm, f"{layer_name(node)}.{name}", get_tensor(gm, value).flatten(), node)
                 for name, value in (("scale", scale), ("shift", shift))
             ]
-            replace(node, insert_call(gm, torch.ops.haste.affine.default, (_joined(x), *constants, "none"), node))
+            replace(node, insert_call(gm, AFFINE, (_joined(x), *constants, "none"), node))
     return finish(gm)
 
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
-from haste_compiler.passes.fuse_affine import affine as _affine  # noqa: F401  (registers haste::affine)
-from haste_compiler.passes.graph import argument, finish, insert_call, is_call, is_tensor, replace, shape_of, sole_user
-from haste_compiler.passes.linear import linear as _linear  # noqa: F401  (registers haste::linear)
+from haste_compiler.graph.nodes import finish, insert_call, is_call, is_tensor, replace, shape_of, sole_user
+from haste_compiler.ops.activation import activation_name
+from haste_compiler.ops.affine import AFFINE
+from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.linear import LINEAR
 
 aten = torch.ops.aten
 
 # Position of the residual among the arguments; the activation is the last.
-_RESIDUAL = {torch.ops.haste.conv2d.default: 3, torch.ops.haste.linear.default: 3}
-_ACTIVATED = (*_RESIDUAL, torch.ops.haste.affine.default)
+_RESIDUAL = {CONV2D: 3, LINEAR: 3}
+_ACTIVATED = (*_RESIDUAL, AFFINE)
 _CHANNELS_FIRST, _CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
-_PLAIN = {
-    aten.relu.default: "relu",
-    aten.relu6.default: "relu6",
-    aten.hardswish.default: "hardswish",
-    aten.hardsigmoid.default: "hardsigmoid",
-    aten.silu.default: "silu",
-    aten.sigmoid.default: "sigmoid",
-    aten.tanh.default: "tanh",
-}
 
 
 def fuse_epilogue(gm: fx.GraphModule) -> fx.GraphModule:
@@ -86,23 +78,4 @@ def _before_permute(node: fx.Node) -> fx.Node | None:
     """The linear layer over the channels of images whose result ``node`` moves to NCHW; None for any other node."""
     if not is_call(node, aten.permute.default) or [dim % 4 for dim in node.args[1]] != _CHANNELS_FIRST:  # type: ignore[operator, union-attr]
         return None
-    return node.args[0] if is_call(node.args[0], torch.ops.haste.linear.default) else None
-
-
-def activation_name(node: fx.Node) -> str | None:
-    """The name that ``apply_activation`` knows an activation node by; None for any other node."""
-    if node.op != "call_function" or not is_tensor(node):
-        return None
-    if node.target in _PLAIN:
-        return _PLAIN[node.target]  # type: ignore[index]
-    if is_call(node, aten.gelu.default):
-        return "gelu" if argument(node, 1, "approximate", "none") == "none" else None
-    if is_call(node, aten.leaky_relu.default):
-        return f"leaky_relu:{float(argument(node, 1, 'negative_slope', 0.01))!r}"
-    if is_call(node, aten.elu.default):
-        scales = (argument(node, 2, "scale", 1), argument(node, 3, "input_scale", 1))
-        return f"elu:{float(argument(node, 1, 'alpha', 1))!r}" if scales == (1, 1) else None
-    if is_call(node, aten.clamp.default):
-        low, high = argument(node, 1, "min"), argument(node, 2, "max")
-        return None if low is None or high is None else f"clamp:{float(low)!r}:{float(high)!r}"
-    return None
+    return node.args[0] if is_call(node.args[0], LINEAR) else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-import haste_compiler.passes.channel_shuffle  # noqa: F401  (registers torch.ops.haste.channel_shuffle)
-from haste_compiler.passes.graph import argument, finish, insert_call, is_call, joined_channels, replace, shape_of
+from haste_compiler.graph.nodes import argument, finish, insert_call, is_call, joined_channels, replace, shape_of
+from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE
 
 aten, haste = torch.ops.aten, torch.ops.haste
 
@@ -14,7 +14,7 @@ aten, haste = torch.ops.aten, torch.ops.haste
 def narrow_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
     """Let a shuffle read the tensors that were joined for it, and write only the channels that a split keeps."""
     for node in list(gm.graph.nodes):
-        if not is_call(node, haste.channel_shuffle.default):
+        if not is_call(node, CHANNEL_SHUFFLE):
             continue
         parts, groups, end = (argument(node, i, name) for i, name in ((0, "parts"), (1, "groups"), (3, "end")))
         joined = joined_channels(parts[0]) if len(parts) == 1 else None
@@ -25,7 +25,7 @@ def narrow_channel_shuffle(gm: fx.GraphModule) -> fx.GraphModule:
             kept = _channels_kept(user, groups)
             if kept is not None:
                 with gm.graph.inserting_before(user):
-                    part = insert_call(gm, haste.channel_shuffle.default, (parts, groups, *kept), user)
+                    part = insert_call(gm, CHANNEL_SHUFFLE, (parts, groups, *kept), user)
                 replace(user, part)
     return finish(gm)
 

@@ -7,22 +7,22 @@ from typing import Final, NamedTuple
 
 from torch import fx
 
-from haste_compiler.config import HasteConfig
+from haste_compiler.graph.capture import Captured
+from haste_compiler.graph.nodes import copy_module
+from haste_compiler.methods.choose import Predict, choose_layers
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.rewrite import rewrite_haste
 from haste_compiler.passes.allow_winograd import allow_winograd
 from haste_compiler.passes.canonicalize import canonicalize
-from haste_compiler.passes.capture import Captured
-from haste_compiler.passes.channel_shuffle import fuse_channel_shuffle
-from haste_compiler.passes.choose_layers import Predict, choose_layers
 from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
+from haste_compiler.passes.extract_linears import extract_linears
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
+from haste_compiler.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
-from haste_compiler.passes.graph import copy_module
-from haste_compiler.passes.linear import extract_linears
 from haste_compiler.passes.narrow_shuffle import narrow_channel_shuffle
 from haste_compiler.passes.resize import write_resizing
-from haste_compiler.passes.rewrite_haste import rewrite_haste
 
 Observer = Callable[[str, fx.GraphModule], object]
 """Called with a pass's name and the graph after it."""

@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.passes.graph import add_tensor, argument, finish, insert_call, is_call, is_tensor, replace, shape_of
+from haste_compiler.graph.nodes import (
+    add_tensor,
+    argument,
+    finish,
+    insert_call,
+    is_call,
+    is_tensor,
+    replace,
+    shape_of,
+)
 
 aten = torch.ops.aten
 

@@ -16,14 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from tvm.target import Target
 
+from haste_compiler.codegen.cpu.target import missing_here
 from haste_compiler.codegen.cuda.build import precise_compiler
 from haste_compiler.codegen.cuda.target import is_cuda, missing_card
 from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import HasteGroup, Program
-from haste_compiler.codegen.target import missing_here
-from haste_compiler.config import HasteConfig
-from haste_compiler.cost.explanation import Explanation, LayerChoice
 from haste_compiler.errors import (
     ArtifactError,
     ArtifactTargetError,
@@ -34,17 +32,19 @@ from haste_compiler.errors import (
     last_line,
     refuse_named,
 )
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.explanation import Explanation, LayerChoice
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.statistics import LayerStats
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.device import device_of, on_device
 from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.huge_pages import place
-from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.steerable import Steerable
 
 if TYPE_CHECKING:
-    from haste_compiler.passes.layers import ConvLayer
+    from haste_compiler.methods.layers import ConvLayer
 
 Shape = tuple[int, ...]
 
@@ -259,7 +259,7 @@ class LoadedModule(Steerable):
     @property
     def layers(self) -> list[ConvLayer]:
         """Every convolution, whether it is a HASTE convolution, and why. Needs PyTorch; ``explain`` doesn't."""
-        from haste_compiler.passes.layers import ConvLayer
+        from haste_compiler.methods.layers import ConvLayer
 
         return [
             ConvLayer(choice.name, node, geometry, choice.haste, choice.reason)

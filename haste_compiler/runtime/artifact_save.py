@@ -20,20 +20,20 @@ from safetensors.numpy import save_file
 from tvm.target import Target
 
 import haste_compiler
+from haste_compiler.codegen.cpu.target import architecture, required_features, target_options
 from haste_compiler.codegen.cuda.build import compile_source, source_of
 from haste_compiler.codegen.cuda.target import arch_of, is_cuda
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import HasteGroup
-from haste_compiler.codegen.target import architecture, required_features, target_options
-from haste_compiler.config import HasteConfig
-from haste_compiler.cost.explanation import Explanation, LayerChoice
 from haste_compiler.errors import ArtifactError
+from haste_compiler.methods.explanation import Explanation, LayerChoice
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
 from haste_compiler.runtime.executable import Executable
 
 if TYPE_CHECKING:
-    from haste_compiler.passes.layers import ConvLayer
+    from haste_compiler.methods.layers import ConvLayer
     from haste_compiler.runtime.compiled import Specialization
     from haste_compiler.runtime.inputs import Signature
 

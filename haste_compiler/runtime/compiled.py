@@ -12,15 +12,15 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from tvm.target import Target
 
 from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.config import HasteConfig
-from haste_compiler.cost.explanation import Explanation
 from haste_compiler.errors import HasteError, InputError, first_line, refuse_named
-from haste_compiler.passes.capture import evaluation_mode
-from haste_compiler.passes.layers import ConvLayer
+from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.methods.explanation import Explanation
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import save
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of
-from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.steerable import Steerable
 
 

@@ -15,16 +15,16 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from haste_compiler.codegen.cpu.sampling import Sampling, sampling
+from haste_compiler.codegen.cpu.target import cpu_name
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import Program
-from haste_compiler.codegen.target import cpu_name
 from haste_compiler.errors import TargetError
-from haste_compiler.haste.macs import MacCount, count_macs
-from haste_compiler.haste.settings import Settings
+from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
+from haste_compiler.methods.haste.macs import MacCount, count_macs
+from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.haste.statistics import LayerStats
 from haste_compiler.runtime.device import device_of, finish, launching, on_device
 from haste_compiler.runtime.huge_pages import place
-from haste_compiler.runtime.stats import LayerStats
 from haste_compiler.runtime.threads import use_threads
 
 

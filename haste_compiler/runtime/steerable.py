@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from haste_compiler.config import HasteConfig, matches_layer
 from haste_compiler.errors import ConfigError
-from haste_compiler.haste.settings import Settings
+from haste_compiler.methods.haste.config import HasteConfig, matches_layer
+from haste_compiler.methods.haste.settings import Settings
 
 FIELDS = ("num_hyperplanes", "tolerance", "flat_tolerance")
 

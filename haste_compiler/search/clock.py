@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils._pytree import tree_map
 
-from haste_compiler.runtime import CompiledModule
+from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.images import Images
 from haste_compiler.validation.timing import timed
 

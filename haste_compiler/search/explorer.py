@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from haste_compiler.codegen.target import TargetLike
+from haste_compiler.codegen.cpu.target import TargetLike
 from haste_compiler.compiler import compile
-from haste_compiler.config import HasteConfig
-from haste_compiler.runtime import CompiledModule
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.allocate import Allocation, frontier
 from haste_compiler.search.budget import Budget
 from haste_compiler.search.clock import Clock

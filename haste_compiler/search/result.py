@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import HasteError
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.search.budget import Budget
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from haste_compiler.codegen.target import TargetLike
-from haste_compiler.config import HasteConfig
+from haste_compiler.codegen.cpu.target import TargetLike
 from haste_compiler.errors import InputError
-from haste_compiler.passes.capture import evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
 from haste_compiler.search.explorer import Explorer
 from haste_compiler.search.images import read_images

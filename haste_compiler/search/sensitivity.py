@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.haste.settings import Settings
-from haste_compiler.runtime import CompiledModule, LayerStats
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.clock import Clock
 from haste_compiler.search.images import Images, floating
 from haste_compiler.search.quality import log_scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from haste_compiler.errors import InputError, ValidationError
-from haste_compiler.passes.capture import evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.testing.elements import describe_difference

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import InputError
-from haste_compiler.passes.capture import capture, evaluation_mode
-from haste_compiler.passes.choose_layers import Sharing
-from haste_compiler.passes.graph import is_call, layer_name
-from haste_compiler.passes.layers import Estimate, Prediction, conv_geometry
+from haste_compiler.graph.capture import capture, evaluation_mode
+from haste_compiler.graph.nodes import is_call, layer_name
+from haste_compiler.methods.choose import Sharing
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.layers import Estimate, Prediction, conv_geometry
 from haste_compiler.passes.pipeline import Observer, run_passes
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.passes.capture import capture, evaluation_mode
-from haste_compiler.passes.graph import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
+from haste_compiler.graph.capture import capture, evaluation_mode
+from haste_compiler.graph.nodes import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.testing.layers import compare, rewritten
 from haste_compiler.testing.replay import LAYERS, Layer, Replay

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from haste_compiler.methods.haste.statistics import LayerStats
 from haste_compiler.runtime.executable import Executable, to_torch
-from haste_compiler.runtime.stats import LayerStats
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-import haste_compiler.haste.ops  # noqa: F401  (registers torch.ops.haste)
-from haste_compiler.haste.settings import Settings
-from haste_compiler.passes.graph import is_call, layer_name
-from haste_compiler.passes.linear import linear as _linear  # noqa: F401  (registers haste::linear)
+from haste_compiler.graph.nodes import is_call, layer_name
+from haste_compiler.methods.haste.ops.convolve import CONVOLVE
+from haste_compiler.methods.haste.ops.group import GROUP
+from haste_compiler.methods.haste.ops.hash import HASH
+from haste_compiler.methods.haste.ops.merge import MERGE
+from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.linear import LINEAR
 
 haste, aten = torch.ops.haste, torch.ops.aten
 
-GROUPING = (haste.hash.default, haste.group.default, haste.merge.default)
-LAYERS = (haste.conv2d.default, haste.linear.default, haste.convolve.default)
+GROUPING = (HASH, GROUP, MERGE)
+LAYERS = (CONV2D, LINEAR, CONVOLVE)
 _POOLS = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim)
 RECORDED = (*LAYERS, *_POOLS)
 """The operators that have kernels of their own."""
@@ -65,9 +69,9 @@ class Layer:
     def kind(self) -> str:
         """ "haste", "conv", "linear" or "pool"."""
         names: dict[Any, str] = {
-            haste.convolve.default: "haste",
-            haste.conv2d.default: "conv",
-            haste.linear.default: "linear",
+            CONVOLVE: "haste",
+            CONV2D: "conv",
+            LINEAR: "linear",
         }
         return names.get(self.node.target, "pool")
 
@@ -129,10 +133,10 @@ class Replay(fx.Interpreter):
 
     def _grouping(self, n: fx.Node) -> Any:
         args, _ = self.fetch_args_kwargs_from_env(n)
-        if is_call(n, haste.hash.default):
+        if is_call(n, HASH):
             x, planes, settings, *window = args
             steered = self._settings.get(n.meta["layer"])
             return Grouping(x, planes, settings if steered is None else steered.pack(), tuple(window))
-        if is_call(n, haste.group.default):
+        if is_call(n, GROUP):
             return args[1]._replace(norm=args[2], merge=args[-2], skip=args[-1])
-        return args[1] if is_call(n, haste.merge.default) else args[0]
+        return args[1] if is_call(n, MERGE) else args[0]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haste_compiler.passes.capture import evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.testing.layers import ROUNDING, compare
 from haste_compiler.validation.running import fresh_copy

@@ -11,19 +11,19 @@ from typing import Any
 from torch import Tensor, fx
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling, haste_convolve_kernel
-from haste_compiler.codegen.cpu.haste_group import haste_group_kernel, pack_hyperplanes
-from haste_compiler.codegen.target import vector_unit
-from haste_compiler.config import HasteConfig, even_patch
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.probe import probe_values
-from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.hyperplanes import draw_hyperplanes
-from haste_compiler.haste.settings import Settings
-from haste_compiler.passes.choose_layers import choose_layers, sharings
-from haste_compiler.passes.graph import layer_name
-from haste_compiler.passes.layers import configured_geometry
-from haste_compiler.passes.rewrite_haste import joint_norm
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.nodes import layer_name
+from haste_compiler.methods.choose import choose_layers, sharings
+from haste_compiler.methods.haste.config import HasteConfig, even_patch
+from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
+from haste_compiler.methods.haste.rewrite import joint_norm
+from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.layers import configured_geometry
 from haste_compiler.tuning.device import Device, Job
 from haste_compiler.tuning.jobs import time_jobs
 

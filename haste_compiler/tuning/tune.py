@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from tvm.target import Target
 
+from haste_compiler.codegen.cpu.target import TargetLike, cpu_name, missing_features, parse_target
 from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.codegen.target import TargetLike, cpu_name, missing_features, parse_target
 from haste_compiler.compiler import check_arguments, drop_other_outputs
-from haste_compiler.config import HasteConfig
 from haste_compiler.cost.predictor import Predictor
 from haste_compiler.errors import InputError, TargetError
-from haste_compiler.passes import capture, run_passes
+from haste_compiler.graph.capture import capture
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.passes.pipeline import run_passes
 from haste_compiler.tuning.device import Device, LocalDevice
 from haste_compiler.tuning.patches import PatchTuner
 from haste_compiler.tuning.remote import RemoteDevices

@@ -10,14 +10,14 @@ from torch import fx
 from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
-from haste_compiler.codegen.cpu.conv2d import conv_work
-from haste_compiler.codegen.cpu.dense import DenseTiling, dense_kernel
-from haste_compiler.codegen.cpu.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_kernel
+from haste_compiler.codegen.cpu.kernels.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.cpu.tiling import choose_tiling, register_tiles, tile_cost
+from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
 from haste_compiler.codegen.lower import lower
-from haste_compiler.codegen.target import vector_unit
-from haste_compiler.codegen.tiling import choose_tiling, register_tiles, tile_cost
-from haste_compiler.codegen.winograd_tiling import SIZES, winograd_tilings
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.tuning.device import Device, Job
 from haste_compiler.tuning.jobs import time_jobs
 from haste_compiler.tuning.tuning import DenseWork, Measured, Tuning, read_layers, write_layers

@@ -19,12 +19,12 @@ from rich.text import Text
 from tvm.target import Target
 
 import haste_compiler
-from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense
-from haste_compiler.codegen.target import cpu_name, target_options, vector_unit
-from haste_compiler.codegen.tiling import ConvTiling, RegisterTile, WinogradTiling
-from haste_compiler.config import HasteConfig
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense
+from haste_compiler.codegen.cpu.target import cpu_name, target_options, vector_unit
+from haste_compiler.codegen.cpu.tiling import ConvTiling, RegisterTile, WinogradTiling
 from haste_compiler.errors import TuningError
-from haste_compiler.haste.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import HasteConfig
 
 _FORMAT = "haste-tuning"
 

@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from haste_compiler.errors import ValidationError
-from haste_compiler.haste.macs import MacCount
-from haste_compiler.passes.capture import capture
+from haste_compiler.graph.capture import capture
+from haste_compiler.methods.haste.macs import MacCount
 from haste_compiler.validation.batches import Batch
 from haste_compiler.validation.macs import OperatorMacs, operator_macs
 from haste_compiler.validation.protocol import Compiled, Stats

@@ -13,9 +13,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-import haste_compiler.haste.ops
-import haste_compiler.passes.linear  # noqa: F401  (both register their operators in torch.ops.haste)
-from haste_compiler.passes.capture import evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.validation.running import fresh_copy
 
 aten, haste = torch.ops.aten, torch.ops.haste

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from haste_compiler.haste.geometry import ConvGeometry
-from haste_compiler.haste.macs import MacCount
-from haste_compiler.passes.layers import ConvLayer
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.layers import ConvLayer
 
 
 class Stats(Protocol):

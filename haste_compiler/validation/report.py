@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from haste_compiler.errors import ValidationError
-from haste_compiler.haste.macs import MacCount
+from haste_compiler.methods.haste.macs import MacCount
 
 
 @dataclass(frozen=True)

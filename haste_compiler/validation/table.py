@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from haste_compiler.haste.macs import MacCount
+from haste_compiler.methods.haste.macs import MacCount
 from haste_compiler.validation.report import LayerReport, OutputComparison, Times, ValidationReport
 
 _OVERHEADS = ("hashing", "centring", "norms", "coefficients", "merge_inputs", "merge_filters", "means")

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from haste_compiler.errors import InputError, ValidationError
-from haste_compiler.passes.capture import evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
 from haste_compiler.validation.layers import LayersFound, LayerTally

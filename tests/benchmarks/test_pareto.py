@@ -14,7 +14,7 @@ from benchmarks.ablations import Variant, VariantConv2d
 from benchmarks.cases import AbsentError
 from benchmarks.evaluation import Evaluator, Outcome, Workload, load, read_folder, undominated
 from haste_compiler import HasteConfig
-from haste_compiler.haste import HasteConv2d
+from haste_compiler.methods.haste.reference.module import HasteConv2d
 from haste_compiler.validation import validate
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow, which reads the images, is not installed")

@@ -12,7 +12,7 @@ from benchmarks.cases import CASES, TRAINED, Case, searched_images
 from haste_compiler import HasteConfig
 from haste_compiler.demo import load_network
 from tests import zoo
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 
 def work(**changes: object) -> worker.Work:

@@ -9,7 +9,7 @@ import torch
 
 from haste_compiler.cli import main
 from haste_compiler.demo import load_network
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 Result = tuple[int, str, str]
 Haste = Callable[..., Result]

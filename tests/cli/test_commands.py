@@ -14,7 +14,7 @@ import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.demo import load_network
 from tests.cli.conftest import Haste
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 NETWORK = ("haste_compiler.demo:load_network", "--input", "2x1x32x32", "--threads", "1")
 MODEL = (*NETWORK, "--no-cost-model")

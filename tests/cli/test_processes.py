@@ -17,7 +17,7 @@ from haste_compiler.cli.processes import joined_processes
 from haste_compiler.demo import load_network
 from haste_compiler.errors import HasteError
 from tests.cli.conftest import Haste
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 MODEL = ("haste_compiler.demo:load_network", "--input", "3x1x32x32", "--threads", "1", "--no-cost-model")
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.kernels import ConvCase, conv_case, targets
 from tests.codegen.strategies import ACTIVATIONS
 

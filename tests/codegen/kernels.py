@@ -15,21 +15,24 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.conv2d import conv_work, pack_bias
-from haste_compiler.codegen.cpu.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
-from haste_compiler.codegen.cpu.depthwise import depthwise_kernel, pack_depthwise_filters
-from haste_compiler.codegen.cpu.haste_convolve import (
+from haste_compiler.codegen.cpu.kernels.conv2d import conv_work, pack_bias
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
+from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
+from haste_compiler.codegen.cpu.kernels.pooling import Pooling, pooling_kernel
+from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.tiling import choose_tiling
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste import ops
+from haste_compiler.methods.haste.cpu.convolve import (
     HasteTiling,
     choose_haste_tiling,
     haste_convolve_kernel,
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.codegen.cpu.haste_group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
-from haste_compiler.codegen.cpu.pooling import Pooling, pooling_kernel
-from haste_compiler.codegen.target import parse_target, vector_unit
-from haste_compiler.codegen.tiling import choose_tiling
-from haste_compiler.haste import ConvGeometry, Settings, filter_norms, ops
+from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.reference.grouping import filter_norms
+from haste_compiler.methods.haste.settings import Settings
 from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tests.haste.reference import Layer, decide, to_array
+from tests.methods.haste.reference import Layer, decide, to_array
 
 
 def check_near_ties(differing: Tensor, x: Tensor, norms: Tensor, planes: Tensor, layer: Layer, name: str) -> int:

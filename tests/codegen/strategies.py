@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from haste_compiler.errors import InputError
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 
 ACTIVATIONS = (
     "none",

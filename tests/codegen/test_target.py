@@ -8,13 +8,13 @@ import pytest
 import tvm
 from tvm.target import Target
 
-from haste_compiler.codegen import target as target_module
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.conv2d import conv2d_kernel, conv_work
-from haste_compiler.codegen.target import TargetLike, missing_features, parse_target, vector_unit
-from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.codegen.cpu import target as target_module
+from haste_compiler.codegen.cpu.kernels.conv2d import conv2d_kernel, conv_work
+from haste_compiler.codegen.cpu.target import TargetLike, missing_features, parse_target, vector_unit
+from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.errors import TargetError
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.kernels import on_x86
 
 ARM = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72"

@@ -1,6 +1,6 @@
 """Convolutions for the tests of the cost model."""
 
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 
 
 def square(channels: int, filters: int, side: int, patch: int) -> ConvGeometry:

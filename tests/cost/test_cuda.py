@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.codegen.cuda.tiling import Precision
-from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost.cuda import CudaCostModel
-from haste_compiler.cost.merging import Merging, borders, mostly_zero
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 
 IMAGE = ConvGeometry(256, 256, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 14), (64, 64))
 PATCHES = replace(IMAGE, patch=(8, 8))

@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from haste_compiler.codegen.cpu.conv2d import conv_work
-from haste_compiler.codegen.cpu.haste_convolve import choose_haste_tiling
-from haste_compiler.codegen.target import VectorUnit
-from haste_compiler.codegen.tiling import choose_tiling
+from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.cost.features import (
     CONVOLVE,
     DENSE,
@@ -17,8 +16,9 @@ from haste_compiler.cost.features import (
     dense_features,
     group_features,
 )
-from haste_compiler.cost.merging import Merging, borders, mostly_zero
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling
+from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 from tests.cost.geometries import square
 
 UNITS = [VectorUnit(16, 32), VectorUnit(8, 16, 1 << 18), VectorUnit(4, 16, 1 << 18)]

@@ -18,7 +18,7 @@ import haste_compiler
 from haste_compiler import CompiledModule, HasteConfig
 from haste_compiler.demo import load_network
 from tests.codegen.cross import AARCH64, COMPILER, EMULATOR, needs_emulator
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cpp"

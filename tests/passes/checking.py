@@ -8,8 +8,9 @@ from torch import Tensor, fx, nn
 from torch.fx import Interpreter
 from torch.utils._pytree import tree_flatten
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.passes import capture, run_passes
+from haste_compiler.graph.capture import capture
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.passes.pipeline import run_passes
 
 Model = TypeVar("Model", bound=nn.Module)
 

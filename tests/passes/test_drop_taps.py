@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from haste_compiler.passes.graph import is_tensor, shape_of
+from haste_compiler.graph.nodes import is_tensor, shape_of
 from tests.passes.checking import Fn, check_passes, nodes
 
 

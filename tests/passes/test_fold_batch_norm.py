@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from haste_compiler.passes import capture, fold_batch_norm
+from haste_compiler.graph.capture import capture
+from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from tests.passes.checking import Fn, assert_same, calls, check_passes, nodes, settled
 
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from haste_compiler.haste.activation import apply_activation
-from haste_compiler.passes.graph import is_tensor, shape_of
+from haste_compiler.graph.nodes import is_tensor, shape_of
+from haste_compiler.ops.activation import apply_activation
 from tests.passes.checking import Fn, calls, check_passes, nodes
 
 

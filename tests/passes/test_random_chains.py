@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste_compiler.config import HasteConfig
+from haste_compiler.methods.haste.config import HasteConfig
 from tests.passes.checking import check_passes, settled
 from tests.random_networks import RandomNetwork
 

@@ -30,10 +30,10 @@ from haste_compiler import (
     InputError,
     TargetError,
 )
-from haste_compiler.codegen import target as target_module
+from haste_compiler.codegen.cpu import target as target_module
 from haste_compiler.demo import load_network
 from haste_compiler.runtime import artifact_file
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.without_torch import NO_TORCH
 
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8, layers={"blocks.2.*": {"tolerance": None}})

@@ -11,7 +11,7 @@ import pytest
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.demo import load_network
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.runtime.corruption import outcome
 
 ROOT = Path(__file__).parents[2]

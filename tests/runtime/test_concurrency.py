@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.runtime.compiled import Specialization
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 # One network, image size and configuration for all: the code is built once.
 CONFIG = HasteConfig(num_hyperplanes=4, cost_model=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from haste_compiler.haste.settings import Settings
+from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.search.allocate import Allocation, frontier
 from haste_compiler.search.sensitivity import Point, Unit
 

@@ -15,7 +15,7 @@ from haste_compiler.demo import load_network
 from haste_compiler.passes import pipeline
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.testing import EquivalenceError, assert_equivalent
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of, unharmed
 
 IMAGES = redundant_images(2, 1, 32, 32, seed=0)

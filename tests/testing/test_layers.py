@@ -13,12 +13,12 @@ import haste_compiler
 from haste_compiler import HasteConfig, InputError
 from haste_compiler.codegen import operators
 from haste_compiler.demo import load_network
+from haste_compiler.graph.nodes import is_call, layer_name
 from haste_compiler.passes import pipeline
-from haste_compiler.passes.graph import is_call, layer_name
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.testing.layers import LayerCheck, check_layers, haste_layers
 from haste_compiler.testing.passes import find_broken_pass
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of, unharmed
 
 CONFIG = HasteConfig(cost_model=False)

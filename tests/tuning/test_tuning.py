@@ -11,13 +11,13 @@ from torch import nn
 
 import haste_compiler
 from haste_compiler import CompiledModule, HasteConfig, InputError, TargetError, Tuning, TuningError
+from haste_compiler.codegen.cpu.target import parse_target
+from haste_compiler.codegen.cpu.tiling import WinogradTiling
 from haste_compiler.codegen.library import Code
-from haste_compiler.codegen.target import parse_target
-from haste_compiler.codegen.tiling import WinogradTiling
 from haste_compiler.tuning import tune as tune_module
 from haste_compiler.tuning.device import Job, LocalDevice
 from tests.codegen.cross import AARCH64
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8)
 

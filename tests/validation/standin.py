@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.haste import ConvGeometry, HasteConv2d, MacCount, swap_convs
-from haste_compiler.passes import ConvLayer
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.haste.reference.module import HasteConv2d
+from haste_compiler.methods.haste.reference.swap import swap_convs
+from haste_compiler.methods.layers import ConvLayer
 
 
 class SmallNet(nn.Module):

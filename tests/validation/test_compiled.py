@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import haste_compiler
-from haste_compiler.config import HasteConfig
 from haste_compiler.errors import ValidationError
-from haste_compiler.runtime import CompiledModule
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.validation import ThresholdError, validate
-from tests.haste.networks import redundant_images
+from tests.methods.haste.networks import redundant_images
 from tests.validation.standin import MERGED, SmallNet, StandIn
 
 # Dense planes: where the images are black, those of two pixels compare what is equal but for the rounding of whoever

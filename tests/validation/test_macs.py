@@ -4,11 +4,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from haste_compiler.config import HasteConfig
-from haste_compiler.passes import capture, run_passes
+from haste_compiler.graph.capture import capture
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.passes.pipeline import run_passes
 from haste_compiler.validation import dense_macs, operator_macs
 from tests import zoo
-from tests.haste.networks import SmallNet as MixedNet
+from tests.methods.haste.networks import SmallNet as MixedNet
 from tests.validation.standin import SmallNet
 
 QUICK = ("resnet18", "squeezenet1_1", "shufflenet_v2_x1_0", "convnext_tiny", "alexnet")

@@ -12,29 +12,18 @@ from torch import fx
 from tvm import relax
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.depthwise import is_depthwise
-from haste_compiler.codegen.cpu.pooling import Pooling
-from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, choose_tiling, conv2d_kernel, pack_filters
-from haste_compiler.codegen.cuda.haste_convolve import (
-    choose_haste_tile,
-    haste_convolve_kernel,
-    merge_filters_kernel,
-    merged_filters_shape,
-    pack_haste_filters,
-)
-from haste_compiler.codegen.cuda.haste_group import group_steps
-from haste_compiler.codegen.cuda.haste_layout import MOST_CHANNELS, group_layout
-from haste_compiler.codegen.cuda.haste_sums import pack_planes
-from haste_compiler.codegen.cuda.pointwise import (
+from haste_compiler.codegen.cpu.kernels.depthwise import is_depthwise
+from haste_compiler.codegen.cpu.kernels.pooling import Pooling
+from haste_compiler.codegen.cpu.target import host_of, vector_unit
+from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, choose_tiling, conv2d_kernel, pack_filters
+from haste_compiler.codegen.cuda.kernels.pointwise import (
     activation_kernel,
     depthwise_kernel,
     pack_depthwise_filters,
     pooling_kernel,
     transpose_kernel,
 )
-from haste_compiler.codegen.cuda.target import processors
-from haste_compiler.codegen.cuda.tiling import Precisions
-from haste_compiler.codegen.cuda.winograd import (
+from haste_compiler.codegen.cuda.kernels.winograd import (
     CardWinograd,
     choose_winograd,
     pack_plain_filters,
@@ -42,14 +31,25 @@ from haste_compiler.codegen.cuda.winograd import (
     winograd_input_kernel,
     winograd_output_kernel,
 )
+from haste_compiler.codegen.cuda.target import processors
+from haste_compiler.codegen.cuda.tiling import Precisions
 from haste_compiler.codegen.lower import Lowering
 from haste_compiler.codegen.program import Lowered
-from haste_compiler.codegen.target import host_of, vector_unit
 from haste_compiler.codegen.walk import Value, args_of
 from haste_compiler.errors import UnsupportedOperatorError
-from haste_compiler.haste.geometry import ConvGeometry, window_geometry
+from haste_compiler.graph.geometry import ConvGeometry, window_geometry
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.haste.cuda.convolve import (
+    choose_haste_tile,
+    haste_convolve_kernel,
+    merge_filters_kernel,
+    merged_filters_shape,
+    pack_haste_filters,
+)
+from haste_compiler.methods.haste.cuda.group import group_steps
+from haste_compiler.methods.haste.cuda.layout import MOST_CHANNELS, group_layout
+from haste_compiler.methods.haste.cuda.sums import pack_planes
 from haste_compiler.passes.allow_winograd import WINOGRAD
-from haste_compiler.passes.graph import layer_name, shape_of
 
 
 def lower_to_cuda(gm: fx.GraphModule, target: Target, precisions: Precisions) -> Lowered:

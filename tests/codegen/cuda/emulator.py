@@ -26,7 +26,7 @@ import tvm_ffi
 from torch import Tensor
 
 from haste_compiler.codegen.cuda import target
-from haste_compiler.codegen.cuda.intrinsics import SOURCES
+from haste_compiler.codegen.cuda.kernels.intrinsics import SOURCES
 
 _HERE = Path(__file__).parent
 _KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)\) (\w+)\(([^)]*)\) \{')

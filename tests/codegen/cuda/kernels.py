@@ -18,20 +18,22 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.haste_group import COUNTS
-from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
-from haste_compiler.codegen.cuda.haste_convolve import (
+from haste_compiler.codegen.cpu.target import parse_target
+from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
+from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.cuda.convolve import (
     haste_convolve_kernel,
     merge_filters_kernel,
     merged_filters_shape,
     pack_haste_filters,
 )
-from haste_compiler.codegen.cuda.haste_group import group_steps
-from haste_compiler.codegen.cuda.haste_layout import group_layout
-from haste_compiler.codegen.cuda.haste_sums import pack_planes
-from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
-from haste_compiler.codegen.target import parse_target
-from haste_compiler.haste import ConvGeometry, Settings, filter_norms
+from haste_compiler.methods.haste.cuda.group import group_steps
+from haste_compiler.methods.haste.cuda.layout import group_layout
+from haste_compiler.methods.haste.cuda.sums import pack_planes
+from haste_compiler.methods.haste.reference.grouping import filter_norms
+from haste_compiler.methods.haste.settings import Settings
 from tests.codegen.cuda import emulator
 from tests.codegen.kernels import Arguments, ConvCase, HasteOutput, nchw, nhwc
 

@@ -8,7 +8,7 @@ import torch
 
 import haste_compiler
 from haste_compiler import HasteConfig
-from haste_compiler.haste.swap import swap_convs
+from haste_compiler.methods.haste.reference.swap import swap_convs
 from tests.codegen.cuda.test_network import FORCED, images, network
 from tests.dynamo.networks import DENSE, EXACT, Residual, made
 from tests.dynamo.networks import compiled as compiled_by_torch

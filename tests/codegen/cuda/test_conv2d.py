@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision, choose_gemm
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.cuda.kernels import DenseRun, run_conv2d
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import assert_near, conv_case

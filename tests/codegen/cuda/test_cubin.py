@@ -11,7 +11,9 @@ import pytest
 import tvm_ffi
 from tvm import tirx
 
-from haste_compiler.codegen.cpu.pooling import Pooling
+from haste_compiler.codegen.cpu.kernels.pooling import Pooling
+from haste_compiler.codegen.cpu.target import parse_target
+from haste_compiler.codegen.cpu.winograd_tiling import SIZES
 from haste_compiler.codegen.cuda.build import (
     NVCC_OPTIONS,
     bound_registers,
@@ -19,23 +21,21 @@ from haste_compiler.codegen.cuda.build import (
     precise_compiler,
     source_of,
 )
-from haste_compiler.codegen.cuda.conv2d import add_parts_kernel, conv2d_kernel
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES
-from haste_compiler.codegen.cuda.haste_convolve import haste_convolve_kernel, merge_filters_kernel
-from haste_compiler.codegen.cuda.haste_group import group_steps
-from haste_compiler.codegen.cuda.haste_layout import MOST_CHANNELS, group_layout
-from haste_compiler.codegen.cuda.pointwise import (
+from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, conv2d_kernel
+from haste_compiler.codegen.cuda.kernels.pointwise import (
     activation_kernel,
     depthwise_kernel,
     pooling_kernel,
     transpose_kernel,
 )
+from haste_compiler.codegen.cuda.kernels.winograd import CardWinograd, winograd_input_kernel, winograd_output_kernel
 from haste_compiler.codegen.cuda.tiling import DEPTH, TILES, GemmTiling, Precision
-from haste_compiler.codegen.cuda.winograd import CardWinograd, winograd_input_kernel, winograd_output_kernel
-from haste_compiler.codegen.target import parse_target
-from haste_compiler.codegen.winograd_tiling import SIZES
 from haste_compiler.errors import HasteError
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.cuda.convolve import haste_convolve_kernel, merge_filters_kernel
+from haste_compiler.methods.haste.cuda.group import group_steps
+from haste_compiler.methods.haste.cuda.layout import MOST_CHANNELS, group_layout
 from tests.codegen.cuda.kernels import compile_kernels
 from tests.codegen.strategies import ACTIVATIONS
 

@@ -10,7 +10,8 @@ import tvm
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu.emit import Expr
-from haste_compiler.codegen.cuda import emit, intrinsics
+from haste_compiler.codegen.cuda import emit
+from haste_compiler.codegen.cuda.kernels import intrinsics
 from tests.codegen.cuda.emulator import compile_source
 from tests.codegen.cuda.kernels import build, reversed_threads
 

@@ -6,20 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from haste_compiler.codegen.cpu.pooling import Pooling
-from haste_compiler.codegen.cuda.pointwise import (
+from haste_compiler.codegen.cpu.kernels.pooling import Pooling
+from haste_compiler.codegen.cuda.kernels.pointwise import (
     activation_kernel,
     depthwise_kernel,
     pack_depthwise_filters,
     pooling_kernel,
     transpose_kernel,
 )
-from haste_compiler.haste import ConvGeometry
-from haste_compiler.haste.activation import apply_activation
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.ops.activation import apply_activation
+from tests.codegen.cpu.test_pooling import expected, poolings
 from tests.codegen.cuda.kernels import CudaArguments, build, call
 from tests.codegen.kernels import conv_case, nchw, nhwc
 from tests.codegen.strategies import ACTIVATIONS, geometries
-from tests.codegen.test_pooling import expected, poolings
 
 
 def check_depthwise(several: list[ConvGeometry]) -> None:

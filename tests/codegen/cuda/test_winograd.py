@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
+from haste_compiler.codegen.cpu.winograd_tiling import SIZES
 from haste_compiler.codegen.cuda import lower
-from haste_compiler.codegen.cuda.conv2d import choose_tiling, conv2d_kernel, pack_filters
-from haste_compiler.codegen.cuda.winograd import (
+from haste_compiler.codegen.cuda.kernels.conv2d import choose_tiling, conv2d_kernel, pack_filters
+from haste_compiler.codegen.cuda.kernels.winograd import (
     CardWinograd,
     choose_winograd,
     pack_plain_filters,
@@ -20,8 +21,7 @@ from haste_compiler.codegen.cuda.winograd import (
     winograd_input_kernel,
     winograd_output_kernel,
 )
-from haste_compiler.codegen.winograd_tiling import SIZES
-from haste_compiler.haste import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.cuda import emulator
 from tests.codegen.cuda.kernels import PROCESSORS, CudaArguments, build, call
 from tests.codegen.kernels import ConvCase, assert_near, conv_case, nchw, nhwc

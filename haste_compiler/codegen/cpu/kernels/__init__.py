@@ -1,0 +1,1 @@
+"""A CPU's kernels, a file each, with the rules that launch them."""

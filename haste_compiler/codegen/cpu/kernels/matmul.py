@@ -1,0 +1,90 @@
+"""Products of two computed matrices, many at a time, as attention takes them: sums of a tile in registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.kernels.rows import matrices_of
+from haste_compiler.codegen.cpu.target import VectorUnit
+
+_TASK_MACS = 1 << 17
+
+
+@dataclass(frozen=True)
+class MatmulTile:
+    """Rows and column vectors of a product that are summed in registers at a time."""
+
+    rows: int
+    vectors: int
+
+
+def choose_tile(rows: int, columns: int, unit: VectorUnit) -> MatmulTile:
+    """The tile that takes the fewest cycles for a product of ``rows`` × ``columns``, edges computed twice included."""
+    vectors = math.ceil(columns / unit.lanes)
+
+    def cycles(tile: MatmulTile) -> tuple[float, int]:
+        # Two products and two loads in a cycle; a product waits four cycles for the one before.
+        each = max(tile.rows * tile.vectors / 2, (tile.rows + tile.vectors) / 2, 4)
+        return math.ceil(rows / tile.rows) * math.ceil(vectors / tile.vectors) * each, -tile.rows * tile.vectors
+
+    fits = [
+        MatmulTile(r, v)
+        for v in range(1, min(vectors, 4) + 1)
+        for r in range(1, min(rows, 24) + 1)
+        if (r + 1) * v + 1 <= unit.registers
+    ]
+    return min(fits, key=cycles)
+
+
+def matmul_kernel(
+    name: str, leading: Sequence[Any], rows: int, inner: int, columns: int, unit: VectorUnit
+) -> tirx.PrimFunc:
+    """The kernel (a, b, y): ``y = a @ b``, (..., rows, inner) by (..., inner, columns).
+
+    Args:
+        name: its symbol.
+        leading: the sizes in front, the same for all three; the first may be a ``DynamicBatch``.
+        rows, inner, columns: of each product.
+        unit: the target's vector unit.
+    """
+    lanes, tile = unit.lanes, choose_tile(rows, columns, unit)
+    width = tile.vectors * lanes
+    groups = math.ceil(columns / width)
+    if columns < lanes:
+        pieces = emit.chunks(columns, lanes)
+    else:
+        # The last vector of the last group ends with the row; what it shares with the one before is the same twice.
+        pieces = [(min(v * lanes, columns - lanes), lanes) for v in range(tile.vectors)]
+    tiles = math.ceil(rows / tile.rows)
+    block = max(1, min(tiles, _TASK_MACS // (tile.rows * inner * columns)))
+    blocks = math.ceil(tiles / block)
+
+    def body(a: Expr, b: Expr, y: Expr) -> None:
+        with T.parallel(0, matrices_of(leading) * blocks) as task:
+            matrix, first = emit.bind(task // blocks), emit.bind(task % blocks * block)
+            with T.serial(0, groups) as group, T.serial(0, emit.minimum(block, tiles - first)) as step:
+                column = emit.bind(emit.minimum(group * width, max(0, columns - width)))
+                row = emit.bind(matrix * rows + emit.minimum((first + step) * tile.rows, rows - tile.rows))
+                left, right = emit.bind(row * inner), emit.bind(matrix * inner * columns + column)
+                sums = [[emit.Register(n, 0.0) for _, n in pieces] for _ in range(tile.rows)]
+                with T.serial(0, inner) as k:
+                    vectors = [T.bind(emit.load(b, right + k * columns + at, n)) for at, n in pieces]
+                    for r, registers in enumerate(sums):
+                        factor = T.bind(emit.load(a, left + r * inner + k))
+                        for register, vector in zip(registers, vectors, strict=True):
+                            register.add(emit.splat(factor, register.lanes) * vector)
+                for r, registers in enumerate(sums):
+                    start = emit.bind((row + r) * columns + column)
+                    for (at, n), register in zip(pieces, registers, strict=True):
+                        emit.store(y, start + at, register.get(), n)
+
+    shapes = [("a", (rows, inner)), ("b", (inner, columns)), ("y", (rows, columns))]
+    return emit.kernel(name, [(label, (*leading, *size), "float32") for label, size in shapes], body)

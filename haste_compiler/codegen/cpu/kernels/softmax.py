@@ -1,0 +1,59 @@
+"""Softmax over rows: three passes over what the first-level cache holds."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.cpu.kernels.activation import exp
+from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row, fold
+
+_LEAST = -87.3
+"""Whose exponential is about the smallest number that isn't denormal; a product with a denormal takes 100 cycles."""
+
+
+def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) -> tirx.PrimFunc:
+    """The kernel (x, y): ``softmax(scale * x)`` over the last axis, ``scale`` positive.
+
+    What is less than e^-87.3 of the largest value of its row becomes zero. Rows with a NaN, with infinity or with
+    nothing but minus infinity become NaN, as in PyTorch.
+
+    Args:
+        name: its symbol.
+        shape: of x and y, a ``DynamicBatch`` first or not.
+        scale: of x.
+        lanes: of a vector.
+    """
+    size = shape[-1]
+
+    def body(x: Expr, y: Expr) -> None:
+        def normalise(row: Expr) -> None:
+            start = emit.bind(row * size)
+            largest = fold(size, lanes, lambda at, n: emit.load(x, start + at, n), tirx.Max, -math.inf)
+
+            def power(at: Expr, n: int) -> Expr:
+                distance = emit.load(x, start + at, n) - emit.splat(largest, n)
+                below = emit.Register(n, distance * emit.splat(float(scale), n)).get()
+                least, zero = emit.splat(_LEAST, n), emit.splat(0.0, n)
+                value = emit.Register(n, tirx.Select(below < least, zero, exp(below, n))).get()
+                emit.store(y, start + at, value, n)
+                return value
+
+            total = fold(size, lanes, power, operator.add, 0.0)
+            share = T.bind(T.float32(1) / total)
+
+            def write(at: Expr, n: int) -> None:
+                emit.store(y, start + at, emit.load(y, start + at, n) * emit.splat(share, n), n)
+
+            emit.sweep(size, lanes, write, UNROLL)
+
+        each_row(shape[:-1], size, normalise)
+
+    return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)

@@ -1,0 +1,1 @@
+"""CUDA cards as a target."""

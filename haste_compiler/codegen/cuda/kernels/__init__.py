@@ -1,0 +1,1 @@
+"""A card's kernels, a file each."""

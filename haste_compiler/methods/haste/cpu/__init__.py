@@ -1,0 +1,1 @@
+"""HASTE's kernels for CPUs."""

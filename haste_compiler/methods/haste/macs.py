@@ -1,0 +1,118 @@
+"""Counting the multiply-adds that a HASTE convolution does, every overhead included."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from haste_compiler.graph.geometry import ConvGeometry
+
+
+@dataclass(frozen=True)
+class MacCount:
+    """Multiply-adds of one layer on one batch, by what they are spent on; counts add up with ``+``.
+
+    Attributes:
+        dense: what the plain convolution takes; not part of what is spent.
+        hashing: windows times the non-zero entries of the hyperplanes, a third of them.
+        centring: means over the channels.
+        norms: window norms, where a tolerance or skipping needs them.
+        coefficients: products of members and groups for their coefficients, and members' residuals.
+        merge_inputs: adding up windows.
+        merge_filters: adding up filters.
+        convolution: the convolution with the channels that are left.
+        means: adding the means of dropped flat channels to the output.
+    """
+
+    dense: int = 0
+    hashing: int = 0
+    centring: int = 0
+    norms: int = 0
+    coefficients: int = 0
+    merge_inputs: int = 0
+    merge_filters: int = 0
+    convolution: int = 0
+    means: int = 0
+
+    @property
+    def spent(self) -> int:
+        """All multiply-adds done."""
+        return sum(astuple(self)[1:])
+
+    @property
+    def reduction(self) -> float:
+        """Net part of the dense multiply-adds that is saved: at most 1, negative where the overhead is larger."""
+        return 1 - self.spent / self.dense if self.dense else 0.0
+
+    def __add__(self, other: MacCount) -> MacCount:
+        """Sum of two layers, or of two batches."""
+        return MacCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+def count_macs(
+    geometry: ConvGeometry,
+    counts: ArrayLike,
+    num_hyperplanes: int,
+    merge: str,
+    tolerance_on: bool,
+    skip: str,
+    nonzeros: int | None = None,
+) -> MacCount:
+    """Count the multiply-adds of one layer.
+
+    With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
+    hashing C L for each non-zero of a plane (q / 3 of them in the published draw), centring C q, norms C q; each time
+    that a channel is merged q for adding it up, 2 q for its coefficient and q for its residual (where a channel leaves
+    its group, the others are merged a second time); merging filters K kh kw for each channel merged into another,
+    convolution K kh kw o a channel left, and K for each carried mean. Where a patch reads padding, means depend on the
+    output pixel: flat channels are then merged like any others, K kh kw each, and convolved as one channel.
+
+    Args:
+        geometry: of the convolution, with its output channels.
+        counts: integer (N, PH, PW, G, 6) as from ``count_channels``.
+        num_hyperplanes: hyperplanes in use.
+        merge: "mean" or "projection".
+        tolerance_on: whether channels can leave their group.
+        skip: "none", "zeros" or "flat".
+        nonzeros: see ``HasteConfig``.
+    """
+    counted = np.asarray(counts, np.int64)
+    images, rows, columns = counted.shape[:3]
+    pixels = geometry.window_pixels
+    filters = geometry.out_channels // geometry.groups * geometry.taps
+    outputs, reads_padding = _patches(geometry)
+    alone, merged, members, _, flat, merges = np.moveaxis(counted, -1, 0)
+    windows = images * rows * columns * geometry.in_channels * pixels
+    inside = flat * (filters // geometry.taps)
+    across_edge = flat * filters + (flat > 0) * filters * outputs
+    per_merge = (2 if merge == "projection" else 0) + (1 if tolerance_on else 0)
+    return MacCount(
+        dense=images * geometry.dense_macs,
+        hashing=_hashing(windows, pixels, num_hyperplanes, nonzeros),
+        centring=windows,
+        norms=windows if tolerance_on or skip != "none" else 0,
+        coefficients=pixels * per_merge * int(merges.sum()),
+        merge_inputs=pixels * int(merges.sum()),
+        merge_filters=filters * int((members - merged).sum()),
+        convolution=filters * int(((alone + merged) * outputs).sum()),
+        means=int(np.where(reads_padding, across_edge, inside).sum()),
+    )
+
+
+def _hashing(windows: int, pixels: int, num_hyperplanes: int, nonzeros: int | None) -> int:
+    """Products of windows that hold ``windows`` values in all, ``pixels`` each, and the planes' non-zeros."""
+    if nonzeros is None:
+        return windows * num_hyperplanes // 3
+    return windows // pixels * num_hyperplanes * min(nonzeros, pixels)
+
+
+def _patches(geometry: ConvGeometry) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Output pixels of each patch, and whether it reads padding: (PH, PW, 1) each."""
+    rows, columns = geometry.patch_grid
+    grid = [(row, column) for row in range(rows) for column in range(columns)]
+    sizes = [geometry.patch_outputs(*patch) for patch in grid]
+    outputs = np.array([height * width for height, width in sizes]).reshape(rows, columns, 1)
+    return outputs, np.array([geometry.reads_padding(*patch) for patch in grid]).reshape(rows, columns, 1)
