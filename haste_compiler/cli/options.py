@@ -12,7 +12,8 @@ import click
 from click.core import ParameterSource
 
 from haste_compiler.cli.networks import Network, load_network
-from haste_compiler.methods.haste.config import WINOGRAD_SIZES, HasteConfig
+from haste_compiler.methods.config import WINOGRAD_SIZES
+from haste_compiler.methods.haste.config import HasteConfig
 
 Command = Callable[..., Any]
 

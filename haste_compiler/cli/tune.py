@@ -52,7 +52,8 @@ def tune(
     """
     import haste_compiler
     from haste_compiler.codegen.build import cache_directory
-    from haste_compiler.codegen.cpu.target import missing_features, parse_target
+    from haste_compiler.codegen.cpu.target import missing_features
+    from haste_compiler.codegen.target import parse_target
 
     loaded = network()
     note(f"tuning {loaded.name}")

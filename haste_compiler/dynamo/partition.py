@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from haste_compiler.codegen.cuda.target import CARD
 from haste_compiler.graph.nodes import argument, is_call, is_tensor
-from haste_compiler.runtime.device import CARD
 
 aten = torch.ops.aten
 

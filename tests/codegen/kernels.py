@@ -18,9 +18,11 @@ from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work, pack_bias
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
-from haste_compiler.codegen.cpu.kernels.pooling import Pooling, pooling_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
+from haste_compiler.codegen.pooling import Pooling
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste import ops
 from haste_compiler.methods.haste.cpu.convolve import (
