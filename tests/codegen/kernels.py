@@ -24,7 +24,6 @@ from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste import ops
 from haste_compiler.methods.haste.cpu.convolve import (
     HasteTiling,
     choose_haste_tiling,
@@ -35,6 +34,7 @@ from haste_compiler.methods.haste.cpu.convolve import (
 from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.ops.conv2d import conv2d
 from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
@@ -142,7 +142,7 @@ class ConvCase:
         geometry = self.geometry
         bias, residual = (None if value is None else value.double() for value in (self.bias, self.residual))
         sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-        result: Tensor = ops.conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
+        result: Tensor = conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
         return result
 
 
