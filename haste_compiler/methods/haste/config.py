@@ -25,8 +25,9 @@ _USUAL_PATCH = 8
 WINOGRAD_SIZES = (0, 2, 4)
 """Sides of Winograd's tiles of outputs; 0: the algorithm isn't used."""
 
-_MERGES = ("mean", "projection")
-_SKIPS = ("none", "zeros", "flat")
+MERGES = ("mean", "projection")
+SKIPS = ("none", "zeros", "flat")
+"""What ``merge`` and ``skip`` may be."""
 
 
 def even_patch(output_size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -96,10 +97,10 @@ class HasteConfig:
             if self.nonzeros % 2:
                 raise ConfigError(f"nonzeros must be even (half +1, half -1) or None, not {self.nonzeros}")
         self._set("patch_size", _patch_size(self.patch_size))
-        _choice("merge", self.merge, _MERGES)
+        _choice("merge", self.merge, MERGES)
         if self.tolerance is not None:
             self._set("tolerance", _non_negative("tolerance", self.tolerance, " (None turns it off)"))
-        _choice("skip", self.skip, _SKIPS)
+        _choice("skip", self.skip, SKIPS)
         self._set("flat_tolerance", _non_negative("flat_tolerance", self.flat_tolerance))
         self._set("seed", _integer("seed", self.seed, 0, 2**31 - 1))
         self._set("min_channels", _integer("min_channels", self.min_channels, 1, 2**31 - 1))
@@ -321,3 +322,7 @@ def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+CONFIG = HasteConfig
+"""The class that the registry of methods finds here."""
