@@ -20,7 +20,6 @@ from haste_compiler.methods.option import Option
 from haste_compiler.methods.registry import config_class, method_options, method_presets
 
 Command = Callable[..., Any]
-
 Decorator = Callable[[Command], Command]
 
 _OR_NONE: Mapping[Any, str] = {int: "INTEGER|none", float: "FLOAT|none"}
@@ -91,8 +90,12 @@ def _method_options() -> dict[str, Decorator]:
 
 
 def _presets() -> dict[str, str]:
-    """What each preset does, by its name."""
-    return {preset.name: preset.help for presets in method_presets().values() for preset in presets}
+    """What each preset does, by its name; of several of one name the first serves all."""
+    found: dict[str, str] = {}
+    for presets in method_presets().values():
+        for preset in presets:
+            found.setdefault(preset.name, preset.help)
+    return found
 
 
 def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any]) -> Any:
@@ -126,10 +129,8 @@ def config_options(command: Command) -> Command:
     made: Command = wrapped
     for add in reversed(options.values()):
         made = add(made)
-    meanings = "; ".join(f"{name}: {help}" for name, help in presets.items())
-    made = click.option("--preset", type=click.Choice(list(presets)), help=f"Configuration to begin with. {meanings}.")(
-        made
-    )
+    text = f"Configuration to begin with. {'; '.join(f'{name}: {meaning}' for name, meaning in presets.items())}."
+    made = click.option("--preset", type=click.Choice(list(presets)), help=text)(made)
     return click.option(
         "--config",
         "config_file",
@@ -234,6 +235,7 @@ def rounds_option(default: int) -> Decorator:
 min_agreement_option = click.option(
     "--min-agreement", type=LIMIT, help="Least part of the images with the original's class, 0 to 1."
 )
+"""Adds --min-agreement."""
 
 
 def image_options(required: bool) -> Decorator:
