@@ -16,8 +16,9 @@ MAX_PATCH_SIZE = 64
 _MAX_NONZEROS = 1024
 _USUAL_PATCH = 8
 
-_MERGES = ("mean", "projection")
-_SKIPS = ("none", "zeros", "flat")
+MERGES = ("mean", "projection")
+SKIPS = ("none", "zeros", "flat")
+"""What ``merge`` and ``skip`` may be."""
 
 
 def even_patch(output_size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -86,10 +87,10 @@ class HasteConfig(MethodConfig):
             if self.nonzeros % 2:
                 raise ConfigError(f"nonzeros must be even (half +1, half -1) or None, not {self.nonzeros}")
         self.set("patch_size", _patch_size(self.patch_size))
-        one_of("merge", self.merge, _MERGES)
+        one_of("merge", self.merge, MERGES)
         if self.tolerance is not None:
             self.set("tolerance", non_negative("tolerance", self.tolerance, " (None turns it off)"))
-        one_of("skip", self.skip, _SKIPS)
+        one_of("skip", self.skip, SKIPS)
         self.set("flat_tolerance", non_negative("flat_tolerance", self.flat_tolerance))
         self.set("seed", integer("seed", self.seed, 0, 2**31 - 1))
         self.set("min_channels", integer("min_channels", self.min_channels, 1, 2**31 - 1))
@@ -133,3 +134,7 @@ def _patch_size(value: Any) -> int | tuple[int, int] | None:
         height, width = (integer("patch_size", side, 1, MAX_PATCH_SIZE) for side in value)
         return height, width
     return integer("patch_size", value, 1, MAX_PATCH_SIZE)
+
+
+CONFIG = HasteConfig
+"""What the method is configured with."""
