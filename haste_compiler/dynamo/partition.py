@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import operator
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from haste_compiler.graph.algorithms import alternations, components
 from haste_compiler.graph.nodes import argument, is_call, is_tensor
 from haste_compiler.runtime.device import CARD
 
@@ -95,19 +95,14 @@ def find_regions(gm: fx.GraphModule, fixed: Iterable[fx.Node], least_macs: int) 
     constants = _constants(nodes, fixed)
     calls = [node for node in nodes if node.op == "call_function" and node not in constants and _is_value(node)]
     taken = {node for node in calls if _takes(node, constants)}
-    level: dict[fx.Node, int] = {}
-    for node in calls:
-        # Even levels are taken.
-        own = int(node not in taken)
-        reached = max((level[source] for source in node.all_input_nodes if source in level), default=own)
-        level[node] = reached if reached % 2 == own else reached + 1
+    level = alternations(calls, taken)
     by_level: dict[int, list[fx.Node]] = defaultdict(list)
     for node in calls:
         if node in taken:
             by_level[level[node]].append(node)
     regions = []
     for members in by_level.values():
-        for part in _connected(members if len(members) == len(calls) else _trimmed(members)):
+        for part in components(members if len(members) == len(calls) else _trimmed(members)):
             if any(is_call(node, *_CONVOLUTIONS) for node in part) and _macs(part) >= least_macs:
                 regions.append(part)
     return Plan(regions, constants, len(regions) == 1 and len(regions[0]) == len(calls))
@@ -203,19 +198,6 @@ def _trimmed(members: list[fx.Node]) -> list[fx.Node]:
     return [node for node in members if node in inside]
 
 
-def _connected(members: list[fx.Node]) -> list[list[fx.Node]]:
-    part: dict[fx.Node, list[fx.Node]] = {node: [node] for node in members}
-    for node in members:
-        for source in node.all_input_nodes:
-            if source in part and part[source] is not part[node]:
-                small, large = sorted((part[source], part[node]), key=len)
-                large.extend(small)
-                for moved in small:
-                    part[moved] = large
-    position = {node: index for index, node in enumerate(members)}
-    return [sorted(nodes, key=position.__getitem__) for nodes in {id(nodes): nodes for nodes in part.values()}.values()]
-
-
 def _macs(nodes: Iterable[fx.Node]) -> int:
     """Multiply-adds of a region's convolutions, at the sizes that the graph was traced with."""
     total = 0
@@ -228,34 +210,3 @@ def _macs(nodes: Iterable[fx.Node]) -> int:
 
 def _hint(size: Any) -> int:
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
-
-
-def in_order(units: list[list[fx.Node]], nodes: Iterable[fx.Node]) -> list[list[fx.Node]]:
-    """All nodes, those of a unit together, each after what it depends on, otherwise in the order that they had."""
-    unit_of = {node: index for index, unit in enumerate(units) for node in unit}
-    groups = list(units)
-    for node in nodes:
-        if node not in unit_of:
-            unit_of[node] = len(groups)
-            groups.append([node])
-    position = {node: place for place, node in enumerate(nodes)}
-    waits: list[set[int]] = [set() for _ in groups]
-    followers: list[set[int]] = [set() for _ in groups]
-    for index, group in enumerate(groups):
-        for node in group:
-            for source in node.all_input_nodes:
-                if (before := unit_of[source]) != index:
-                    waits[index].add(before)
-                    followers[before].add(index)
-    ready = [(position[groups[index][-1]], index) for index, before in enumerate(waits) if not before]
-    heapq.heapify(ready)
-    result = []
-    while ready:
-        _, index = heapq.heappop(ready)
-        result.append(groups[index])
-        for after in followers[index]:
-            waits[after].discard(index)
-            if not waits[after]:
-                heapq.heappush(ready, (position[groups[after][-1]], after))
-    assert len(result) == len(groups)
-    return result

@@ -1,1 +1,1 @@
-"""What is done to FX graphs that is no pass: capture, nodes, shapes, geometries, checks. Graph algorithms by networkx."""
+"""What is done to FX graphs that is no pass: capture, nodes, shapes, geometries, checks, algorithms by networkx."""
