@@ -13,6 +13,7 @@ from torch._inductor.compile_fx import compile_fx
 
 from haste_compiler.dynamo import op
 from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
+from haste_compiler.dynamo.machines import machines
 from haste_compiler.dynamo.partition import Plan, find_regions
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.split import Cut, cut, replace_regions
@@ -121,7 +122,7 @@ def _compile(
         if _is_fixed(original, value)
     ]
     measured = all(config.cost_model for config in configs.all)
-    plan = find_regions(traced, fixed, _LEAST_MACS if measured else 0)
+    plan = find_regions(traced, fixed, _LEAST_MACS if measured else 0, machines())
     if not plan.regions:
         raise CaptureError("no convolution in it is worth it")
     cuts = [cut(plan, region) for region in plan.regions]

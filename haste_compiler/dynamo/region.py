@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx
 from torch._prims_common import suggest_memory_format
 
-from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.dynamo.batch import batch_symbol, pieces
+from haste_compiler.dynamo.machines import machine_for
 from haste_compiler.dynamo.specialize import specialize
 from haste_compiler.errors import HasteError
 from haste_compiler.methods.configs import Configs
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 
 Shapes = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 """Shapes of the tensors, and the sizes."""
-
-_TARGETS = {"cpu": "llvm", "cuda": "cuda"}
-"""The target for tensors on each kind of PyTorch's devices."""
 
 _MOST_PROGRAMS = 32
 """Programs that are kept for one set of weights; those that were were made first are dropped."""
@@ -67,7 +64,7 @@ class Region:
     def __init__(self, gm: fx.GraphModule, counts: tuple[int, int, int], configs: Configs, threads: int) -> None:
         self.gm, self._counts, self._configs = gm, counts, configs
         self.device = next(iter(gm.graph.find_nodes(op="placeholder"))).meta["val"].device
-        self._machine = machine_of(parse_target(_TARGETS[self.device.type]), threads)
+        self._machine = machine_for(self.device, threads)
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self.batch = batch_symbol(gm, counts)

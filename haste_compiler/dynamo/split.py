@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.dynamo.partition import Plan, in_order
+from haste_compiler.dynamo.partition import Plan
+from haste_compiler.graph.algorithms import digraph, in_order, upstream
 
 aten = torch.ops.aten
 
@@ -35,13 +36,13 @@ class Cut:
 def cut(plan: Plan, region: Sequence[fx.Node]) -> Cut:
     """Copy a region into a graph of its own, with what it needs of the constants computed in it."""
     inside = set(region)
-    needed = _constants_of(region, plan.constants)
-    nodes = [*needed, *region]
+    nodes = [*_constants_of(region, plan.constants), *region]
     tensors: list[fx.Node] = []
     weights: list[fx.Node] = []
     sizes: list[fx.Node] = []
+    copied = set(nodes)
     for source in dict.fromkeys(source for node in nodes for source in node.all_input_nodes):
-        if source in inside or source in needed:
+        if source in copied:
             continue
         if source in plan.constants:
             weights.append(source)
@@ -59,20 +60,10 @@ def cut(plan: Plan, region: Sequence[fx.Node]) -> Cut:
     return Cut(fx.GraphModule({}, graph), tensors, weights, sizes, outputs)
 
 
-def _constants_of(region: Sequence[fx.Node], constants: set[fx.Node]) -> dict[fx.Node, None]:
+def _constants_of(region: Sequence[fx.Node], constants: set[fx.Node]) -> list[fx.Node]:
     """The calls on constants that a region depends on, in order."""
-    found: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        if node in constants and node.op == "call_function" and node not in found:
-            for source in node.all_input_nodes:
-                visit(source)
-            found[node] = None
-
-    for node in region:
-        for source in node.all_input_nodes:
-            visit(source)
-    return found
+    calls = digraph(node for node in constants if node.op == "call_function")
+    return upstream(calls, (source for node in region for source in node.all_input_nodes if source in calls))
 
 
 def replace_regions(gm: fx.GraphModule, plan: Plan, cuts: Sequence[Cut], handles: Sequence[str]) -> fx.GraphModule:

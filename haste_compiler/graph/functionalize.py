@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from haste_compiler.errors import CaptureError
+from haste_compiler.graph.algorithms import connected
 from haste_compiler.graph.nodes import argument, fake_value
 
 aten = torch.ops.aten
@@ -101,21 +102,21 @@ def functionalize(gm: fx.GraphModule, model_name: str) -> fx.GraphModule:
 def is_simply_functional(gm: fx.GraphModule) -> bool:
     """Whether no in-place operator writes to a tensor that is later read under another name (a view or its base)."""
     order = {node: position for position, node in enumerate(gm.graph.nodes)}
-    component: dict[fx.Node, set[fx.Node]] = {node: {node} for node in order}
-    for node in order:
-        if _is_in_place(node) or _may_alias(node):
-            for source in [node.args[0]] if _is_in_place(node) else node.all_input_nodes:
-                if component[source] is not component[node]:
-                    merged = component[source] | component[node]
-                    for member in merged:
-                        component[member] = merged
+    written = [(node, node.args[0]) for node in order if _is_in_place(node)]
+    viewed = [
+        (node, source)
+        for node in order
+        if _may_alias(node) and not _is_in_place(node)
+        for source in node.all_input_nodes
+    ]
+    # Two names of the very same tensor, and two of tensors that may share memory.
+    same, sharing = connected(order, written), connected(order, [*written, *viewed])
     for node, position in order.items():
         if not _is_in_place(node):
             continue
         if _functional(node.target) is None and node.target is not aten.copy_.default:
             return False
-        same = _names(node)
-        for other in component[node] - same:
+        for other in sharing[node] - same[node]:
             if order[other] < position and any(order[user] > position for user in other.users):
                 return False
     return True
@@ -124,17 +125,6 @@ def is_simply_functional(gm: fx.GraphModule) -> bool:
 def writes_to_inputs(gm: fx.GraphModule) -> bool:
     """Whether an in-place operator writes to an input or a constant of the graph, or to a view of one."""
     return any(_is_in_place(node) and _root(node) is not None for node in gm.graph.nodes)
-
-
-def _names(node: fx.Node) -> set[fx.Node]:
-    """All nodes that are the very tensor ``node`` writes to: what it was called first, and each in-place result."""
-    first = node
-    while _is_in_place(first):
-        first = first.args[0]  # type: ignore[assignment]
-    names = [first]
-    for name in names:
-        names += [user for user in name.users if _is_in_place(user) and user.args[0] is name]
-    return set(names)
 
 
 def _is_in_place(node: fx.Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally
 from haste_compiler.validation.report import OutputComparison, ValidationReport
 from haste_compiler.validation.running import Outputs, run
-from haste_compiler.validation.thresholds import Thresholds
+from haste_compiler.validation.thresholds import Limits, Thresholds
 from haste_compiler.validation.validate import validate
 
 MAX_REL_ERROR = 1e-4
@@ -60,11 +60,8 @@ def assert_equivalent(
     inputs: Any,
     *,
     labels: Labels = None,
-    max_rel_error: float | None = None,
-    min_agreement: float | None = None,
-    min_mac_reduction: float | None = None,
-    min_speedup: float | None = None,
     check: bool = True,
+    **limits: Unpack[Limits],
 ) -> ValidationReport | tuple[OutputComparison, ...]:
     """Assert that what a model was compiled to computes what the model does; otherwise say where they part.
 
@@ -82,11 +79,11 @@ def assert_equivalent(
         inputs: a tensor, a tuple of arguments, or an iterable of such batches, as ``validate`` takes them. Layers are
             checked on the first batch.
         labels: as ``validate`` takes them.
-        max_rel_error: most that the relative error of the worst batch may be.
-        min_agreement: least part of the images whose top-1 class is the same.
-        min_mac_reduction: least net part of the multiply-adds that is saved; of this package's networks.
-        min_speedup: least speedup over the dense compile; of networks that ``compile`` made.
         check: of this package's networks, check every layer and pass, also where the limits hold.
+        limits: ``max_rel_error``, most that the relative error of the worst batch may be; ``min_agreement``, least part
+            of the images whose top-1 class is the same; of this package's networks ``min_mac_reduction``, least net
+            part of the multiply-adds that is saved; of networks that ``compile`` made ``min_speedup``, least speedup
+            over the dense compile.
 
     Returns:
         The validation's report; of another compiler's network the comparison of each output.
@@ -96,14 +93,14 @@ def assert_equivalent(
         InputError: inputs or limits are unusable.
     """
     __tracebackhide__ = True
-    limits = Thresholds(max_rel_error, min_agreement, min_mac_reduction, min_speedup)
+    thresholds = Thresholds(**limits)
     if isinstance(compiled, CompiledModule | LoadedModule):
-        return _own(model, compiled, inputs, labels, limits, check)
-    if min_mac_reduction is not None or min_speedup is not None:
+        return _own(model, compiled, inputs, labels, thresholds, check)
+    if thresholds.min_mac_reduction is not None or thresholds.min_speedup is not None:
         raise InputError(
             f"min_mac_reduction and min_speedup are for networks of this package, not {type(compiled).__name__}"
         )
-    return _foreign(model, compiled, inputs, labels, limits)
+    return _foreign(model, compiled, inputs, labels, thresholds)
 
 
 def _own(

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from haste_compiler.errors import InputError
+from haste_compiler.graph.algorithms import between
 from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import is_call, layer_name
 from haste_compiler.methods.haste.config import HasteConfig
@@ -245,17 +246,12 @@ def _wrong_input(layer: Layer, call: KernelCall) -> str:
 
 def _between(node: fx.Node) -> str:
     """The operators without kernels of their own that lie between the last layers and a node."""
-    found: dict[fx.Node, None] = {}
-    sources: dict[str, None] = {}
-    waiting = list(node.all_input_nodes)
-    while waiting:
-        each = waiting.pop()
-        if each.op == "placeholder" or is_call(each, *RECORDED):
-            sources[layer_name(each)] = None
-        elif each.op == "call_function" and each not in found:
-            if not is_call(each, *GROUPING) and each.target is not operator.getitem:
-                found[each] = None
-            waiting += each.all_input_nodes
-    origin = " and ".join(sorted(sources)) or "constants"
-    operators = ", ".join(f"{each.name}" for each in reversed(found))
+
+    def is_source(each: fx.Node) -> bool:
+        return each.op == "placeholder" or is_call(each, *RECORDED)
+
+    found = between(node, is_source)
+    origin = " and ".join(sorted({layer_name(each) for each in found if is_source(each)})) or "constants"
+    kernels = (*RECORDED, *GROUPING, operator.getitem)
+    operators = ", ".join(each.name for each in found if each.op == "call_function" and not is_call(each, *kernels))
     return f"made of {origin} by {operators}" if operators else f"which is the output of {origin}"

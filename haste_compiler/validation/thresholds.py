@@ -8,7 +8,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from haste_compiler.errors import ConfigError, InputError
 
@@ -40,6 +40,15 @@ class Verdict:
         # Written so that NaN misses every limit.
         met = self.value <= self.limit if self.sense == "at most" else self.value >= self.limit
         return "" if met else f"{self.name} is {self.value:.6g}, must be {self.sense} {self.limit:g}"
+
+
+class Limits(TypedDict, total=False):
+    """The fields of ``Thresholds``, as keyword arguments of what takes limits."""
+
+    max_rel_error: float | None
+    min_agreement: float | None
+    min_mac_reduction: float | None
+    min_speedup: float | None
 
 
 @dataclass(frozen=True)

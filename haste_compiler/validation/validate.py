@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from rich.console import Console
@@ -21,10 +21,24 @@ from haste_compiler.validation.processes import Processes
 from haste_compiler.validation.protocol import Compiled
 from haste_compiler.validation.report import Times, ValidationReport
 from haste_compiler.validation.running import Outputs, checksums, identical, run, same_memory
-from haste_compiler.validation.thresholds import Thresholds
+from haste_compiler.validation.thresholds import Limits, Thresholds
 from haste_compiler.validation.timing import measure, profile, use_threads
 
 DENSE_ERROR_WORTH_A_WARNING = 1e-3
+
+
+class Options(Limits, total=False):
+    """How ``validate`` measures time, and the limits that it checks.
+
+    Attributes:
+        rounds: how often each network is timed, 10 times by default. Rounds go through the first batches, as many as
+            there are rounds.
+        threads: that PyTorch uses meanwhile; None, the default: as many as the compiled network, which uses those it
+            was compiled for.
+    """
+
+    rounds: int
+    threads: int | None
 
 
 def validate(
@@ -33,15 +47,10 @@ def validate(
     inputs: Any,
     *,
     labels: Labels = None,
-    max_rel_error: float | None = None,
-    min_agreement: float | None = None,
-    min_mac_reduction: float | None = None,
-    min_speedup: float | None = None,
-    rounds: int = 10,
-    threads: int | None = None,
     progress: bool = False,
     time: bool = True,
     distributed: bool = False,
+    **options: Unpack[Options],
 ) -> ValidationReport:
     """Run a model and what it was compiled to on the same inputs, and report how they compare.
 
@@ -56,19 +65,16 @@ def validate(
             ``DataLoader``), which is read once.
         labels: class of every image, integers, in the inputs' order; or True where each batch's last item is its
             labels, as a ``DataLoader`` gives them.
-        max_rel_error: most that ``report.max_rel_error`` may be.
-        min_agreement: least that ``report.agreement`` may be, 0 to 1.
-        min_mac_reduction: least that ``report.mac_reduction`` may be, at most 1.
-        min_speedup: least that ``report.speedup`` may be.
-        rounds: how often each network is timed. Rounds go through the first batches, as many as there are rounds.
-        threads: that PyTorch uses meanwhile; None: as many as the compiled network, which uses those it was compiled
-            for.
         progress: show on standard error what is being done.
         time: measure time; False spares the dense compile.
         distributed: share the batches among the processes of ``torch.distributed``'s default group. Each is given its
             own share of the inputs and labels: of all batches in order, every so many-th, the process with rank 0
             beginning with the first. All return the same report, which is that of one process bit by bit, times aside
             (the process with rank 0 measures them), provided that all use as many threads as it does.
+        options: ``rounds`` and ``threads``, see ``Options``; and limits, of which none is set where none is given:
+            ``max_rel_error``, most that ``report.max_rel_error`` may be; ``min_agreement``, least that
+            ``report.agreement`` may be, 0 to 1; ``min_mac_reduction``, least that ``report.mac_reduction`` may be, at
+            most 1; ``min_speedup``, least that ``report.speedup`` may be.
 
     Raises:
         InputError: inputs, labels or limits are unusable, or there is no image in the inputs.
@@ -77,13 +83,15 @@ def validate(
             model's weights, or outputs that it returned before; its statistics do not fit the model; or (the subclass
             ``ThresholdError``, whose ``report`` holds the rest) a limit is missed: the message names each.
     """
-    limits = Thresholds(max_rel_error, min_agreement, min_mac_reduction, min_speedup)
+    rounds, threads = options.pop("rounds", 10), options.pop("threads", None)
+    given: Limits = options
+    limits = Thresholds(**given)
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     for name, number in (("rounds", rounds), ("threads", 1 if threads is None else threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{name} must be a positive integer, not {number!r}")
-    if min_speedup is not None and not time:
+    if limits.min_speedup is not None and not time:
         raise InputError("min_speedup needs time=True")
     own = getattr(compiled, "threads", None)
     processes = Processes.of_default_group() if distributed else Processes()

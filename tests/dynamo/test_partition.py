@@ -7,7 +7,8 @@ from torch import fx
 
 from haste_compiler.dynamo.batch import pieces
 from haste_compiler.dynamo.measure import faster
-from haste_compiler.dynamo.partition import find_regions, in_order
+from haste_compiler.dynamo.partition import find_regions
+from haste_compiler.graph.algorithms import in_order
 
 aten = torch.ops.aten
 
