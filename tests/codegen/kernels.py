@@ -23,6 +23,7 @@ from haste_compiler.codegen.cpu.target import parse_target, vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste import ops
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cpu.convolve import (
     HasteTiling,
     choose_haste_tiling,
@@ -30,7 +31,7 @@ from haste_compiler.methods.haste.cpu.convolve import (
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
 from tests.codegen.cross import EmulatedLibrary, is_foreign

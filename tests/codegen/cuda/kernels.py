@@ -22,7 +22,7 @@ from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cuda.convolve import (
     haste_convolve_kernel,
     merge_filters_kernel,

@@ -25,11 +25,9 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, DynamicBatch, images_of
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
 from haste_compiler.methods.haste.reference.grouping import LARGEST_ENERGY
-
-COUNTS = ("singles", "groups", "members", "zeros", "flats", "merges")
-"""What the counts of a patch hold, in order; see ``haste.count_channels``."""
 
 _VECTORS_AT_ONCE = 8
 
@@ -48,7 +46,7 @@ class GroupLayout:
         starts: (patches, conv groups, C/groups // 2 + 1) int32, where each group's members start in ``order``; after
             the last group, where they end.
         rows: the same shape, the row of ``windows`` that holds each group's sum; after the last group, the mask's.
-        counts: (patches, conv groups, 6) int32, see ``COUNTS``.
+        counts: (patches, conv groups, 6) int32, see ``Counts``.
         bound: (patches, conv groups) float32, sum of |F_c| · |P_c - P̂_c|.
     """
 
