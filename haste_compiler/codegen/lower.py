@@ -34,7 +34,9 @@ from haste_compiler.methods.haste.cpu.convolve import (
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.methods.haste.cpu.group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.layout import group_layout
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE
 from haste_compiler.methods.haste.ops.group import GROUP
 from haste_compiler.methods.haste.ops.hash import HASH

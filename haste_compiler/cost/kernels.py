@@ -22,7 +22,8 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import MAX_HYPERPLANES, WINOGRAD_SIZES
 from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
-from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.runtime.threads import use_threads

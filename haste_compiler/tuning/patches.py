@@ -19,7 +19,8 @@ from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.choose import choose_layers, sharings
 from haste_compiler.methods.haste.config import HasteConfig, even_patch
 from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
-from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.rewrite import joint_norm
 from haste_compiler.methods.haste.settings import Settings

@@ -31,7 +31,9 @@ from haste_compiler.methods.haste.cpu.convolve import (
     pack_haste_filters,
     pack_tap_sums,
 )
-from haste_compiler.methods.haste.cpu.group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.layout import group_layout
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
 from tests.codegen.cross import EmulatedLibrary, is_foreign

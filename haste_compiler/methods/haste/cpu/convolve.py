@@ -26,7 +26,7 @@ from haste_compiler.codegen.cpu.tiling import RegisterTile, register_tiles
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS, Counts
-from haste_compiler.methods.haste.cpu.group import group_layout, reads_padding, row_floats, window_rows
+from haste_compiler.methods.haste.cpu.layout import group_layout, reads_padding, row_floats, window_rows
 
 _MOST_UNROLLED_TAPS = 9
 _CYCLES_PER_LOAD = 0.25
@@ -209,7 +209,8 @@ class _Convolve:
         self.list = emit.bind(entry * self.channels)
         self.group_list = emit.bind(entry * (self.channels // 2 + 1))
         counts = Counts(*(emit.bind(self.counts[entry * len(COUNTS) + i]) for i in range(len(COUNTS))))
-        self.singles, self.groups, self.members, self.flats = counts.singles, counts.groups, counts.members, counts.flats
+        self.singles, self.groups = counts.singles, counts.groups
+        self.members, self.flats = counts.members, counts.flats
         top, _, left, _ = self.geometry.padding
         y, x = self.out_row * self.geometry.stride[0] - top, self.out_column * self.geometry.stride[1] - left
         self.on_border = emit.bind(reads_padding(self.geometry, y, x, self.rows, self.columns))
