@@ -28,15 +28,12 @@ from haste_compiler.codegen.program import HasteGroup, Lowered
 from haste_compiler.codegen.walk import Value, args_of, unsupported
 from haste_compiler.graph.geometry import ConvGeometry, window_geometry
 from haste_compiler.graph.nodes import layer_name, shape_of
-from haste_compiler.methods.haste.cpu.convolve import (
-    choose_haste_tiling,
-    haste_convolve_kernel,
-    pack_haste_filters,
-    pack_tap_sums,
-)
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
 from haste_compiler.methods.haste.cpu.layout import group_layout
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE
 from haste_compiler.methods.haste.ops.group import GROUP
 from haste_compiler.methods.haste.ops.hash import HASH
@@ -286,7 +283,6 @@ class Lowering(Operators):
                 symbol,
                 geometry,
                 batch,
-                self.unit.lanes,
                 tiling,
                 skip=group.skip,
                 residual=residual is not None,

@@ -15,8 +15,8 @@ from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling
 from haste_compiler.codegen.cpu.winograd_tiling import cold_bytes, transform_cycles, winograd_waves
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, loads, product_cycles
 from haste_compiler.methods.haste.cpu.layout import row_floats
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling, loads, product_cycles
 from haste_compiler.methods.haste.found import Merging
 
 Features = dict[str, float]

@@ -21,9 +21,10 @@ from haste_compiler.codegen.cpu.kernels.dense import choose_dense, dense_kernel
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import MAX_HYPERPLANES, WINOGRAD_SIZES
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.runtime.threads import use_threads
@@ -52,7 +53,7 @@ class KernelTimer:
             kernels["group"] = haste_group_kernel(
                 "group", geometry, batch, unit.lanes, merge="projection", skip="flat", planes=MAX_HYPERPLANES
             )
-            kernels["convolve"] = haste_convolve_kernel("convolve", geometry, batch, unit.lanes, tiling, skip="flat")
+            kernels["convolve"] = haste_convolve_kernel("convolve", geometry, batch, tiling, skip="flat")
         with pass_context():
             code = tvm.compile(tvm.IRModule(kernels), target=target)
         planes = pack_hyperplanes(draw_hyperplanes(geometry.window_pixels, 0, "calibration").numpy())

@@ -17,7 +17,7 @@ from haste_compiler.cost.features import (
     group_features,
 )
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 from tests.cost.geometries import square
 
