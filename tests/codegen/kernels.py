@@ -22,7 +22,6 @@ from haste_compiler.codegen.cpu.kernels.pooling import Pooling, pooling_kernel
 from haste_compiler.codegen.cpu.target import parse_target, vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste import ops
 from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
@@ -32,6 +31,7 @@ from haste_compiler.methods.haste.cpu.layout import group_layout
 from haste_compiler.methods.haste.cpu.tiling import HasteTiling, choose_haste_tiling
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.ops.conv2d import conv2d
 from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
@@ -139,7 +139,7 @@ class ConvCase:
         geometry = self.geometry
         bias, residual = (None if value is None else value.double() for value in (self.bias, self.residual))
         sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-        result: Tensor = ops.conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
+        result: Tensor = conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
         return result
 
 
