@@ -24,14 +24,13 @@ from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.convolve import (
-    HasteTiling,
-    choose_haste_tiling,
-    haste_convolve_kernel,
-    pack_haste_filters,
-    pack_tap_sums,
-)
-from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.counts import COUNTS
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.layout import group_layout
+from haste_compiler.methods.haste.cpu.tiling import HasteTiling, choose_haste_tiling
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.ops.conv2d import conv2d
@@ -250,7 +249,7 @@ def _haste_code(
     gated = dense is not None
     group = haste_group_kernel("group", geometry, batch, lanes, merge=merge, skip=skip, planes=planes, gated=gated)
     convolve = haste_convolve_kernel(
-        "convolve", geometry, batch, lanes, tile, skip=skip, residual=residual, activation=activation, dense=dense
+        "convolve", geometry, batch, tile, skip=skip, residual=residual, activation=activation, dense=dense
     )
     return build({"group": group, "convolve": convolve}, target)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class Merging:
     """Some patches of a layer, with each conv group an entry of its own.
 
     Attributes:
-        counts: float (entries, 6): singles, groups of two or more, their members, zeros, flat ones, and channels merged
-            over both rounds, as ``count_channels`` counts them.
+        counts: float (entries, 6), see ``Counts``.
         on_border: bool (entries,): whether the patch reads padding.
     """
 
@@ -25,9 +25,19 @@ class Merging:
     on_border: NDArray[np.bool_]
 
     @property
+    def found(self) -> Counts:
+        """The counts by name, (entries,) each."""
+        return Counts.split(self.counts)
+
+    @property
+    def total(self) -> Counts:
+        """The counts of all patches together."""
+        return Counts.split(self.counts.sum(axis=0))
+
+    @property
     def kept(self) -> float:
         """Share of the channels that is convolved: singles and one for each group."""
-        return float(self.counts[:, :2].sum() / self.counts[:, [0, 2, 3, 4]].sum())
+        return float(self.total.kept / self.total.channels)
 
     @classmethod
     def joined(cls, parts: Sequence[Merging]) -> Merging:
@@ -44,5 +54,5 @@ def borders(geometry: ConvGeometry) -> NDArray[np.bool_]:
 def mostly_zero(geometry: ConvGeometry, kept: float) -> Merging:
     """Every patch with a share ``kept`` of channels alone, the others zero: the least that a HASTE layer can cost."""
     channels, border = geometry.in_channels / geometry.groups, borders(geometry)
-    counts = np.tile([kept * channels, 0.0, 0.0, (1 - kept) * channels, 0.0, 0.0], (len(border), 1))
-    return Merging(counts, border)
+    found = Counts(kept * channels, groups=0.0, members=0.0, zeros=(1 - kept) * channels, flats=0.0, merges=0.0)
+    return Merging(np.tile(found, (len(border), 1)), border)

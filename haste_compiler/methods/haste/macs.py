@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.counts import Counts
 from haste_compiler.methods.macs import MacCount
 
 
@@ -48,20 +49,20 @@ def count_macs(
     pixels = geometry.window_pixels
     filters = geometry.out_channels // geometry.groups * geometry.taps
     outputs, reads_padding = _patches(geometry)
-    alone, merged, members, _, flat, merges = np.moveaxis(counted, -1, 0)
+    found = Counts.split(counted)
     windows = images * rows * columns * geometry.in_channels * pixels
-    inside = flat * (filters // geometry.taps)
-    across_edge = flat * filters + (flat > 0) * filters * outputs
+    inside = found.flats * (filters // geometry.taps)
+    across_edge = found.flats * filters + (found.flats > 0) * filters * outputs
     per_merge = (2 if merge == "projection" else 0) + (1 if tolerance_on else 0)
     return MacCount(
         dense=images * geometry.dense_macs,
         hashing=_hashing(windows, pixels, num_hyperplanes, nonzeros),
         centring=windows,
         norms=windows if tolerance_on or skip != "none" else 0,
-        coefficients=pixels * per_merge * int(merges.sum()),
-        merge_inputs=pixels * int(merges.sum()),
-        merge_filters=filters * int((members - merged).sum()),
-        convolution=filters * int(((alone + merged) * outputs).sum()),
+        coefficients=pixels * per_merge * int(found.merges.sum()),
+        merge_inputs=pixels * int(found.merges.sum()),
+        merge_filters=filters * int((found.members - found.groups).sum()),
+        convolution=filters * int((found.kept * outputs).sum()),
         means=int(np.where(reads_padding, across_edge, inside).sum()),
     )
 

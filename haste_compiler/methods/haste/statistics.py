@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from haste_compiler.codegen.program import Record
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.counts import Counts
 from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
 from haste_compiler.methods.haste.macs import count_macs
 from haste_compiler.methods.haste.record import NAME, Grouping
@@ -72,8 +73,8 @@ class LayerStats:
     @property
     def tally(self) -> Tally:
         """The channels of all patches: numbers of (image, patch, channel)."""
-        singles, groups, members, zeros, flats, _ = self._sums()
-        return Tally("channels", singles + groups, members - groups, zeros + flats)
+        found = self._sums()
+        return Tally("channels", found.kept, found.members - found.groups, found.zeros + found.flats)
 
     @property
     def error_bound(self) -> float:
@@ -93,18 +94,17 @@ class LayerStats:
 
     def inconsistency(self) -> str:
         """Why these counts can't be true, in words; empty where they can: every channel is accounted for once."""
-        singles, _, members, zeros, flats, _ = self._sums()
         rows, columns = self.geometry.patch_grid
         channels = self.images * rows * columns * self.geometry.in_channels
-        counted = singles + members + zeros + flats
+        counted = self._sums().channels
         if np.asarray(self.counts).min(initial=0) >= 0 and counted == channels:
             return ""
         return f"accounts for {counted} channels of patches, of {channels}"
 
-    def _sums(self) -> tuple[int, ...]:
-        """The six counts of all patches and conv groups together."""
+    def _sums(self) -> Counts:
+        """The counts of all patches and conv groups together."""
         counts = np.asarray(self.counts)
-        return tuple(int(count) for count in counts.reshape(-1, counts.shape[-1]).sum(axis=0, dtype=np.int64))
+        return Counts(*(int(count) for count in counts.reshape(-1, counts.shape[-1]).sum(axis=0, dtype=np.int64)))
 
 
 def read(record: Record, values: Sequence[float], statistics: Sequence[NDArray[Any]]) -> dict[str, LayerStats]:

@@ -23,7 +23,7 @@ from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cuda.convolve import (
     haste_convolve_kernel,
     merge_filters_kernel,

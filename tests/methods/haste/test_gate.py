@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cpu.sampling import sampling
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.settings import Settings

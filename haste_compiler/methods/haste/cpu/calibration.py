@@ -14,9 +14,11 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.job import Trial
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import MAX_HYPERPLANES
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.cost import convolve_features, group_features
-from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.found import Merging, borders
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.settings import Settings
@@ -83,7 +85,7 @@ def _trial(machine: Cpu, geometry: ConvGeometry) -> Trial:
         "group": haste_group_kernel(
             "group", geometry, 1, unit.lanes, merge="projection", skip="flat", planes=MAX_HYPERPLANES
         ),
-        "convolve": haste_convolve_kernel("convolve", geometry, 1, unit.lanes, tiling, skip="flat"),
+        "convolve": haste_convolve_kernel("convolve", geometry, 1, tiling, skip="flat"),
     }
     planes = pack_hyperplanes(draw_hyperplanes(geometry.window_pixels, 0, "calibration").numpy())
     values = {"planes": planes, "filter_norm2": torch.ones(geometry.in_channels).numpy()}

@@ -11,8 +11,8 @@ from haste_compiler.codegen.cpu.cost import CostModel, Features
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, loads, product_cycles
-from haste_compiler.methods.haste.cpu.group import row_floats
+from haste_compiler.methods.haste.cpu.layout import row_floats
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling, loads, product_cycles
 from haste_compiler.methods.haste.found import Merging
 
 GROUP = (
@@ -66,12 +66,12 @@ def group_features(
     count = math.ceil(tasks / threads)
     channels, row = geometry.in_channels // geometry.groups, row_floats(geometry, unit.lanes)
     vectors, lanes = math.ceil(channels / unit.lanes), unit.lanes
-    _, groups, _, zeros, flats, merges = merging.counts.T
+    found = merging.found
     # A window that the first-level cache can't hold is read from the second for every hyperplane.
     far = 4 * channels * row > _L1_BYTES
     entries = geometry.window_pixels / 3 if nonzeros is None else min(nonzeros, geometry.window_pixels)
     window, hashed = float(count * vectors * row), count * planes * vectors * (entries + _PLANE_ENTRIES)
-    written = 4.0 * count * (channels + float(np.mean(groups))) * row
+    written = 4.0 * count * (channels + float(np.mean(found.groups))) * row
     return {
         "launch": 1.0,
         "tasks": float(count),
@@ -80,9 +80,9 @@ def group_features(
         "hash": hashed,
         "far_hash": hashed * far,
         "channels": float(count * channels),
-        "kept": count * float(np.mean(channels - zeros - flats)),
-        "flats": count * float(np.mean(flats)),
-        "merge": count * float(np.mean(merges)) * row / lanes,
+        "kept": count * float(np.mean(channels - found.zeros - found.flats)),
+        "flats": count * float(np.mean(found.flats)),
+        "merge": count * float(np.mean(found.merges)) * row / lanes,
         "spill": _beyond_l2(written, unit),
     }
 
@@ -104,13 +104,13 @@ def convolve_features(
     rows = sum(math.ceil(geometry.patch_outputs(row, 0)[0] / tile.rows) for row in range(grid_h)) / grid_h
     columns = sum(math.ceil(geometry.patch_outputs(0, column)[1] / tile.columns) for column in range(grid_w)) / grid_w
     tiles = rows * columns
-    singles, groups, members, _, flats, _ = merging.counts.T
+    found = merging.found
     # Near a border carried means become one more merged filter.
-    masked = merging.on_border & (flats > 0.5) & (skip == "flat")
-    convolved = float(np.mean(singles + groups + masked))
-    summed = float(np.mean(members + np.where(masked, flats, 0)))
-    inside = float(np.mean(np.where(masked, 0, flats))) if skip == "flat" else 0.0
-    used = (float(np.mean(singles)) + summed) / channels
+    masked = merging.on_border & (found.flats > 0.5) & (skip == "flat")
+    convolved = float(np.mean(found.kept + masked))
+    summed = float(np.mean(found.members + np.where(masked, found.flats, 0)))
+    inside = float(np.mean(np.where(masked, 0, found.flats))) if skip == "flat" else 0.0
+    used = (float(np.mean(found.singles)) + summed) / channels
     slice_bytes = 4.0 * channels * taps * tile.channels
     filters = slice_bytes * geometry.groups * k_tiles
     windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)

@@ -15,13 +15,12 @@ from haste_compiler.codegen.dynamic import hint_of
 from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.nodes import layer_name
-from haste_compiler.methods.haste.cpu.convolve import (
-    choose_haste_tiling,
-    haste_convolve_kernel,
-    pack_haste_filters,
-    pack_tap_sums,
-)
-from haste_compiler.methods.haste.cpu.group import group_layout, haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.layout import group_layout
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.lowering import Calls, deferred, squared_norm
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.ops.group import GROUP
@@ -101,7 +100,6 @@ def convolve(walk: Walk[Cpu], node: fx.Node) -> Value:
             symbol,
             geometry,
             batch,
-            machine.unit.lanes,
             tiling,
             skip=grouped.skip,
             residual=residual,

@@ -14,8 +14,10 @@ from haste_compiler.codegen.job import Job
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.haste.config import HasteConfig, even_patch
-from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, haste_convolve_kernel
-from haste_compiler.methods.haste.cpu.group import haste_group_kernel, pack_hyperplanes
+from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
+from haste_compiler.methods.haste.cpu.group import haste_group_kernel
+from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.record import NAME
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.rewrite import joint_norm
@@ -66,7 +68,7 @@ class _Layers:
         for number, geometry in enumerate(geometries):
             tiling = choose_haste_tiling(geometry, batch, unit, machine.threads)
             symbol = f"convolve{number}"
-            kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, unit.lanes, tiling, skip=config.skip)
+            kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, tiling, skip=config.skip)
         values = {
             "x": self.x.permute(0, 2, 3, 1).contiguous().numpy(),
             "planes": planes,

@@ -21,7 +21,7 @@ from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, choose_gemm
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 
 _THREADS = 128
@@ -166,11 +166,9 @@ class _Convolve:
             patch = bind(self.entry // geometry.groups)
             place = bind(patch % (grid_h * grid_w))
             out_row, out_column = bind(place // grid_w * self.patch_h), bind(place % grid_w * self.patch_w)
-            singles, groups, members, _, flats, _ = (
-                bind(self.counts[self.layout.at("counts", self.entry, i)]) for i in range(len(COUNTS))
-            )
-            self.mixed = bind(groups + T.min(flats, 1))
-            self.kept, self.first_single = bind(self.mixed + singles), bind(members + flats)
+            counts = self.layout.read_counts(self.counts, self.entry)
+            self.mixed = bind(counts.groups + T.min(counts.flats, 1))
+            self.kept, self.first_single = bind(self.mixed + counts.singles), bind(counts.members + counts.flats)
             self.depth = bind((self.kept + 3) // 4 * 4)
             product = BlockProduct(tile, self.precision, thread)
             rows = self._row_starts(thread, row0)

@@ -23,7 +23,7 @@ def group(model: CudaCostModel, geometry: ConvGeometry, batch: int, config: Hast
     """Seconds of reading, hashing, grouping and merging windows."""
     patches, channels = batch * geometry.patch_grid[0] * geometry.patch_grid[1], geometry.in_channels
     values = patches * geometry.window_pixels * channels
-    members = merging.counts[:, 2].sum() / merging.counts[:, [0, 2, 3, 4]].sum()
+    members = merging.total.members / merging.total.channels
     # Once for the sums; members twice to be merged, for products and for what is lost; what is kept is copied.
     reads = values * (1 + 6 * members + 2 * merging.kept)
     # The table has a factor for every hyperplane and pixel, zero or not.
@@ -42,7 +42,8 @@ def convolve(model: CudaCostModel, geometry: ConvGeometry, batch: int, config: H
     """Seconds of merging the filters and convolving what is left."""
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
     filters = 4 * geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
-    _, groups, members, _, flats, _ = merging.counts.sum(axis=0) / merging.counts[:, [0, 2, 3, 4]].sum()
+    found = merging.total
     # Every member's filters are read, every group's written and read again.
-    traffic = patches * filters * (members + flats + 2 * groups) / model.figures.cache
+    moved = (found.members + found.flats + 2 * found.groups) / found.channels
+    traffic = patches * filters * moved / model.figures.cache
     return 2 * LAUNCH_SECONDS + traffic + model.product(geometry, batch, merging.kept)

@@ -7,15 +7,15 @@ the others: no tables, no atomics, and the same bits at every call.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import LARGEST
+from haste_compiler.codegen.cpu.emit import LARGEST, Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
-from haste_compiler.codegen.emit import Expr, bind
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS, Counts
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 from haste_compiler.methods.haste.cuda.reduce import BlockTotal
 from haste_compiler.methods.haste.cuda.window import Window
@@ -40,14 +40,14 @@ def haste_classify_kernel(name: str, layout: GroupLayout, *, skip: str) -> tirx.
 
     def body(sums: Expr, norm2: Expr, settings: Expr, totals: Expr, *made: Expr) -> None:
         with emit.launch((layout.entries,), THREADS) as ((entry,), thread):
-            decide = _Decide(layout, entry, thread, norm2, totals, *made)
+            decide = _Decide(layout, entry, thread, norm2, totals, _Made(*made))
             decide.add_parts(sums, settings)
             decide.hash(settings)
             decide.classify(settings, skip)
-            merges = decide.form_groups(again=False)
+            merges, none = decide.form_groups(again=False), T.int32(0)
             decide.list_members()
             decide.write_state()
-            decide.write_counts([T.int32(0), decide.groups, decide.members, T.int32(0), T.int32(0), merges])
+            decide.write_counts(Counts(none, decide.groups, decide.members, zeros=none, flats=none, merges=merges))
 
     return emit.kernel(name, arguments, body)
 
@@ -68,35 +68,33 @@ def haste_regroup_kernel(name: str, layout: GroupLayout) -> tirx.PrimFunc:
         totals: Expr, residuals: Expr, norm2: Expr, settings: Expr, state: Expr, counts: Expr, *made: Expr
     ) -> None:
         with emit.launch((layout.entries,), THREADS) as ((entry,), thread):
-            decide = _Decide(layout, entry, thread, norm2, totals, *made)
+            decide = _Decide(layout, entry, thread, norm2, totals, _Made(*made))
             decide.let_go(state, residuals, settings)
             merges = bind(decide.form_groups(again=True) + counts[layout.at("counts", entry, COUNTS.index("merges"))])
             decide.list_members()
-            numbers = decide.list_rest()
+            numbers = decide.list_rest(merges)
             decide.write_state()
-            decide.write_counts([*numbers, merges])
+            decide.write_counts(numbers)
 
     return emit.kernel(name, arguments, body)
+
+
+class _Made(NamedTuple):
+    """The tensors that a deciding kernel leaves to the next."""
+
+    state: Expr
+    order: Expr
+    starts: Expr
+    counts: Expr
 
 
 class _Decide:
     """Emits the steps, in which all threads of the block take part."""
 
-    def __init__(
-        self,
-        layout: GroupLayout,
-        entry: Expr,
-        thread: Expr,
-        norm2: Expr,
-        totals: Expr,
-        state: Expr,
-        order: Expr,
-        starts: Expr,
-        counts: Expr,
-    ) -> None:
+    def __init__(self, layout: GroupLayout, entry: Expr, thread: Expr, norm2: Expr, totals: Expr, made: _Made) -> None:
         self.layout, self.entry, self.thread = layout, entry, thread
-        self.norm2, self.totals, self.state = norm2, totals, state
-        self.order, self.starts, self.counts = order, starts, counts
+        self.norm2, self.totals = norm2, totals
+        self.state, self.order, self.starts, self.counts = made
         self.channels = layout.channels
         self.first_channel = bind(entry % layout.geometry.groups * self.channels)
         self.lists = [emit.shared(self.channels, "int32") for _ in range(3)]
@@ -274,8 +272,8 @@ class _Decide:
             T.buffer_store(self.starts, self.members, [self._at("starts", self.groups)])
         emit.barrier()
 
-    def list_rest(self) -> list[Expr]:
-        """Flat channels, singles and zeros in the order, behind the members; returns the counts but for merges."""
+    def list_rest(self, merges: Expr) -> Counts:
+        """Flat channels, singles and zeros in the order, behind the members; returns the counts."""
         kinds = emit.shared(self.channels, "int32")
 
         def settle(c: Expr) -> None:
@@ -307,10 +305,10 @@ class _Decide:
         self._each_channel(place)
         with T.If(self.thread == 0), T.Then():
             T.buffer_store(self.starts, members + flats, [self._at("starts", self.groups + 1)])
-        return [singles, self.groups, members, zeros, flats]
+        return Counts(singles, self.groups, members, zeros, flats, merges)
 
-    def write_counts(self, numbers: list[Expr]) -> None:
-        """In the order of ``COUNTS``."""
+    def write_counts(self, numbers: Counts) -> None:
+        """What was counted."""
         with T.If(self.thread == 0), T.Then():
             for index, number in enumerate(numbers):
                 T.buffer_store(self.counts, number, [self._at("counts", index)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from haste_compiler.codegen.cuda.emit import ceil_div
-from haste_compiler.codegen.emit import Expr
+from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.group import COUNTS
+from haste_compiler.methods.haste.counts import COUNTS, Counts
 
 MOST_CHANNELS = 2048
 """Input channels of a conv group whose lists fit a block's shared memory."""
@@ -84,11 +84,11 @@ class GroupLayout:
 
         sums: (entries, parts, 2 + table width, C) float32: for every channel sum, sum of squares and <P_c, v_l>.
         totals: (entries, 2 + table width, C) float32: the same over all parts, for the hyperplanes in use.
-        state: (entries, 3, C) int32, see ``haste_decide``.
+        state: (entries, 3, C) int32, see ``KEY``, ``SLOT`` and ``ROW``.
         order: (entries, C) int32: channels in the order members, flats, singles, zeros.
         starts: (entries, C // 2 + 3) int32: where each group's members start in ``order``; then where the flats do, and
             where they end.
-        counts: (entries, 6) int32, see ``COUNTS``.
+        counts: (entries, 6) int32, see ``Counts``.
         merged: (entries, window pixels, slots) float32: the merged windows. Slots are the sums of groups, then the mask
             of pixels on the image if there are flat channels, then channels that are alone, then zeros up to a
             multiple of four.
@@ -132,6 +132,10 @@ class GroupLayout:
         for size, each in zip(self.tensor(name)[1][2:], place, strict=True):
             index = index * size + each
         return index
+
+    def read_counts(self, counts: Expr, entry: Expr) -> Counts:
+        """Emit what was counted in window ``entry``."""
+        return Counts(*(bind(counts[self.at("counts", entry, index)]) for index in range(len(COUNTS))))
 
 
 def group_layout(geometry: ConvGeometry, batch: int, planes: int, processors: int) -> GroupLayout:

@@ -6,18 +6,34 @@ are without the members that left.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.emit import Expr, bind
-from haste_compiler.methods.haste.cpu.group import COUNTS
 from haste_compiler.methods.haste.cuda.decide import FLAT, KEY, ROW, SLOT
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 from haste_compiler.methods.haste.cuda.reduce import BlockTotal, ChannelSums
 from haste_compiler.methods.haste.cuda.window import Window
 
 _THREADS = 256
+
+
+class _Block(NamedTuple):
+    """What a block works on: a part of a window's pixels."""
+
+    layout: GroupLayout
+    entry: Expr
+    part: Expr
+    sums: ChannelSums
+    window: Window
+
+    @classmethod
+    def of(cls, layout: GroupLayout, entry: Expr, part: Expr, thread: Expr, most: int) -> _Block:
+        """A block that makes up to ``most`` sums for each channel at a time."""
+        return cls(layout, entry, part, ChannelSums(layout, part, thread, _THREADS, most), Window(layout, entry))
 
 
 def haste_merge_kernel(name: str, layout: GroupLayout, *, merge: str, last: bool) -> tirx.PrimFunc:
@@ -35,19 +51,17 @@ def haste_merge_kernel(name: str, layout: GroupLayout, *, merge: str, last: bool
 
     def body(x: Expr, state: Expr, order: Expr, starts: Expr, counts: Expr, merged: Expr, *products: Expr) -> None:
         with emit.launch((layout.entries, layout.parts), _THREADS) as ((entry, part), thread):
-            sums = ChannelSums(layout, part, thread, _THREADS, 2)
-            window, first = Window(layout, entry), bind(layout.at("order", entry, 0))
-            singles, groups, members, _, flats, _ = (
-                bind(counts[layout.at("counts", entry, index)]) for index in range(len(COUNTS))
-            )
-            masked = bind(groups + T.min(flats, 1))
+            block = _Block.of(layout, entry, part, thread, most=2)
+            window, sums, first = block.window, block.sums, bind(layout.at("order", entry, 0))
+            found = layout.read_counts(counts, entry)
+            masked = bind(found.groups + T.min(found.flats, 1))
             # Up to a multiple of four there are zeros.
-            slots = bind((masked + singles + 3) // 4 * 4 if last else groups)
+            slots = bind((masked + found.singles + 3) // 4 * 4 if last else found.groups)
             with emit.share(sums.pixels * slots, thread, _THREADS) as item:
                 pixel, slot = bind(sums.begin + item // slots), bind(item % slots)
                 on, at = window.find(pixel)
                 value = emit.Variable(T.float32(0))
-                with T.If(tirx.all(on, slot < groups)), T.Then():
+                with T.If(tirx.all(on, slot < found.groups)), T.Then():
                     start = bind(layout.at("starts", entry, slot))
                     begin, end = bind(starts[start]), bind(starts[start + 1])
                     with T.serial(0, end - begin) as i:
@@ -55,41 +69,34 @@ def haste_merge_kernel(name: str, layout: GroupLayout, *, merge: str, last: bool
                     if merge == "mean":
                         value.set(value.get() * (T.float32(1) / tirx.Cast("float32", end - begin)))
                 if last:
-                    with T.If(tirx.all(on, slot >= groups, slot < masked)), T.Then():
+                    with T.If(tirx.all(on, slot >= found.groups, slot < masked)), T.Then():
                         value.set(T.float32(1))
-                    with T.If(tirx.all(on, slot >= masked, slot < masked + singles)), T.Then():
-                        value.set(x[at + order[first + members + flats + slot - masked]])
+                    with T.If(tirx.all(on, slot >= masked, slot < masked + found.singles)), T.Then():
+                        value.set(x[at + order[first + found.members + found.flats + slot - masked]])
                 T.buffer_store(merged, value.get(), [layout.at("merged", entry, pixel, slot)])
             emit.barrier()
             if projection:
-                _write_products(layout, sums, window, entry, part, x, state, merged, products[0])
+                _write_products(block, x, state, merged, products[0])
 
     return emit.kernel(name, arguments, body)
 
 
-def _write_products(
-    layout: GroupLayout,
-    sums: ChannelSums,
-    window: Window,
-    entry: Expr,
-    part: Expr,
-    x: Expr,
-    state: Expr,
-    merged: Expr,
-    products: Expr,
-) -> None:
+def _write_products(block: _Block, x: Expr, state: Expr, merged: Expr, products: Expr) -> None:
+    """<P_c, X_g> and <X_g, X_g> of the block's pixels, of every member."""
+    layout, entry = block.layout, block.entry
+
     def prepare(c: Expr) -> tuple[Expr, list[Expr]]:
         return state[layout.at("state", entry, SLOT, c)] >= 0, [state[layout.at("state", entry, ROW, c)]]
 
     def terms(prepared: list[Expr], c: Expr, pixel: Expr) -> list[Expr]:
-        own, group = window.value(x, pixel, c), bind(merged[layout.at("merged", entry, pixel, prepared[0])])
+        own, group = block.window.value(x, pixel, c), bind(merged[layout.at("merged", entry, pixel, prepared[0])])
         return [own * group, group * group]
 
     def done(c: Expr, dot: Expr, energy: Expr) -> None:
         for index, value in enumerate((dot, energy)):
-            T.buffer_store(products, value, [layout.at("products", entry, part, index, c)])
+            T.buffer_store(products, value, [layout.at("products", entry, block.part, index, c)])
 
-    sums.sum(2, prepare, terms, done)
+    block.sums.sum(2, prepare, terms, done)
 
 
 def haste_residual_kernel(name: str, layout: GroupLayout, *, merge: str) -> tirx.PrimFunc:
@@ -101,7 +108,8 @@ def haste_residual_kernel(name: str, layout: GroupLayout, *, merge: str) -> tirx
     def body(x: Expr, totals: Expr, state: Expr, merged: Expr, norm2: Expr, *rest: Expr) -> None:
         coeff, residuals = rest[-2:]
         with emit.launch((layout.entries, layout.parts), _THREADS) as ((entry, part), thread):
-            sums, window = ChannelSums(layout, part, thread, _THREADS, 1), Window(layout, entry)
+            block = _Block.of(layout, entry, part, thread, most=1)
+            window = block.window
             first_channel = bind(entry % layout.geometry.groups * layout.channels)
 
             def coefficient(c: Expr) -> Expr:
@@ -131,7 +139,7 @@ def haste_residual_kernel(name: str, layout: GroupLayout, *, merge: str) -> tirx
                 lost = damage.get() * norm2[first_channel + c]
                 T.buffer_store(residuals, lost, [layout.at("residuals", entry, part, c)])
 
-            sums.sum(1, prepare, terms, done)
+            block.sums.sum(1, prepare, terms, done)
 
     return emit.kernel(name, arguments, body)
 

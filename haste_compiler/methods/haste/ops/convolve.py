@@ -24,7 +24,7 @@ from haste_compiler.ops.call import OpCall
     schema="(Tensor merged, Tensor slot, Tensor coeff, Tensor offset, Tensor weight, Tensor? bias, Tensor? residual, "
     "int[] input_size, int[] stride, int[] padding, int[] dilation, int groups, int[] patch, str activation) -> Tensor",
 )
-def convolve(
+def convolve(  # noqa: PLR0913 - an operator's schema
     merged: Tensor,
     slot: Tensor,
     coeff: Tensor,
@@ -57,7 +57,7 @@ def convolve(
 
 
 @convolve.register_fake
-def _(
+def _(  # noqa: PLR0913 - an operator's schema
     merged: Tensor,
     slot: Tensor,
     coeff: Tensor,

@@ -22,7 +22,7 @@ from haste_compiler.methods.haste.settings import Settings
     schema=f"(Tensor x, Tensor codes, Tensor filter_norm, Tensor settings, {WINDOW}, str merge, str skip) "
     "-> (Tensor, Tensor, Tensor)",
 )
-def group(
+def group(  # noqa: PLR0913 - an operator's schema
     x: Tensor,
     codes: Tensor,
     filter_norm: Tensor,

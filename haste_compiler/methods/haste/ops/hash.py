@@ -20,7 +20,7 @@ from haste_compiler.methods.haste.settings import Settings
     mutates_args=(),
     schema=f"(Tensor x, Tensor planes, Tensor settings, {WINDOW}) -> Tensor",
 )
-def hash_(
+def hash_(  # noqa: PLR0913 - an operator's schema
     x: Tensor,
     planes: Tensor,
     settings: Tensor,

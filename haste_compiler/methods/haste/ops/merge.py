@@ -19,7 +19,7 @@ from haste_compiler.methods.haste.reference.windows import chunks, view_windows
     mutates_args=(),
     schema=f"(Tensor x, Tensor slot, {WINDOW}, str merge) -> Tensor",
 )
-def merge_(
+def merge_(  # noqa: PLR0913 - an operator's schema
     x: Tensor,
     slot: Tensor,
     kernel: Ints,

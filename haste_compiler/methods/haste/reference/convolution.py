@@ -54,7 +54,7 @@ def place_patches(output: Tensor, patches: Tensor, first_row: int) -> None:
     target.copy_(plane[:, :, : target.shape[2], : target.shape[3]])
 
 
-def haste_conv2d(
+def haste_conv2d(  # noqa: PLR0913 - public
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,

@@ -18,7 +18,7 @@ def filter_norms(weight: Tensor, groups: int) -> Tensor:
     return weight.unflatten(0, (groups, -1)).square().sum(dim=(1, 3, 4)).sqrt().flatten()
 
 
-def group_windows(
+def group_windows(  # noqa: PLR0913 - public
     windows: Tensor,
     codes: Tensor,
     filter_norm: Tensor,

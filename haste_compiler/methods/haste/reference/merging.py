@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from haste_compiler.methods.haste.counts import Counts
+
 
 class Groups(NamedTuple):
     """What became of every channel of every patch; the three have one shape, (..., C).
@@ -90,13 +92,18 @@ def count_channels(slot: Tensor, offset: Tensor, groups: int, merges: Tensor | N
         merges: integer (N, PH, PW, C), how often each channel was merged, see ``group_windows``; None: members once.
 
     Returns:
-        int64 (N, PH, PW, G, 6): channels alone, groups of at least two, channels in those groups, zero channels, flat
-        channels, channels merged over both rounds.
+        int64 (N, PH, PW, G, 6), see ``Counts``.
     """
     sizes = group_sizes(slot.flatten(0, 2)).view(slot.shape)
     merged = sizes >= 2
+    members = sizes * merged
     dropped, carried = slot < 0, offset != 0
-    kinds = (sizes == 1, merged, sizes * merged, dropped & ~carried, dropped & carried)
-    counts = [kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in kinds]
-    merged_over_both = counts[2] if merges is None else merges.unflatten(3, (groups, -1)).sum(dim=-1)
-    return torch.stack([*counts, merged_over_both], dim=-1)
+    counts = Counts(
+        singles=sizes == 1,
+        groups=merged,
+        members=members,
+        zeros=dropped & ~carried,
+        flats=dropped & carried,
+        merges=members if merges is None else merges,
+    )
+    return torch.stack([kind.long().unflatten(3, (groups, -1)).sum(dim=-1) for kind in counts], dim=-1)

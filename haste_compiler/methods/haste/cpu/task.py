@@ -1,0 +1,154 @@
+"""What the steps of the convolution share: the kernel's tensors, its sizes, and what one task works on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES
+from haste_compiler.codegen.dynamic import Batch, hint_of
+from haste_compiler.codegen.emit import Expr
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.counts import COUNTS, Counts
+from haste_compiler.methods.haste.cpu.layout import group_layout, reads_padding, row_floats, window_rows
+from haste_compiler.methods.haste.cpu.tiling import HasteTiling
+
+
+@dataclass(frozen=True)
+class ConvolveTensors:
+    """The convolving kernel's tensors, flat, by the names of its arguments.
+
+    Attributes:
+        windows, order, coeff, starts, rows, counts: see ``GroupLayout``.
+        filters: see ``pack_haste_filters``.
+        tap_sums: see ``pack_tap_sums``.
+        bias: see ``pack_bias``.
+        y: the output, NHWC.
+        residual: the same shape, added before the activation.
+    """
+
+    windows: Expr
+    order: Expr
+    coeff: Expr
+    starts: Expr
+    rows: Expr
+    counts: Expr
+    filters: Expr
+    tap_sums: Expr
+    bias: Expr
+    y: Expr
+    residual: Expr | None = None
+
+
+class Convolution:
+    """One layer's convolution: what is the same for all tasks.
+
+    Attributes:
+        geometry, tiling, skip, activation: what it computes, and how it is cut.
+        tile: the register tile.
+        channels, group_out, taps: input and output channels of a conv group, taps of a filter.
+        row: floats of a channel's window.
+        k_tiles: tiles of a conv group's output channels.
+        filter_floats: of one input channel's filters for a tile of output channels.
+        tiles_down, tiles_across: register tiles of a patch.
+        streamed: whether all filters are so large that they are prefetched.
+        sharing: patches that read the same filters before any reads the next ones.
+    """
+
+    def __init__(self, geometry: ConvGeometry, batch: Batch, tiling: HasteTiling, skip: str, activation: str) -> None:
+        self.geometry, self.batch, self.tiling, self.skip, self.activation = geometry, batch, tiling, skip, activation
+        self.tile = tiling.tile
+        self.channels, self.taps = geometry.in_channels // geometry.groups, geometry.taps
+        self.group_out = geometry.out_channels // geometry.groups
+        self.row = row_floats(geometry, tiling.lanes)
+        self.k_tiles = math.ceil(self.group_out / self.tile.channels)
+        self.filter_floats = self.taps * self.tile.channels
+        rows, columns = geometry.effective_patch
+        self.tiles_down, self.tiles_across = -(-rows // self.tile.rows), -(-columns // self.tile.columns)
+        self.streamed = geometry.groups * self.k_tiles * self.channels * self.filter_floats * 4 >= STREAMED_BYTES
+        together = hint_of(batch) * geometry.patch_grid[0] * geometry.patch_grid[1]
+        self.sharing = together if tiling.channel_tiles == 1 else 1
+
+    def arguments(self, residual: bool) -> list[tuple[str, tuple[Any, ...], str]]:
+        """(name, shape, dtype) of ``ConvolveTensors``, in the kernel's order."""
+        k_tiles, width = self.geometry.groups * self.k_tiles, self.tile.channels
+        output = (self.batch, *self.geometry.output_size, self.geometry.out_channels)
+        return [
+            *group_layout(self.geometry, self.batch, self.tiling.lanes).tensors()[:-1],
+            ("filters", (k_tiles * self.channels * self.filter_floats,), "float32"),
+            ("tap_sums", (k_tiles * self.channels * width,), "float32"),
+            ("bias", (k_tiles * width,), "float32"),
+            *([("residual", output, "float32")] if residual else []),
+            ("y", output, "float32"),
+        ]
+
+
+class Task:
+    """One patch of one conv group and some tiles of its output channels: emits where they are.
+
+    Attributes:
+        layer, tensors: what it belongs to.
+        turn: its patch's number: patches take turns in prefetching.
+        chunk, group, image: which output channels, of which conv group, of which image.
+        out_row, out_column, rows, columns: the patch's outputs.
+        window, list, group_list: where its part of the windows begins, of the lists by channel and of those by group.
+        counts: of its channels.
+        on_border: whether its outputs read padding.
+        merged: memory of the groups' filters, and behind them of one more for the carried means.
+        start: the sums' first values, by vector.
+        convolved: how many merged filters there are.
+    """
+
+    def __init__(self, layer: Convolution, tensors: ConvolveTensors, task: Expr, patches: Expr, chunks: int) -> None:
+        geometry, channels = layer.geometry, layer.channels
+        self.layer, self.tensors = layer, tensors
+        grid_h, grid_w = geometry.patch_grid
+        self.turn = emit.bind(task % patches)
+        self.chunk = emit.bind(task // patches % chunks)
+        self.group = emit.bind(task // (patches * chunks))
+        self.image, place = emit.bind(self.turn // (grid_h * grid_w)), emit.bind(self.turn % (grid_h * grid_w))
+        patch_row, patch_column = emit.bind(place // grid_w), emit.bind(place % grid_w)
+        entry = emit.bind(self.turn * geometry.groups + self.group)
+        (patch_h, patch_w), (out_h, out_w) = geometry.effective_patch, geometry.output_size
+        self.out_row, self.out_column = emit.bind(patch_row * patch_h), emit.bind(patch_column * patch_w)
+        self.rows = emit.bind(T.min(patch_h, out_h - self.out_row))
+        self.columns = emit.bind(T.min(patch_w, out_w - self.out_column))
+        self.window = emit.bind(entry * window_rows(channels) * layer.row)
+        self.list = emit.bind(entry * channels)
+        self.group_list = emit.bind(entry * (channels // 2 + 1))
+        self.counts = Counts(*(emit.bind(tensors.counts[entry * len(COUNTS) + i]) for i in range(len(COUNTS))))
+        top, _, left, _ = geometry.padding
+        y, x = self.out_row * geometry.stride[0] - top, self.out_column * geometry.stride[1] - left
+        self.on_border = emit.bind(reads_padding(geometry, y, x, self.rows, self.columns))
+        self.merged = T.alloc_buffer(((channels // 2 + 2) * layer.filter_floats,), "float32")
+        self.start = [emit.Register(layer.tile.lanes) for _ in range(layer.tile.vectors)]
+        self.convolved = emit.Register(1, T.int32(0), "int32")
+
+    @property
+    def singles(self) -> Expr:
+        """Where the channels that are alone begin in the list."""
+        return self.list + self.counts.members
+
+    @property
+    def flats(self) -> Expr:
+        """Where the flat channels begin in the list."""
+        return self.list + self.counts.singles + self.counts.members
+
+    def filter(self, packed: Expr, channel: Expr) -> Expr:
+        """Where a channel's filters for tile ``packed`` of the output channels begin."""
+        return (packed * self.layer.channels + channel) * self.layer.filter_floats
+
+    def prefetch(self, packed: Expr, channel: Expr, turn: Expr, turns: int) -> None:
+        """A part of a channel's filters for the next output channels; ``turns`` calls ask for all of them."""
+        layer = self.layer
+        if not layer.streamed:
+            return
+        lines = -(-layer.filter_floats // emit.LINE_FLOATS)
+        each = -(-lines // turns)
+        following = T.min(packed + 1, layer.geometry.groups * layer.k_tiles - 1)
+        start = emit.bind(self.filter(following, channel) + turn % -(-lines // each) * (each * emit.LINE_FLOATS))
+        emit.prefetch_floats(self.tensors.filters, start, each * emit.LINE_FLOATS)
