@@ -150,7 +150,7 @@ class VariantConv2d(HasteConv2d):
             config.skip,
             config.nonzeros,
         )
-        self.macs += dataclasses.replace(macs, hashing=macs.hashing * self.variant.rounds)
+        self.macs += macs.replace(hashing=macs.hashing * self.variant.rounds)
         seen, kept = self.channels
         alone, merged = counts[..., 0], counts[..., 1]
         self.channels = seen + counts[..., 0].numel() * geometry.in_channels, kept + int((alone + merged).sum())

@@ -16,8 +16,8 @@ import haste_compiler
 from benchmarks.cases import ABSENT, AbsentError
 from haste_compiler import HasteConfig, InputError
 from haste_compiler.cli.images import list_images
+from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.methods.macs import MacCount
-from haste_compiler.runtime import steering
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.validation.macs import dense_macs
 from tests import zoo
@@ -211,7 +211,7 @@ class Answers:
             lost = 100 * float(((before == labels).double() - (after == labels).double()).mean())
         error = float((scores.double() - original.double()).norm() / original.double().norm())
         whole, macs = workload.macs * self.counted, self.macs
-        parts = {name: value / whole for name, value in dataclasses.asdict(macs).items() if name != "dense"}
+        parts = {name: value / whole for name, value in macs.parts.items()}
         gross = macs.dense / whole - parts.pop("convolution")
         net = (macs.dense - macs.spent) / whole
         seen, kept = (sum(layer[i] for layer in self.channels.values()) for i in (0, 1))
@@ -252,9 +252,9 @@ class Evaluator:
 
     def _steered(self, config: HasteConfig, workload: Workload) -> CompiledModule:
         overrides = {pattern: dict(override) for pattern, override in config.layers.items()}
-        fixed = {p: {k: v for k, v in o.items() if k not in steering.FIELDS} for p, o in overrides.items()}
+        fixed = {p: {k: v for k, v in o.items() if k not in Settings._fields} for p, o in overrides.items()}
         plain = HasteConfig()
-        key = config.replace(layers=fixed, **{name: getattr(plain, name) for name in steering.FIELDS})
+        key = config.replace(layers=fixed, **{name: getattr(plain, name) for name in Settings._fields})
         if key not in self._compiled:
             while len(self._compiled) >= _MOST_COMPILED:
                 self._compiled.popitem(last=False)
@@ -263,7 +263,7 @@ class Evaluator:
             self._compiled[key] = haste_compiler.compile(self._model, (x,), config=key)
         self._compiled.move_to_end(key)
         compiled = self._compiled[key]
-        for name in steering.FIELDS:
+        for name in Settings._fields:
             setattr(compiled, name, getattr(config, name))
             setattr(compiled, name, {p: o[name] for p, o in overrides.items() if name in o and o.get("enabled", True)})
         return compiled

@@ -74,19 +74,19 @@ def planned(model: nn.Module, x: Tensor, compiled: Any) -> float:
     """MiB that a network needs as `haste_compiler.compile` made it: constants, planned tensors, largest scratch."""
     from tvm import tirx
 
-    from haste_compiler.codegen.build import plan
-    from haste_compiler.codegen.cpu.target import vector_unit
+    from haste_compiler.codegen.target import machine_of
     from haste_compiler.codegen.walk import lower
-    from haste_compiler.cost.pricing import Pricing as Predictor
+    from haste_compiler.cost.pricing import Pricing
     from haste_compiler.graph.capture import capture
     from haste_compiler.methods.pipeline import run_passes
+    from haste_compiler.methods.registry import rules_for
 
     captured = capture(model, (x,))
     # Predictions decide which layers have a gate, and with it the plain convolution's filters as well.
-    predict = Predictor(compiled.target, compiled.threads, captured.flatten_inputs((x,)))
-    gm = run_passes(captured, compiled.config, predict=predict)
-    lowered = lower(gm, vector_unit(compiled.target), compiled.threads)
-    mod = plan(lowered, compiled.target)
+    machine = machine_of(compiled.target, compiled.threads)
+    gm = run_passes(captured, compiled.configs, predict=Pricing(machine, captured.flatten_inputs((x,))))
+    lowered = lower(gm, machine, rules_for(machine))
+    mod = machine.plan(lowered.mod)
     constants = sum(constant.nbytes for constant in lowered.constants)
     scratch = [_scratch(function.body) for function in mod.functions.values() if isinstance(function, tirx.PrimFunc)]
     return (constants + _storage(mod["main"]) + compiled.threads * max(scratch)) / _MIB

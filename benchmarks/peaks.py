@@ -11,9 +11,9 @@ from tvm import tirx
 from tvm.target import Target
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.target import VectorUnit, vector_unit
+from haste_compiler.codegen.target import machine_of
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.threads import use_threads
 
@@ -53,7 +53,7 @@ class Peaks:
 def measure_peaks(target: Target, threads: int) -> Peaks:
     """The best of some rounds of two kernels, which take about two seconds."""
     unit = vector_unit(target)
-    with pass_context():
+    with machine_of(target).pass_context():
         code = tvm.compile(
             tvm.IRModule({"fma": fma_kernel(unit, threads), "read": read_kernel(unit, threads)}), target=target
         )

@@ -2,6 +2,8 @@
 
 import os
 
+from haste_compiler.codegen.cpu.machine import Cpu
+
 # Test processes share the machine (pytest-xdist); set before torch and TVM start their thread pools.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TVM_NUM_THREADS", "1")
@@ -13,7 +15,6 @@ import torch
 from hypothesis import settings
 
 from haste_compiler.codegen.build import write_cached
-from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost.calibration import costs_file, default_model
 
@@ -33,9 +34,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HASTE_CACHE", str(folder / "cache"))
-        target = parse_target("llvm")
         for threads in (1, 2):
-            write_cached(costs_file(target, threads), default_model(vector_unit(target), threads).seconds)
+            machine = Cpu(parse_target("llvm"), threads)
+            write_cached(costs_file(machine), default_model(machine.unit, threads).seconds)
         yield
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import haste_compiler
+import haste_compiler.haste as haste
 from haste_compiler import (
     CaptureError,
     CompiledModule,
@@ -244,15 +245,13 @@ def test_statistics_equal_the_operators(images: Tensor) -> None:
     stats = haste_compiler.compile(model, (x,), config=config).stats(x)
     assert list(stats) == ["0"]
     mine = stats["0"]
-    planes = haste_compiler.haste.draw_hyperplanes(mine.geometry.window_pixels, 0, "0", config.nonzeros)
-    eager = haste_compiler.haste.haste_conv2d(
-        x, conv.weight, conv.bias, planes, haste_compiler.haste.Settings.of(config), mine.geometry
-    )
+    planes = haste.draw_hyperplanes(mine.geometry.window_pixels, 0, "0", config.nonzeros)
+    eager = haste.haste_conv2d(x, conv.weight, conv.bias, planes, haste.Settings.of(config), mine.geometry)
     np.testing.assert_array_equal(mine.counts, eager.counts.numpy())
     np.testing.assert_allclose(mine.bound.sum(axis=-1), eager.bound.numpy(), rtol=1e-3)
     assert mine.images == 3 and mine.counts.shape == (3, 5, 3, 2, 6)
     rules = (4, "projection", True, "flat", config.nonzeros)
-    assert mine.macs == haste_compiler.haste.count_macs(mine.geometry, eager.counts, *rules)
+    assert mine.macs == haste.count_macs(mine.geometry, eager.counts, *rules)
     assert mine.macs.dense == 3 * mine.geometry.dense_macs
     assert mine.kept + mine.merged + mine.skipped == pytest.approx(1)
     exact = conv(x)

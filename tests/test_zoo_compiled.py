@@ -11,8 +11,7 @@ from torch import Tensor, fx, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.build import build
-from haste_compiler.codegen.cpu.target import vector_unit
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.codegen.walk import lower
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.geometry import ConvGeometry
@@ -21,6 +20,7 @@ from haste_compiler.methods.haste.reference.merging import count_channels
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.methods.haste.sites import configured_geometry
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.registry import rules_for
 from haste_compiler.runtime.executable import Executable, to_torch
 from tests import zoo
 from tests.codegen.near_ties import check_near_ties
@@ -112,9 +112,9 @@ def patch_norms(y: Tensor, geometry: ConvGeometry) -> Tensor:
 def check_layers(model: nn.Module, x: Tensor, config: HasteConfig) -> tuple[int, int]:
     """Check every HASTE layer patch by patch; return how many patches rounding decided otherwise, and of how many."""
     alone = haste_layers(run_passes(capture(model, (x,)), config), x)
-    target = parse_target("llvm")
-    lowered = lower(alone.gm, vector_unit(target), 1)
-    actual, statistics = Executable(build(lowered, target), lowered, 1).run(alone.inputs)
+    machine = machine_of(parse_target("llvm"))
+    lowered = lower(alone.gm, machine, rules_for(machine))
+    actual, statistics = Executable(build(lowered, machine), lowered, 1).run(alone.inputs)
     groupings = list(dict.fromkeys(node.args[0] for node in alone.layers))
     differing = patches = 0
     for node, mine in zip(alone.layers, actual, strict=True):

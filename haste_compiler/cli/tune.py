@@ -47,8 +47,7 @@ def tune(
     """
     import haste_compiler
     from haste_compiler.codegen.build import cache_directory
-    from haste_compiler.codegen.cpu.target import missing_features
-    from haste_compiler.codegen.target import parse_target
+    from haste_compiler.codegen.target import machine_of, parse_target
 
     loaded = network.load()
     note(f"tuning {loaded.name}")
@@ -60,7 +59,7 @@ def tune(
     data: dict[str, Any] = {"seconds": spent, "cache": str(cache_directory()), "output": output and str(output)}
     text = f"{tuning}\n\ntuned in {spent:.1f} s; kept in {output or cache_directory()}"
     data["tuning"] = tuning.to_dict()
-    if not missing_features(parse_target(how["target"])):
+    if not machine_of(parse_target(how["target"])).missing():
         gained, said = _gain(loaded, tuning, rounds, how)
         data, text = {**data, **gained}, f"{text}\n{said}"
     emit(as_json, data, text)

@@ -43,7 +43,7 @@ class Machine(ABC):
         self.target, self.threads = target, threads
         if precision is not None and precision not in self.PRECISIONS:
             allowed = ", ".join(map(repr, self.PRECISIONS))
-            raise ConfigError(f"precision is {precision!r}: code for {self.name} has {allowed}, or None")
+            raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {self.name}")
 
     @classmethod
     @abstractmethod

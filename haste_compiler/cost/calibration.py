@@ -213,7 +213,7 @@ def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> Itera
     yield Sample(*dense, float(np.median(best[:, 0])))
     for work, found in zip(works, best.tolist(), strict=True):
         for name, seconds in zip(trial.kernels, found[1:], strict=True):
-            yield Sample(name, work[name], seconds)
+            yield Sample(name, dict(work[name]), seconds)
 
 
 def _read(path: Path) -> Seconds | None:

@@ -66,6 +66,11 @@ class LayerChoice:
         """Whether it is a HASTE convolution."""
         return self.method == "haste"
 
+    @property
+    def haste_ms(self) -> float | None:
+        """``method_ms`` where HASTE was asked: the name it had when there was one method."""
+        return self.method_ms
+
 
 @dataclass(frozen=True)
 class Explanation:

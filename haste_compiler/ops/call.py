@@ -24,9 +24,9 @@ class OpCall:
     def of(cls, node: fx.Node) -> Self:
         """The view of a node that calls the operator."""
         assert node.target is cls.OP, f"{node.target} is not {cls.OP}"
-        return cls(
-            *(argument(node, i, each.name, each.default_value) for i, each in enumerate(cls.OP._schema.arguments))
-        )
+        operator: Any = cls.OP
+        arguments = operator._schema.arguments
+        return cls(*(argument(node, i, each.name, each.default_value) for i, each in enumerate(arguments)))
 
     @property
     def args(self) -> tuple[Any, ...]:

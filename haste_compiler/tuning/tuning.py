@@ -26,6 +26,7 @@ from haste_compiler.codegen.target import machine_of, target_options
 from haste_compiler.errors import TuningError
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.registry import names
 from haste_compiler.version import __version__
 
 _FORMAT = "haste-tuning"
@@ -101,6 +102,16 @@ class Tuning:
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     skipped: int = 0
 
+    @property
+    def patches(self) -> dict[str, tuple[int, int]]:
+        """The patches, height and width, that were found, by layer."""
+        return {
+            layer: tuple(fields["patch_size"])
+            for layers in self.settings.values()
+            for layer, fields in layers.items()
+            if "patch_size" in fields
+        }
+
     def applied(self, machine: Machine) -> Machine:
         """A machine with these tilings, and the model's choice where nothing was measured."""
         assert isinstance(machine, Cpu)
@@ -155,7 +166,7 @@ class Tuning:
             written = dict(stored["versions"])
             if written != _versions():
                 raise TuningError(f"{path} was made by {_said(written)}, installed is {_said(_versions())}: tune anew")
-            layers, settings = read_layers(stored["layers"]), dict(stored["settings"])
+            layers, settings = read_layers(stored["layers"]), _settings(stored)
             return cls(Target(stored["target"]), int(stored["threads"]), layers, settings, int(stored["skipped"]))
         except OSError as error:
             raise TuningError(f"{path} can't be read: {error.strerror or error}") from None
@@ -196,6 +207,14 @@ class Tuning:
             console.print(f"{self.skipped} layers were not measured in time")
         assert isinstance(console.file, StringIO)
         return console.file.getvalue().rstrip()
+
+
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; older files hold patches of the one method that there was."""
+    if "patches" not in stored:
+        return {str(name): dict(layers) for name, layers in stored["settings"].items()}
+    patches = {str(layer): {"patch_size": [int(side) for side in patch]} for layer, patch in stored["patches"].items()}
+    return {names()[0]: patches} if patches else {}
 
 
 def write_layers(layers: Mapping[DenseWork, Measured]) -> list[dict[str, Any]]:

@@ -10,9 +10,8 @@ from tvm import tirx
 
 from benchmarks.peaks import Peaks, fma_kernel, read_kernel
 from benchmarks.roofline import Layer, Roofline, convolution, linear, markdown, measure_layers
-from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu.target import vector_unit
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.runtime.threads import use_threads
 
@@ -22,7 +21,7 @@ LANES = vector_unit(TARGET).lanes
 
 def built(kernel: tirx.PrimFunc) -> tvm.runtime.Module:
     name = kernel.attrs["global_symbol"]
-    with pass_context():
+    with machine_of(TARGET).pass_context():
         return tvm.compile(tvm.IRModule({name: kernel}), target=TARGET)[name]
 
 

@@ -14,7 +14,6 @@ import tvm
 from torch import Tensor
 from tvm import tirx
 
-from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work, pack_bias
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
@@ -22,7 +21,7 @@ from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
 from haste_compiler.codegen.pooling import Pooling
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
@@ -52,8 +51,9 @@ def targets() -> Sequence[str]:
 
 def build(functions: Mapping[str, tirx.PrimFunc], target: str) -> Any:
     """Machine code of some kernels; ``[name]`` is the function."""
-    with pass_context():
-        code = tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target))
+    machine = machine_of(parse_target(target))
+    with machine.pass_context():
+        code = tvm.compile(tvm.IRModule(dict(functions)), target=machine.target)
     return EmulatedLibrary(code, target) if is_foreign(target) else code
 
 

@@ -8,12 +8,11 @@ import pytest
 import tvm
 from tvm.target import Target
 
-from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu import target as target_module
 from haste_compiler.codegen.cpu.kernels.conv2d import conv2d_kernel, conv_work
-from haste_compiler.codegen.cpu.target import missing_features, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
-from haste_compiler.codegen.target import TargetLike, parse_target
+from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.errors import TargetError
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.kernels import on_x86
@@ -73,9 +72,9 @@ def test_bad_targets(target: Any, message: str) -> None:
 
 
 def test_whether_this_machine_runs_the_code() -> None:
-    assert missing_features(parse_target("llvm")) == []
+    assert machine_of(parse_target("llvm")).missing() == []
     other = "x86_64-linux-gnu" if platform.machine() == "aarch64" else "aarch64-linux-gnu"
-    assert missing_features(parse_target(f"llvm -mtriple={other}")) == [other.partition("-")[0]]
+    assert machine_of(parse_target(f"llvm -mtriple={other}")).missing() == [other.partition("-")[0]]
 
 
 @on_x86
@@ -83,19 +82,19 @@ def test_a_virtual_machine_may_hide_instructions(monkeypatch: pytest.MonkeyPatch
     flags = frozenset({"sse4_1", "sse4_2", "avx", "f16c", "fma", "avx2", "bmi2"})
     monkeypatch.setattr(target_module, "_own_flags", lambda: flags)
     monkeypatch.setattr("tvm.target.codegen.llvm_get_system_cpu", lambda: "skylake-avx512")
-    target_module._own_cpu.cache_clear()
+    target_module.own_cpu.cache_clear()
     try:
         assert parse_target("llvm").attrs["mcpu"] == "x86-64-v3"
-        missing = missing_features(parse_target("llvm -mcpu=skylake-avx512"))
+        missing = machine_of(parse_target("llvm -mcpu=skylake-avx512")).missing()
         assert missing == ["avx512f", "avx512bw", "avx512dq", "avx512vl"]
     finally:
-        target_module._own_cpu.cache_clear()
+        target_module.own_cpu.cache_clear()
 
 
 def assembly(target: str) -> str:
     geometry = ConvGeometry(16, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 14), (8, 8))
     tiling = choose_tiling(conv_work(geometry, 1), vector_unit(parse_target(target)), 1)
-    with pass_context():
+    with machine_of(parse_target(target)).pass_context():
         functions = tvm.IRModule({"conv": conv2d_kernel("conv", geometry, 1, tiling)})
         return str(tvm.compile(functions, target=parse_target(target)).mod.inspect_source("s"))
 

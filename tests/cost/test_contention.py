@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost import calibration
 from haste_compiler.cost.calibration import cost_model
+from haste_compiler.methods.haste.method import Haste
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long threads waited")
 
@@ -43,26 +45,26 @@ def test_what_a_busy_machine_took_is_not_kept(
 ) -> None:
     """The clock of waiting is the part that a test can't command: it is wound forward."""
     monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibration, "_BOTH", ())
+    monkeypatch.setattr(Haste, "calibration", lambda self, machine: ())
     monkeypatch.setattr(calibration, "_DENSE", calibration._DENSE[-1:])
     target, waited = parse_target("llvm"), iter((1.0, 1e6, 2.0, 2.0, 3.0, 1e6))
     monkeypatch.setattr(calibration, "seconds_waited", lambda: next(waited))
 
     calibration._models.clear()
-    assert cost_model(target, 2).source == "defaults of the package"
+    assert cost_model(Cpu(target, 2)).source == "defaults of the package"
     assert "busy" in caplog.text and not list(tmp_path.glob("costs-*.json"))
 
     # Another process doesn't try again at once, but after an hour.
     (busy,) = tmp_path.glob("costs-*.busy")
     measured = len(caplog.records)
     calibration._models.clear()
-    assert cost_model(target, 2).source == "defaults of the package" and len(caplog.records) == measured
+    assert cost_model(Cpu(target, 2)).source == "defaults of the package" and len(caplog.records) == measured
     os.utime(busy, (time.time() - 4000,) * 2)
 
     calibration._models.clear()
-    assert cost_model(target, 2).source == "calibrated on this machine"
+    assert cost_model(Cpu(target, 2)).source == "calibrated on this machine"
     assert len(list(tmp_path.glob("costs-*.json"))) == 1
 
     # A single thread is timed by its own clock.
-    assert cost_model(target, 1).source == "calibrated on this machine"
+    assert cost_model(Cpu(target, 1)).source == "calibrated on this machine"
     calibration._models.clear()

@@ -9,8 +9,11 @@ from haste_compiler.codegen.cuda.cost import CudaCostModel
 from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.cuda.cost import convolve, group
 from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 
+CONFIG = HasteConfig()
 IMAGE = ConvGeometry(256, 256, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 14), (64, 64))
 PATCHES = replace(IMAGE, patch=(8, 8))
 
@@ -20,7 +23,7 @@ def model(precision: Precision = "fp32") -> CudaCostModel:
 
 
 def haste(model: CudaCostModel, geometry: ConvGeometry, batch: int, found: Merging) -> float:
-    return model.group(geometry, batch, 16, 2, found) + model.convolve(geometry, batch, "flat", found)
+    return group(model, geometry, batch, CONFIG, found) + convolve(model, geometry, batch, CONFIG, found)
 
 
 def half_merged(geometry: ConvGeometry) -> Merging:
@@ -33,10 +36,12 @@ def test_merging_filters_for_one_patch_takes_longer_than_convolving_it() -> None
     found = half_merged(PATCHES)
     now = model("tf32")
     one = replace(PATCHES, input_size=(8, 8))
-    merging = now.convolve(one, 132, "flat", half_merged(one)) - now.convolve(one, 132, "flat", mostly_zero(one, 0.625))
+    merging = convolve(now, one, 132, CONFIG, half_merged(one)) - convolve(
+        now, one, 132, CONFIG, mostly_zero(one, 0.625)
+    )
     assert merging > now.dense(one, 132) * 0.5
     # Larger patches merge fewer filters.
-    assert now.convolve(IMAGE, 132, "flat", half_merged(IMAGE)) < now.convolve(PATCHES, 132, "flat", found)
+    assert convolve(now, IMAGE, 132, CONFIG, half_merged(IMAGE)) < convolve(now, PATCHES, 132, CONFIG, found)
 
 
 def test_one_small_image_never_pays_and_many_images_of_zeros_may() -> None:

@@ -243,7 +243,7 @@ def test_layers_have_the_names_that_they_have_in_the_model() -> None:
     region = list(op._regions.values())[-1]
     (bound,) = region._bound.values()
     (program,) = bound.programs.values()
-    assert program is not None and [group.layers for group in program.groups] == [("conv",)]
+    assert program is not None and [record.layers for record in program.records] == [("conv",)]
 
 
 def test_numbers_that_dynamic_makes_symbols() -> None:

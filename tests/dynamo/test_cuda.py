@@ -7,12 +7,13 @@ import torch
 from torch import fx
 from torch._subclasses import FakeTensorMode
 
-from haste_compiler import HasteConfig
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.dynamo import op, region
+from haste_compiler.dynamo.machines import machines
 from haste_compiler.dynamo.partition import find_regions
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.split import cut
+from haste_compiler.methods.configs import Configs
 from tests.codegen.cuda import emulator
 from tests.dynamo.networks import DENSE, EXACT, Detector, Residual, assert_close, compiled, made
 
@@ -89,9 +90,9 @@ def two_places(first: str, second: str) -> fx.GraphModule:
 )
 def test_a_region_is_in_one_place_the_cpu_or_the_first_card(first: str, second: str, taken: list[str]) -> None:
     gm = two_places(first, second)
-    plan = find_regions(gm, gm.graph.find_nodes(op="placeholder")[1:], 0)
+    plan = find_regions(gm, gm.graph.find_nodes(op="placeholder")[1:], 0, machines())
     cuts = [cut(plan, part) for part in plan.regions]
-    regions = [Region(part.gm, (1, 1, 0), HasteConfig(), 1) for part in cuts]
+    regions = [Region(part.gm, (1, 1, 0), Configs.of(None), 1) for part in cuts]
     assert [made.device.type for made in regions] == taken
     assert torch._C._dispatch_has_kernel_for_dispatch_key("haste::region", "CUDA")
     for made_region, part in zip(regions, cuts, strict=True):

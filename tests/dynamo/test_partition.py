@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import fx
 
 from haste_compiler.dynamo.batch import pieces
+from haste_compiler.dynamo.machines import machines
 from haste_compiler.dynamo.measure import faster
 from haste_compiler.dynamo.partition import find_regions
 from haste_compiler.graph.algorithms import in_order
@@ -38,7 +39,7 @@ def random_graph(kinds: list[int], edges: list[int]) -> fx.GraphModule:
 def test_regions_can_run_one_after_the_other(kinds: list[int], edges: list[int]) -> None:
     gm = random_graph(kinds, edges)
     weight = gm.graph.find_nodes(op="placeholder")[1]
-    plan = find_regions(gm, [weight], 0)
+    plan = find_regions(gm, [weight], 0, machines())
     nodes = list(gm.graph.nodes)
     units = in_order(plan.regions, nodes)
     # Each unit after all that it depends on: a region that is not convex would have to be before and after something.

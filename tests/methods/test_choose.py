@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor, fx, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.cost import CostModel
-from haste_compiler.codegen.cpu.target import vector_unit
-from haste_compiler.cost import predictor
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.cost import pricing
 from haste_compiler.cost.calibration import default_model
 from haste_compiler.errors import ConfigError, InputError
 from haste_compiler.graph.capture import capture
@@ -20,7 +20,7 @@ from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.choose import pays
 from haste_compiler.methods.explanation import Explanation
 from haste_compiler.methods.layers import conv_layers
-from haste_compiler.methods.method import Site as Sharing
+from haste_compiler.methods.method import Site
 from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.prediction import Estimate, Prediction
 
@@ -47,8 +47,8 @@ def chosen(predictions: Mapping[str, Prediction], config: HasteConfig | None = N
     """Names and reasons of the layers that become HASTE convolutions under predictions made up here."""
     config = config or HasteConfig()
 
-    def predict(gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
-        return [[predictions[layer_name(node)] for node in sharing.nodes] for sharing in sharings]
+    def predict(gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
+        return [[predictions[layer_name(node)] for node in site.nodes] for site in sites]
 
     gm = run_passes(capture(Fork(), (torch.randn(1, 16, 12, 12),)), config, None, predict)
     layers = conv_layers(gm, config)
@@ -88,8 +88,8 @@ def test_layers_that_share_a_grouping_share_a_gate_and_forced_ones_have_none(for
     gates = {"left": (5.0, 1.0, 2.0), "right": (4.0, 0.5, 0.25), "last": (3.0, 0.0, 0.0)}
     config = HasteConfig(layers={"right": {"cost_model": False}} if forced else {})
 
-    def predict(gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
-        return [[prediction(1.0, 0.5, gate=gates[layer_name(node)]) for node in each.nodes] for each in sharings]
+    def predict(gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
+        return [[prediction(1.0, 0.5, gate=gates[layer_name(node)]) for node in each.nodes] for each in sites]
 
     gm = run_passes(capture(Fork(), (torch.randn(1, 16, 12, 12),)), config, None, predict)
     merges = [node for node in gm.graph.nodes if node.target is torch.ops.haste.merge.default]
@@ -101,10 +101,10 @@ def test_layers_that_share_a_grouping_share_a_gate_and_forced_ones_have_none(for
 def fixed_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package's own coefficients, so that choices don't depend on the machine, and nothing is measured."""
 
-    def model(target: Any, threads: int) -> CostModel:
-        return default_model(vector_unit(target), threads)
+    def model(machine: Machine) -> CostModel:
+        return default_model(VectorUnit(16, 32), machine.threads)
 
-    monkeypatch.setattr(predictor, "cost_model", model)
+    monkeypatch.setattr(pricing, "cost_model", model)
 
 
 def redundant(width: int) -> nn.Module:

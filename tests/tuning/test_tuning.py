@@ -11,6 +11,7 @@ from torch import nn
 
 import haste_compiler
 from haste_compiler import CompiledModule, HasteConfig, InputError, TargetError, Tuning, TuningError
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.tiling import WinogradTiling
 from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
@@ -67,7 +68,7 @@ def test_the_fastest_is_chosen_and_carried_in_a_file(
     assert isinstance(first.tiling, WinogradTiling) and first.tiling.size == 4
     assert (first.candidates, first.seconds, first.modelled_seconds) == (tried, 1 / tried, 1)
     work = list(tuning.layers)[1]
-    assert second.tiling == tuning.modelled(work.geometry, work.batch, work.winograd)
+    assert second.tiling == Cpu(parse_target("llvm"), 1).choose_tiling(work.geometry, work.batch, work.winograd)
     loaded = Tuning.load(file)
     assert loaded.to_dict() == tuning.to_dict() and loaded.layers == tuning.layers
     assert "10 → 12, 3×3 on 16×16" in str(loaded) and "Winograd 4×4" in str(loaded)
@@ -119,7 +120,11 @@ def patch_of(compiled: CompiledModule) -> tuple[int, int]:
 
 
 def test_patches_are_taken_where_none_is_given(network: nn.Module) -> None:
-    tuning = Tuning(parse_target("llvm"), 1, patches={"0": (4, 16), "of another network": (2, 2)})
+    tuning = Tuning(
+        parse_target("llvm"),
+        1,
+        settings={"haste": {"0": {"patch_size": (4, 16)}, "of another network": {"patch_size": (2, 2)}}},
+    )
     tuned = haste_compiler.compile(network, X, config=CONFIG, tune=tuning, threads=1)
     config = CONFIG.replace(layers={"0": {"patch_size": (4, 16)}})
     asked = haste_compiler.compile(network, X, config=config, threads=1)

@@ -55,7 +55,9 @@ class Calls:
         convolutions = [user for user in self.node.users if is_call(user, CONVOLVE)]
         geometries = tuple(ConvolveCall.of(each).geometry for each in convolutions)
         grouping = Grouping(geometries, images, self.group.merge, self.group.skip, self.node.meta["nonzeros"], gated)
-        return grouping.record(list(map(layer_name, convolutions)), Settings.read(walk.constant(self.hash.settings)))
+        return grouping.record(
+            list(map(layer_name, convolutions)), Settings.read(walk.constant(self.hash.settings).tolist())
+        )
 
 
 def squared_norm(walk: Walk[Any], norm: fx.Node) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from haste_compiler.methods.haste.config import MERGES, SKIPS, WINOGRAD_SIZES, HasteConfig
+from haste_compiler.methods.config import WINOGRAD_SIZES
+from haste_compiler.methods.haste.config import MERGES, SKIPS, HasteConfig
 from haste_compiler.methods.option import Option, Preset
 
 SUMMARY = "Merges alike channels and drops flat ones, anew on every input."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -95,15 +94,26 @@ def _rewrite(gm: fx.GraphModule, convs: Sequence[fx.Node], config: HasteConfig, 
         settings = add_tensor(gm, f"{names[0]}.settings", Settings.of(config).pack(), first)
         norm = add_tensor(gm, f"{names[0]}.filter_norm", joint_norm(gm, convs, geometry.groups), first)
         codes = insert(HashCall(x, planes, settings, *window.args))
-        grouped = insert(GroupCall(x, codes, norm, settings, *window.args, config.merge, config.skip))
+        grouped = insert(GroupCall(x, codes, norm, settings, **window.named, merge=config.merge, skip=config.skip))
         slot, coeff, offset = (pick(index) for index in range(3))
-        merged = insert(MergeCall(x, slot, *window.args, config.merge))
+        merged = insert(MergeCall(x, slot, **window.named, merge=config.merge))
     for conv in convs:
         plain = ConvCall.of(conv)
-        representation: tuple[Any, ...] = (merged, slot, coeff, offset, plain.weight, plain.bias, plain.residual)
-        sizes = (list(geometry.input_size), *window.args[1:])
+        sizes = {name: value for name, value in window.named.items() if name != "kernel"}
+        call = ConvolveCall(
+            merged,
+            slot,
+            coeff,
+            offset,
+            plain.weight,
+            plain.bias,
+            plain.residual,
+            list(geometry.input_size),
+            **sizes,
+            activation=plain.activation,
+        )
         with gm.graph.inserting_before(conv):
-            convolved = ConvolveCall(*representation, *sizes, plain.activation).insert(gm, conv)
+            convolved = call.insert(gm, conv)
         convolved.meta |= {"layer": layer_name(conv), OWNER: NAME}
         if CHOICE in conv.meta:
             convolved.meta[CHOICE] = conv.meta[CHOICE]

@@ -17,11 +17,10 @@ import tvm
 from torch import Tensor
 from tvm import tirx
 
-from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
 from haste_compiler.methods.haste.cuda.convolve import (
@@ -44,8 +43,9 @@ PROCESSORS = 3
 
 def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda -arch=sm_80") -> Any:
     """What TVM makes of some kernels: host code, and CUDA C."""
-    with pass_context(compact=True):
-        return tvm.compile(tvm.IRModule(dict(functions)), target=parse_target(target)).mod
+    machine = machine_of(parse_target(target))
+    with machine.pass_context():
+        return tvm.compile(tvm.IRModule(dict(functions)), target=machine.target).mod
 
 
 def build(functions: Mapping[str, tirx.PrimFunc]) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.winograd_tiling import SIZES
-from haste_compiler.codegen.cuda import lower
+from haste_compiler.codegen.cuda import machine
 from haste_compiler.codegen.cuda.kernels.conv2d import choose_tiling, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.kernels.winograd import (
     CardWinograd,
@@ -127,7 +127,7 @@ def test_it_is_chosen_where_it_saves_more_products_than_its_transforms_take() ->
 def test_a_network_with_it_computes_what_pytorch_does(monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.require()
     # A card so small that few products are many.
-    monkeypatch.setattr(lower, "processors", lambda target: 1)
+    monkeypatch.setattr(machine, "processors", lambda target: 1)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.SiLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
     x = torch.randn(4, 3, 31, 32)

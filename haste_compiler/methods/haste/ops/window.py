@@ -29,13 +29,20 @@ class Window:
     @classmethod
     def of(cls, geometry: ConvGeometry) -> Window:
         """The windows of a geometry."""
-        sizes = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
-        return cls(*map(list, sizes), geometry.groups, list(geometry.patch))
+        kernel, stride, padding, dilation = map(
+            list, (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
+        )
+        return cls(kernel, stride, padding, dilation, geometry.groups, list(geometry.patch))
 
     @property
     def args(self) -> tuple[Any, ...]:
         """The arguments, in the schema's order."""
         return self.kernel, self.stride, self.padding, self.dilation, self.groups, self.patch
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by name, in that order."""
+        return dict(zip(self.__dataclass_fields__, self.args, strict=True))
 
     def geometry(self, channels: int, size: Ints) -> ConvGeometry:
         """The geometry on an input of so many channels and of (height, width) ``size``; one filter a group."""
