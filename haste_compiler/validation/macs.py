@@ -14,9 +14,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.methods.haste.ops.convolve import CONVOLVE
+from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.linear import LINEAR
 from haste_compiler.validation.running import fresh_copy
 
-aten, haste = torch.ops.aten, torch.ops.haste
+aten = torch.ops.aten
 
 _CONVOLUTIONS = (
     "aten.conv1d",
@@ -113,9 +116,9 @@ def _counter() -> FlopCounterMode:
     return FlopCounterMode(
         display=False,
         custom_mapping={
-            haste.conv2d: _conv2d,
-            haste.convolve: _convolve,
-            haste.linear: _conv2d,
+            CONV2D.overloadpacket: _conv2d,
+            CONVOLVE.overloadpacket: _convolve,
+            LINEAR.overloadpacket: _conv2d,
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         },
     )
