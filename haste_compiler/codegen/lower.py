@@ -111,9 +111,8 @@ class Lowering(Operators):
             return None
         w = self._constant(weight)
         b = None if bias is None else self._constant(bias)
-        geometry = window_geometry(
-            shape_of(x)[1], shape_of(x)[2:], w.shape[2:], stride, padding, dilation, groups, (1, 1), w.shape[0]
-        )
+        window = (w.shape[2:], stride, padding, dilation, groups, (1, 1))
+        geometry = window_geometry(shape_of(x)[1], shape_of(x)[2:], window, w.shape[0])
         shortcut = [] if residual is None else [self._nhwc(residual)]
         y = self._product("conv2d", node, geometry, self._shape(x)[0], self._nhwc(x), w, b, shortcut, activation)
         return Value(y, nhwc=True)
@@ -197,7 +196,7 @@ class Lowering(Operators):
         pending = self.values[args_of(node)[1]]
         args = pending.args
         batch, channels, *size = self._shape(pending.x)
-        geometry = window_geometry(channels, size, *args["window"])
+        geometry = window_geometry(channels, size, args["window"])
         lanes, merge, skip = self.unit.lanes, args["merge"], args["skip"]
         planes = pack_hyperplanes(self._constant(args["planes"]))
         norm2 = np.square(self._constant(args["norm"]).astype(np.float64)).astype(np.float32)
@@ -251,7 +250,7 @@ class Lowering(Operators):
     def _convolve_geometry(self, node: fx.Node, channels: int) -> ConvGeometry:
         _, _, _, _, weight, _, _, size, stride, padding, dilation, groups, patch, _ = args_of(node)
         filters, _, *kernel = shape_of(weight)
-        return window_geometry(channels, size, kernel, stride, padding, dilation, groups, patch, filters)
+        return window_geometry(channels, size, (kernel, stride, padding, dilation, groups, patch), filters)
 
     def _convolve(self, node: fx.Node) -> Value:
         merged, slot, _, _, weight, bias, residual, *_, activation = args_of(node)

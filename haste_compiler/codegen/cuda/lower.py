@@ -186,7 +186,7 @@ class _CudaLowering(Lowering):
     def _merge(self, node: fx.Node) -> Any:
         pending = self.values[args_of(node)[1]]
         batch, channels, *size = shape_of(pending.x)
-        geometry = window_geometry(channels, size, *pending.args["window"])
+        geometry = window_geometry(channels, size, pending.args["window"])
         merge, skip, layer = pending.args["merge"], pending.args["skip"], node.meta["layer"]
         if geometry.in_channels // geometry.groups > MOST_CHANNELS:
             raise UnsupportedOperatorError(
