@@ -3,23 +3,26 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
+# Where there are a compiler and an emulator for AArch64 (Debian's g++-aarch64-linux-gnu and qemu-user), the tests use them.
+AARCH64 := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64),build/aarch64)
 
 .PHONY: demo test cross lint format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m haste_compiler.demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(AARCH64)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-# What is compiled for AArch64, run by an emulator. Needs Debian's g++-aarch64-linux-gnu and qemu-user.
+# Of the tests, those of what is compiled for AArch64, run by an emulator.
 cross: $(VENV)/.dev build/aarch64
-	$(BIN)/python -m pytest tests/codegen/test_cross.py tests/examples
+	$(BIN)/python -m pytest tests/codegen/cpu/test_cross.py tests/examples
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

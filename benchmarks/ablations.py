@@ -23,7 +23,7 @@ from benchmarks.progress import tick
 from benchmarks.report import machine
 from haste_compiler import HasteConfig
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.macs import MacCount, count_macs
+from haste_compiler.methods.haste.macs import count_macs
 from haste_compiler.methods.haste.reference.convolution import convolve_windows, place_patches
 from haste_compiler.methods.haste.reference.grouping import filter_norms, group_windows
 from haste_compiler.methods.haste.reference.hashing import hash_windows
@@ -40,6 +40,7 @@ from haste_compiler.methods.haste.reference.module import HasteConv2d
 from haste_compiler.methods.haste.reference.swap import swap_convs
 from haste_compiler.methods.haste.reference.windows import extract_windows, window_mask
 from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.macs import MacCount
 
 Centring = Literal["channels", "own", "none"]
 

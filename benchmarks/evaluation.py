@@ -16,7 +16,7 @@ import haste_compiler
 from benchmarks.cases import ABSENT, AbsentError
 from haste_compiler import HasteConfig, InputError
 from haste_compiler.cli.images import list_images
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.validation.macs import dense_macs

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,23 @@ class Peaks:
 
     operations: dict[str, float]
     bytes: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a batch, on the card.
+
+    Attributes:
+        network, batch: which.
+        model, x: in evaluation mode, and what it is called with.
+        operations: of the dense network's call.
+    """
+
+    network: str
+    batch: int
+    model: nn.Module
+    x: Tensor
+    operations: int
 
 
 @dataclass(frozen=True)
@@ -186,43 +204,29 @@ def run(name: str, batch: int, rounds: int, peaks: Peaks) -> Iterator[Timing]:
             wanted = _first(model(x))
             with FlopCounterMode(display=False) as counter:
                 model(x)
+        case = Case(name, batch, model, x, counter.get_total_flops())
         for label, (precision, prepare) in RUNNERS.items():
-            yield _time(
-                name, batch, label, precision, prepare, model, x, wanted, counter.get_total_flops(), rounds, peaks
-            )
+            yield _time(case, label, precision, prepare, wanted, rounds, peaks)
         if batch == 1:
             with tf32(False):
                 oracle = _first(swap_convs(model, _WHOLE)(x))
             every = _ours("fp32", _WHOLE)
-            label = "HASTE everywhere, against the oracle"
-            yield _time(name, batch, label, "fp32", every, model, x, oracle, counter.get_total_flops(), rounds, peaks)
+            yield _time(case, "HASTE everywhere, against the oracle", "fp32", every, oracle, rounds, peaks)
 
 
-def _time(
-    name: str,
-    batch: int,
-    label: str,
-    precision: str,
-    prepare: Runner,
-    model: nn.Module,
-    x: Tensor,
-    wanted: Tensor,
-    operations: int,
-    rounds: int,
-    peaks: Peaks,
-) -> Timing:
+def _time(case: Case, label: str, precision: str, prepare: Runner, wanted: Tensor, rounds: int, peaks: Peaks) -> Timing:
+    """One runner on one case; where it fails, or its outputs are not those that are wanted, the reason."""
+    timing = partial(Timing, case.network, case.batch, label, precision)
     try:
-        call = prepare(model, x)
-        error = float((_first(call(x)) - wanted).norm() / wanted.norm())
+        call = prepare(case.model, case.x)
+        error = float((_first(call(case.x)) - wanted).norm() / wanted.norm())
         # HASTE's own error is within its tolerance, which the validator judges.
         if error > (1.0 if label in _MERGING else _LIMITS[precision]):
             raise ArithmeticError(f"relative error {error:.1e}")
-        taken = seconds(lambda: call(x), rounds)
+        taken = seconds(lambda: call(case.x), rounds)
     except Exception as reason:
-        return Timing(
-            name, batch, label, precision, float("nan"), float("nan"), 0.0, f"{type(reason).__name__}: {reason}"
-        )
-    return Timing(name, batch, label, precision, 1e3 * taken, error, operations / taken / peaks.operations[precision])
+        return timing(math.nan, math.nan, 0.0, f"{type(reason).__name__}: {reason}")
+    return timing(1e3 * taken, error, case.operations / taken / peaks.operations[precision])
 
 
 def _first(output: Any) -> Tensor:

@@ -76,10 +76,10 @@ def planned(model: nn.Module, x: Tensor, compiled: Any) -> float:
 
     from haste_compiler.codegen.build import plan
     from haste_compiler.codegen.cpu.target import vector_unit
-    from haste_compiler.codegen.lower import lower
-    from haste_compiler.cost.predictor import Predictor
+    from haste_compiler.codegen.walk import lower
+    from haste_compiler.cost.pricing import Pricing as Predictor
     from haste_compiler.graph.capture import capture
-    from haste_compiler.passes.pipeline import run_passes
+    from haste_compiler.methods.pipeline import run_passes
 
     captured = capture(model, (x,))
     # Predictions decide which layers have a gate, and with it the plain convolution's filters as well.

@@ -236,17 +236,32 @@ class OutOfTimeError(Exception):
     """There is no time to begin anything more."""
 
 
+@dataclass(frozen=True)
+class Scope:
+    """How much is tried.
+
+    Attributes:
+        seeds: how many, from 0 on.
+        screen: images that all settings are tried on.
+        limit: points of accuracy that may be lost.
+        patches: patch sizes that are tried.
+        budgets: accuracy drops that are searched for, in points.
+    """
+
+    seeds: int
+    screen: int
+    limit: float
+    patches: Sequence[int]
+    budgets: Sequence[float]
+
+
 class Study:
     """One network on its images.
 
     Args:
         workload: network and images.
         record: of what was measured before.
-        seeds: how many, from 0 on.
-        screen: images that all settings are tried on.
-        limit: points of accuracy that may be lost.
-        patches: patch sizes that are tried.
-        budgets: accuracy drops that are searched for, in points.
+        scope: how much is tried.
         until: when to begin nothing more, as ``time.perf_counter()`` tells it.
         tick: called with what is being done, and how many of how many steps are done.
     """
@@ -255,18 +270,14 @@ class Study:
         self,
         workload: Workload,
         record: Record,
-        seeds: int,
-        screen: int,
-        limit: float,
-        patches: Sequence[int],
-        budgets: Sequence[float],
+        scope: Scope,
         until: float = math.inf,
         tick: Callable[[str, int, int], None] = lambda doing, done, total: None,
     ) -> None:
-        self.workload, self.record, self.limit, self.seeds = workload, record, limit, seeds
-        self._patches, self._budgets, self._until, self._tick = patches, budgets, until, tick
+        self.workload, self.record, self.scope = workload, record, scope
+        self._until, self._tick = until, tick
         self._half = workload.rows(PARTS["chosen_on"])
-        self._screen = self._half.rows(slice(0, screen))
+        self._screen = self._half.rows(slice(0, scope.screen))
         self._steps = (0, 0)
         self._evaluator = Evaluator(workload.model, tick=lambda doing: tick(doing, *self._steps))
 
@@ -279,7 +290,7 @@ class Study:
         settings = [(rule, config) for rule in rules for config in self._promising(rule, most)]
         # What can be steered is run together, so that it is compiled once.
         settings.sort(key=lambda each: (list(rules).index(each[0]), str(each[1].patch_size)))
-        todo = [(rule, config.replace(seed=seed)) for seed in range(self.seeds) for rule, config in settings]
+        todo = [(rule, config.replace(seed=seed)) for seed in range(self.scope.seeds) for rule, config in settings]
         done = {(run.rule, run.config) for run in self.record.runs}
         for number, (rule, config) in enumerate(todo):
             self._begin(number, len(todo))
@@ -302,7 +313,7 @@ class Study:
         """Settings of one rule around the limit, as the images that it is screened on let one guess."""
         tried = self._screened(rule)
         kept = [tried[i] for i in undominated([(outcome.net, 1 - outcome.agreement) for _, outcome in tried])]
-        changed = _CHANGED_BY_LOST * self.limit / 100
+        changed = _CHANGED_BY_LOST * self.scope.limit / 100
         kept.sort(key=lambda trial: abs(math.log(max(1 - trial[1].agreement, 1e-3) / changed)))
         spread: list[tuple[HasteConfig, Outcome]] = []
         for config, outcome in kept:
@@ -312,7 +323,7 @@ class Study:
 
     def _screened(self, rule: str) -> list[tuple[HasteConfig, Outcome]]:
         """What each setting of a rule does on the images to screen on."""
-        settings = {"published": published, "uniform": uniform}.get(rule, self._searched)(self._patches)
+        settings = {"published": published, "uniform": uniform}.get(rule, self._searched)(self.scope.patches)
         known = {config: outcome for name, config, outcome in self.record.screened if name == rule}
         for number, config in enumerate(settings):
             self._begin(number, len(settings))
@@ -325,8 +336,8 @@ class Study:
     def _searched(self, patches: Sequence[int]) -> list[HasteConfig]:
         """Settings by layer: what searches for several budgets found, on images of the half to choose on."""
         images = self._half.rows(slice(0, SEARCHED_ON))
-        for number, budget in enumerate(self._budgets):
-            self._begin(number, len(self._budgets))
+        for number, budget in enumerate(self.scope.budgets):
+            self._begin(number, len(self.scope.budgets))
             if any(each["budget"] == budget for each in self.record.searches):
                 continue
             self._tick(f"searching for a drop of {budget:g} points", *self._steps)
@@ -359,13 +370,13 @@ class Study:
         sides = {name: rules for name, rules in sides.items() if self.record.points(*rules)}
         for read, chosen in (("held_out", "chosen_on"), ("whole", "whole")):
             lines = {name: curve(self.record.points(*rules), read, chosen) for name, rules in sides.items()}
-            found: dict[str, Any] = {name: reduction_at(line, self.limit) for name, line in lines.items()}
+            found: dict[str, Any] = {name: reduction_at(line, self.scope.limit) for name, line in lines.items()}
             if {"published", "ours"} <= set(found):
                 found["ratio"] = found["ours"] / found["published"] if found["published"] else math.nan
                 found["our_loss_where_published_is_at_the_limit"] = loss_at(lines["ours"], found["published"])
                 found["ratio_by_seed"] = [self._ratio(seed, read, chosen) for seed in self._complete_seeds()]
             for name, rules in sides.items():
-                point = best_point(self.record.points(*rules), self.limit, chosen)
+                point = best_point(self.record.points(*rules), self.scope.limit, chosen)
                 if point is not None:
                     found[f"{name}_best_point"] = [point.mean("net", read), point.mean("lost", read)]
             answers[read] = found
@@ -378,7 +389,7 @@ class Study:
 
     def _ratio(self, seed: int, read: str, chosen: str) -> float:
         theirs, ours = (
-            reduction_at(curve([p.with_seed(seed) for p in self.record.points(*rules)], read, chosen), self.limit)
+            reduction_at(curve([p.with_seed(seed) for p in self.record.points(*rules)], read, chosen), self.scope.limit)
             for rules in (("published",), OURS)
         )
         return ours / theirs if theirs else math.nan
@@ -455,7 +466,7 @@ def plot(study: Study, path: Path) -> None:
                 capsize=2,
                 label=title,
             )
-    axes.axhline(study.limit, color="grey", linestyle=":", linewidth=1)
+    axes.axhline(study.scope.limit, color="grey", linestyle=":", linewidth=1)
     axes.set_xlabel("net reduction of the network's multiply-adds, %")
     axes.set_ylabel("points of accuracy lost" if study.workload.labels is not None else "points of agreement lost")
     axes.set_title(f"{study.workload.name}, {len(study.workload.pixels) // 2} held-out images")
@@ -507,7 +518,8 @@ def main() -> int:
 
     complete = True
     with progress() as tick:
-        study = Study(workload, record, given.seeds, given.screen, given.drop, given.patches, budgets, until, tick)
+        scope = Scope(given.seeds, given.screen, given.drop, given.patches, budgets)
+        study = Study(workload, record, scope, until, tick)
         try:
             study.run(given.rules, given.points)
         except OutOfTimeError:

@@ -16,9 +16,9 @@ from benchmarks.peaks import Peaks, measure_peaks
 from benchmarks.report import plain
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense
-from haste_compiler.codegen.cpu.kernels.depthwise import is_depthwise
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import WinogradTiling
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 
 
@@ -104,7 +104,7 @@ def convolution(geometry: ConvGeometry, batch: int, target: Any, threads: int) -
     weights = geometry.out_channels * (geometry.in_channels // geometry.groups * geometry.taps + 1)
     images = geometry.in_channels * math.prod(geometry.input_size)
     images += geometry.out_channels * math.prod(geometry.output_size)
-    kind = "depthwise" if is_depthwise(geometry) else "winograd" if isinstance(tiling, WinogradTiling) else "conv"
+    kind = "depthwise" if geometry.is_depthwise else "winograd" if isinstance(tiling, WinogradTiling) else "conv"
     far = 4.0 * batch * images > threads * unit.l2_bytes
     return kind, batch * geometry.dense_macs, 4.0 * (weights + far * batch * images)
 

@@ -20,6 +20,7 @@ from haste_compiler.errors import (
 )
 from haste_compiler.lazy import on_demand
 from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from haste_compiler.api import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from haste_compiler.methods.haste.statistics import LayerStats
     from haste_compiler.runtime.artifact_load import LoadedModule, load
 
-__version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",

@@ -6,7 +6,7 @@ from haste_compiler.lazy import on_demand
 
 if TYPE_CHECKING:
     from haste_compiler.graph.geometry import ConvGeometry, window_geometry
-    from haste_compiler.methods.haste.macs import MacCount, count_macs
+    from haste_compiler.methods.haste.macs import count_macs
     from haste_compiler.methods.haste.reference.bound import error_bound
     from haste_compiler.methods.haste.reference.convolution import HasteResult, haste_conv2d
     from haste_compiler.methods.haste.reference.grouping import filter_norms, group_windows
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from haste_compiler.methods.haste.reference.swap import swap_convs
     from haste_compiler.methods.haste.reference.windows import extract_windows, window_mask
     from haste_compiler.methods.haste.settings import Settings
+    from haste_compiler.methods.macs import MacCount
     from haste_compiler.ops.activation import apply_activation
 
 __all__ = [

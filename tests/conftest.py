@@ -13,7 +13,8 @@ import torch
 from hypothesis import settings
 
 from haste_compiler.codegen.build import write_cached
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost.calibration import costs_file, default_model
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)

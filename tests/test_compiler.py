@@ -26,7 +26,7 @@ from haste_compiler import (
     UnsupportedOperatorError,
 )
 from haste_compiler.graph.capture import capture
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 from tests.codegen.kernels import targets
 from tests.methods.haste.networks import redundant_images
 from tests.passes.checking import Fn, settled

@@ -11,15 +11,16 @@ from torch import Tensor, fx, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.build import build
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
-from haste_compiler.codegen.lower import lower
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.walk import lower
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_constant
 from haste_compiler.methods.haste.reference.merging import count_channels
 from haste_compiler.methods.haste.settings import Settings
-from haste_compiler.methods.layers import configured_geometry
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.haste.sites import configured_geometry
+from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.runtime.executable import Executable, to_torch
 from tests import zoo
 from tests.codegen.near_ties import check_near_ties

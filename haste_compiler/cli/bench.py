@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from haste_compiler.cli.images import read_images
-from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import (
-    config_options,
-    image_options,
-    machine_options,
-    network_options,
-    precision_option,
-    rounds_option,
-)
+from haste_compiler.cli.images import ImageSource
+from haste_compiler.cli.networks import NetworkSource
+from haste_compiler.cli.options import compile_options, image_options, network_options, rounds_option
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.methods.haste.config import HasteConfig
 
 if TYPE_CHECKING:
     from haste_compiler.validation import Times
 
 
 @click.command(short_help="Time the original, dense and HASTE in turns.")
-@network_options
+@network_options()
 @image_options(required=False)
 @rounds_option(20)
-@config_options
-@machine_options
-@precision_option
+@compile_options()
 @json_option
-def bench(
-    network: Callable[[], Network],
-    images: str,
-    limit: int,
-    rounds: int,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
-    precision: str | None,
-    as_json: bool,
-) -> None:
+def bench(network: NetworkSource, images: ImageSource, rounds: int, how: dict[str, Any], as_json: bool) -> None:
     """Time MODEL in PyTorch, compiled dense and compiled with HASTE, in turns, for every --input.
 
     Time depends on the images: made-up ones merge about as much as photographs do.
@@ -57,15 +36,15 @@ def bench(
     from haste_compiler.validation.batches import Batch
     from haste_compiler.validation.timing import measure, use_threads
 
-    loaded = network()
-    compiled = haste_compiler.compile(loaded.model, target=target, config=config, threads=threads, precision=precision)
+    loaded = network.load()
+    compiled = haste_compiler.compile(loaded.model, **how)
     results: list[dict[str, Any]] = []
     lines = []
     for example in [loaded.example, *loaded.examples[1:]]:
         calls = [example]
         if len(example) == 1 and example[0].dim() == 4:
             shape = tuple(example[0].shape)
-            pictures = read_images(images, shape, min(limit, shape[0] * rounds))
+            pictures = images.read(shape, most=shape[0] * rounds)
             calls = [(batch,) for batch in pictures.batches(shape[0]) if len(batch) == shape[0]] or calls
         sizes = ", ".join("x".join(map(str, tensor.shape)) for tensor in example)
         note(f"compiling {loaded.name} for {sizes}")

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, machine_options, network_options, output_option, precision_option
+from haste_compiler.cli.networks import NetworkSource
+from haste_compiler.cli.options import compile_options, network_options, output_option
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.cli.parameter_types import EXISTING_FILE
 
 
 @click.command(short_help="Compile MODEL and save it to one file.")
-@network_options
+@network_options()
 @output_option("File to write.", required=True)
-@config_options
-@machine_options
-@precision_option
+@compile_options()
 @click.option("--dynamic", is_flag=True, help="For all batches at once, not only that of the inputs.")
 @click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
-@click.option(
-    "--tuning",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What `haste tune -o` wrote; measures nothing.",
-)
+@click.option("--tuning", type=EXISTING_FILE, help="What `haste tune -o` wrote; measures nothing.")
 @json_option
 def compile(
-    network: Callable[[], Network],
+    network: NetworkSource,
     output: Path,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
-    precision: str | None,
+    how: dict[str, Any],
     dynamic: bool,
     tune: bool,
     tuning: Path | None,
@@ -53,17 +44,9 @@ def compile(
 
     if tune and tuning:
         raise click.UsageError("--tune and --tuning exclude each other", click.get_current_context())
-    loaded, start = network(), time.perf_counter()
+    loaded, start = network.load(), time.perf_counter()
     examples = [loaded.example, *loaded.examples[1:]]
-    compiled = haste_compiler.compile(
-        loaded.model,
-        target=target,
-        config=config,
-        threads=threads,
-        precision=precision,
-        tune=tuning or tune,
-        dynamic=dynamic,
-    )
+    compiled = haste_compiler.compile(loaded.model, tune=tuning or tune, dynamic=dynamic, **how)
     for example in examples:
         note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
         compiled.prepare(*example)
@@ -80,7 +63,7 @@ def compile(
         "haste": chosen,
         "target": str(compiled.target),
         "threads": compiled.threads,
-        "config": config.to_dict(),
+        "config": how["config"].to_dict(),
     }
     size = f"{output.stat().st_size / 1e6:.1f} MB"
     emit(as_json, data, f"{output}: {size}, {len(chosen)} of {len(choices)} convolutions HASTE, {seconds:.1f} s")

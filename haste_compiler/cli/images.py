@@ -16,6 +16,7 @@ from haste_compiler.errors import HasteError, InputError, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MADE_UP = "random"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's photographs, by which the networks of torchvision and most of timm are normalised."""
@@ -58,6 +59,34 @@ class Images:
             yield (pixels,) if self.labels is None else (pixels, self.labels[start:end])
 
 
+@dataclass(frozen=True)
+class ImageSource:
+    """Where images come from, as the command line says.
+
+    Attributes:
+        images: the source, see ``read_images``.
+        limit: most images.
+    """
+
+    images: str
+    limit: int
+
+    @property
+    def made_up(self) -> bool:
+        """Whether they are drawn, not read."""
+        return self.images == _MADE_UP
+
+    def read(self, shape: tuple[int, ...], most: int | None = None, labels: Path | None = None) -> Images:
+        """Read or make them; raises what ``read_images`` raises.
+
+        Args:
+            shape: (N, C, H, W) of one call.
+            most: no more than so many, whatever the limit.
+            labels: see ``read_images``.
+        """
+        return read_images(self.images, shape, self.limit if most is None else min(self.limit, most), labels)
+
+
 def read_images(source: str, shape: tuple[int, ...], limit: int, labels: Path | None = None) -> Images:
     """Read or make images.
 
@@ -77,7 +106,7 @@ def read_images(source: str, shape: tuple[int, ...], limit: int, labels: Path | 
     path = Path(source)
     if labels is not None and not path.is_dir():
         raise InputError(f"--labels is for a folder of images, not {source}")
-    if source == "random":
+    if source == _MADE_UP:
         from haste_compiler.cost.images import dead_leaves
 
         return _in_memory(dead_leaves((limit, *shape[1:]), 0), None)

@@ -9,38 +9,24 @@ from typing import Any
 
 import click
 
-from haste_compiler.cli.networks import load_network
+from haste_compiler.cli.methods import MethodsListed
+from haste_compiler.cli.networks import NetworkSource
 from haste_compiler.cli.options import (
-    CONFIG_OPTIONS,
-    MACHINE_OPTIONS,
-    config_options,
-    machine_options,
-    precision_option,
+    COMPILE_OPTIONS,
+    NETWORK_OPTIONS,
+    compile_options,
+    network_options,
     refuse_options,
 )
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.errors import InputError
-from haste_compiler.methods.haste.config import HasteConfig
 
 
-@click.command(short_help="Look into a saved network, or explain MODEL's layers.")
-@click.argument("what", metavar="FILE.haste|MODEL")
-@click.option("--weights", metavar="FILE|random", help="Of MODEL: a .safetensors file; or random ones.")
-@click.option("--input", "inputs", multiple=True, metavar="SIZES", help="Of MODEL, as for `haste compile`.")
-@config_options
-@machine_options
-@precision_option
+@click.command(cls=MethodsListed, short_help="Look into a saved network, or explain MODEL's layers.")
+@network_options(metavar="FILE.haste|MODEL")
+@compile_options()
 @json_option
-def info(
-    what: str,
-    weights: str | None,
-    inputs: tuple[str, ...],
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
-    precision: str | None,
-    as_json: bool,
-) -> None:
+def info(network: NetworkSource, how: dict[str, Any], as_json: bool) -> None:
     """Say what is in a saved network; or which convolutions of MODEL become HASTE convolutions here, and why.
 
     A saved network is checked for damage, but none of its code is loaded: files for other machines can be looked at.
@@ -51,21 +37,25 @@ def info(
       haste info torchvision:resnet18 --input 1x3x224x224
       haste info net.pt2 --no-cost-model --json
     """
+    what = network.model
     if Path(what).is_file() and (what.endswith(".haste") or (not what.endswith(".pt2") and zipfile.is_zipfile(what))):
-        refuse_options(f"{what} is compiled already", ("weights", "inputs", *CONFIG_OPTIONS, *MACHINE_OPTIONS))
+        refuse_options(f"{what} is compiled already", (*NETWORK_OPTIONS, *COMPILE_OPTIONS))
         _saved(Path(what), as_json)
         return
     if what.endswith(".haste"):
         raise InputError(f"there is no file {what}")
     import haste_compiler
 
-    loaded = load_network(what, weights, inputs)
+    loaded = network.load()
     note(f"compiling {loaded.name}")
-    compiled = haste_compiler.compile(
-        loaded.model, loaded.example, target=target, config=config, threads=threads, precision=precision
-    )
+    compiled = haste_compiler.compile(loaded.model, loaded.example, **how)
     explanation = compiled.explain()
-    data = {"model": what, "target": str(compiled.target), "threads": compiled.threads, "config": config.to_dict()}
+    data = {
+        "model": what,
+        "target": str(compiled.target),
+        "threads": compiled.threads,
+        "config": how["config"].to_dict(),
+    }
     emit(as_json, {**data, **explanation.to_dict()}, str(explanation))
 
 

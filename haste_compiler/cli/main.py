@@ -13,6 +13,7 @@ from haste_compiler.cli.bench import bench
 from haste_compiler.cli.compile import compile
 from haste_compiler.cli.demo import demo
 from haste_compiler.cli.info import info
+from haste_compiler.cli.methods import MethodsListed
 from haste_compiler.cli.output import FellShort
 from haste_compiler.cli.search import search
 from haste_compiler.cli.tune import tune
@@ -22,7 +23,11 @@ from haste_compiler.errors import HasteError, ValidationError
 HOLDS, FELL_SHORT, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(MethodsListed, click.Group):
+    """The commands, and below their help the methods."""
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "--version", prog_name="haste")
 def haste() -> None:
     """Compile pretrained CNNs so that they do less arithmetic on every input. No training, no data.

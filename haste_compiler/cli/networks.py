@@ -51,6 +51,23 @@ class Network:
         return self.examples[0]
 
 
+@dataclass(frozen=True)
+class NetworkSource:
+    """Where a network comes from, as the command line says; it is loaded when it is asked for.
+
+    Attributes:
+        model, weights, inputs: see ``load_network``.
+    """
+
+    model: str
+    weights: str | None = None
+    inputs: tuple[str, ...] = ()
+
+    def load(self) -> Network:
+        """Load it; raises what ``load_network`` raises."""
+        return load_network(self.model, self.weights, self.inputs)
+
+
 def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = ()) -> Network:
     """Load what MODEL names.
 

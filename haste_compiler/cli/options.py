@@ -1,107 +1,52 @@
-"""Options that several commands have, gathered into one value each."""
+"""Options that several commands have: each is declared here once, and a decorator adds it to a command.
+
+Most decorators gather their options into one argument of the command.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from haste_compiler.cli.networks import Network, load_network
-from haste_compiler.methods.haste.config import WINOGRAD_SIZES, HasteConfig
+from haste_compiler.cli.images import ImageSource
+from haste_compiler.cli.networks import NetworkSource
+from haste_compiler.cli.parameter_types import EXISTING_FILE, LIMIT, NONE, click_type
+from haste_compiler.methods.option import Option
+from haste_compiler.methods.registry import config_class, method_options, method_presets
 
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
-_PRESETS: dict[str, Callable[[], HasteConfig]] = {
-    "default": HasteConfig,
-    "paper": HasteConfig.paper,
-    "exact": HasteConfig.exact,
-    "dense": lambda: HasteConfig(enabled=False),
-}
+_OR_NONE: Mapping[Any, str] = {int: "INTEGER|none", float: "FLOAT|none"}
+"""What help shows for a number that may be none."""
 
 
-_NONE = "none"
+def gather(parameter: str, make: Callable[..., Any], names: Collection[str]) -> Decorator:
+    """Pass a command some of its options as one argument.
+
+    Args:
+        parameter: what the argument is called.
+        make: gets the options by their names and returns the argument.
+        names: of the options.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **options: Any) -> Any:
+            taken = {name: options.pop(name) for name in names}
+            return command(*args, **{parameter: make(**taken)}, **options)
+
+        return wrapped
+
+    return decorate
 
 
-def _or_none(kind: type[int] | type[float]) -> Callable[[str], int | float | str]:
-    """Reads a number, or "none"."""
-
-    def read(text: str) -> int | float | str:
-        try:
-            return _NONE if text == _NONE else kind(text)
-        except ValueError:
-            raise click.BadParameter(f"{text!r} is no number, nor none") from None
-
-    return read
-
-
-def _limit(text: str) -> float:
-    """Reads a number to hold something against; NaN would miss it or not as the comparison is written."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
-        raise click.BadParameter(f"{text!r} is no number")
-    return number
-
-
-_limit.__name__ = "float"
-LIMIT = click.types.FuncParamType(_limit)
-"""A limit or a budget."""
-
-
-def _patch(text: str) -> int | list[int]:
-    """Reads a side in output pixels, or HEIGHTxWIDTH."""
-    try:
-        sides = [int(side) for side in text.split("x")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is neither a side such as 8 nor HEIGHTxWIDTH") from None
-    return sides[0] if len(sides) == 1 else sides
-
-
-_FIELDS: dict[str, dict[str, Any]] = {
-    "num_hyperplanes": {"type": int, "help": "Bits of a channel's code; more merge less."},
-    "tolerance": {
-        "type": _or_none(float),
-        "metavar": "FLOAT|none",
-        "help": "Predicted damage that a merged channel may do; none: any.",
-    },
-    "flat_tolerance": {"type": float, "help": "How far from constant a dropped channel may be."},
-    "patch_size": {"type": _patch, "metavar": "SIDE|HxW", "help": "Of a patch, in output pixels."},
-    "merge": {"type": click.Choice(["mean", "projection"]), "help": "What a group becomes."},
-    "skip": {"type": click.Choice(["none", "zeros", "flat"]), "help": "Channels dropped before grouping."},
-    "nonzeros": {
-        "type": _or_none(int),
-        "metavar": "INTEGER|none",
-        "help": "Of each hyperplane; none: a third of its entries.",
-    },
-    "seed": {"type": int, "help": "Of the hyperplanes."},
-    "min_channels": {"type": int, "help": "Convolutions with fewer input channels stay dense."},
-    "min_reads": {"type": int, "help": "Convolutions that read each input less often stay dense."},
-    "winograd": {
-        "type": click.Choice(WINOGRAD_SIZES),
-        "help": "Largest tiles of Winograd's algorithm for convolutions that stay dense; 0: not used.",
-    },
-    "cost_model": {"default": None, "help": "Only layers that are predicted to be faster, or all eligible ones."},
-}
-"""The fields of ``HasteConfig`` that are options, and click's arguments for each."""
-
-CONFIG_OPTIONS = ("config_file", "preset", *_FIELDS)
-"""Parameters of commands that say how a network is compiled."""
-
-MACHINE_OPTIONS = ("target", "threads", "precision")
-
-_MAYBE_NONE = ("tolerance", "nonzeros")
-
-
-def output_option(
-    help: str, required: bool = False, names: tuple[str, ...] = ("-o", "--output")
-) -> Callable[[Command], Command]:
+def output_option(help: str, required: bool = False, names: tuple[str, ...] = ("-o", "--output")) -> Decorator:
     """Adds -o, or an option of other names; refuses at once, not after all the work, what can't be written."""
 
     def check(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -113,43 +58,126 @@ def output_option(
     return click.option(*names, required=required, type=kind, callback=check, help=help)
 
 
-def _usual(name: str) -> str:
-    """What a field is in the default configuration, as one would type it."""
-    value = getattr(HasteConfig(), name)
+def _parameter(option: Option) -> str:
+    """What click calls a method's option."""
+    return option.name.replace("-", "_")
+
+
+def _usual(value: Any, option: Option) -> str:
+    """What an option is by default, as one would type it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "about 8" if value is None else str(value)
+    return option.unset if value is None else str(value)
+
+
+def _option(option: Option, usual: str) -> Decorator:
+    """One option of a method."""
+    flag, text = f"--{option.name}", f"{option.help}  [default preset: {usual}]"
+    if option.type is bool:
+        return click.option(f"{flag}/--no-{option.name}", default=None, help=text)
+    metavar = _OR_NONE.get(option.type) if option.none else option.metavar
+    return click.option(flag, type=click_type(option), metavar=metavar or None, help=text)
+
+
+def _method_options() -> dict[str, Decorator]:
+    """The options of all methods by their parameters; of several of one name the first serves all."""
+    found: dict[str, Decorator] = {}
+    for method, options in method_options().items():
+        usual = config_class(method)()
+        for option in options:
+            found.setdefault(_parameter(option), _option(option, _usual(getattr(usual, option.field), option)))
+    return found
+
+
+def _presets() -> dict[str, str]:
+    """What each preset does, by its name; of several of one name the first serves all."""
+    found: dict[str, str] = {}
+    for presets in method_presets().values():
+        for preset in presets:
+            found.setdefault(preset.name, preset.help)
+    return found
+
+
+def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any]) -> Any:
+    """The configuration of the first method that has the preset and every option that is given.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for method, options in method_options().items():
+        fields = {_parameter(option): option.field for option in options}
+        presets = {each.name: each.make for each in method_presets()[method]}
+        if given.keys() <= fields.keys() and (preset is None or preset in presets):
+            config = config_class(method)
+            base = config.load(file) if file else presets[preset]() if preset else config()
+            return base.replace(**{fields[name]: None if value is NONE else value for name, value in given.items()})
+    flags = [*(["--preset " + preset] if preset else []), *("--" + name.replace("_", "-") for name in given)]
+    raise click.UsageError(f"no one method takes all of {', '.join(flags)}", click.get_current_context())
 
 
 def config_options(command: Command) -> Command:
-    """Adds --config, --preset and the fields of ``HasteConfig``; the command gets ``config``."""
+    """Adds --config, --preset and the options of the methods; the command gets ``config``, a method's configuration."""
+    options, presets = _method_options(), _presets()
 
     @functools.wraps(command)
-    def wrapped(*args: Any, config_file: Path | None, preset: str | None, **options: Any) -> Any:
+    def wrapped(*args: Any, config_file: Path | None, preset: str | None, **others: Any) -> Any:
         if config_file and preset:
             raise click.UsageError("--config and --preset exclude each other", click.get_current_context())
-        given = {name: value for name in _FIELDS if (value := options.pop(name)) is not None}
-        changes = {name: None if name in _MAYBE_NONE and value == _NONE else value for name, value in given.items()}
-        base = HasteConfig.load(config_file) if config_file else _PRESETS[preset or "default"]()
-        return command(*args, config=base.replace(**changes), **options)
+        given = {name: value for name in options if (value := others.pop(name)) is not None}
+        return command(*args, config=_configuration(config_file, preset, given), **others)
 
-    for name, arguments in reversed(_FIELDS.items()):
-        flag = "--" + name.replace("_", "-")
-        both = f"{flag}/--no-{flag[2:]}" if name == "cost_model" else flag
-        usual = f"{arguments['help']}  [default preset: {_usual(name)}]"
-        wrapped = click.option(both, **{**arguments, "help": usual})(wrapped)
-    wrapped = click.option(
-        "--preset",
-        type=click.Choice(list(_PRESETS)),
-        help="Configuration to begin with. default: merge what does little damage, where it is predicted to be faster; "
-        "paper: the published method; exact: only what changes nothing; dense: merge nothing.",
-    )(wrapped)
+    made: Command = wrapped
+    for add in reversed(options.values()):
+        made = add(made)
+    text = f"Configuration to begin with. {'; '.join(f'{name}: {meaning}' for name, meaning in presets.items())}."
+    made = click.option("--preset", type=click.Choice(list(presets)), help=text)(made)
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=EXISTING_FILE,
         help="Configuration to begin with, .json or .yaml; the options below change single fields of it.",
-    )(wrapped)
+    )(made)
+
+
+_TARGET = click.option(
+    "--target",
+    default="llvm",
+    show_default=True,
+    help="llvm: this machine; or such as 'llvm -mcpu=haswell', 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76'.",
+)
+_THREADS = click.option("--threads", type=click.IntRange(1), help="That a call uses; default: as PyTorch.")
+_PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Of products on a card (--target cuda): tf32 and bf16 round operands for its tensor cores. "
+    "Default: as PyTorch there, convolutions tf32 and linear layers fp32; a CPU's are fp32.",
+)
+
+
+def compile_options(precision: bool = True) -> Decorator:
+    """Adds the options that say how a network is compiled; the command gets ``how``.
+
+    These are arguments of ``haste_compiler.compile``, by name: config, target and threads.
+
+    Args:
+        precision: adds --precision too, and the argument of that name.
+    """
+    names = ["config", "target", "threads", *(["precision"] if precision else [])]
+
+    def add(command: Command) -> Command:
+        command = gather("how", dict, names)(command)
+        if precision:
+            command = _PRECISION(command)
+        return config_options(_TARGET(_THREADS(command)))
+
+    return add
+
+
+COMPILE_OPTIONS = ("config_file", "preset", *_method_options(), "target", "threads", "precision")
+"""Parameters of commands that say how a network is compiled."""
+
+NETWORK_OPTIONS = ("weights", "inputs")
+"""Parameters of commands that say more of a network than its name."""
 
 
 def refuse_options(reason: str, names: Collection[str]) -> None:
@@ -172,60 +200,49 @@ def refuse_options(reason: str, names: Collection[str]) -> None:
         raise click.UsageError(f"{reason}: it doesn't go with {', '.join(given)}", context)
 
 
-def network_options(command: Command) -> Command:
-    """Adds MODEL, --weights and --input; the command gets ``network``, a function that loads it."""
+def network_options(metavar: str = "MODEL") -> Decorator:
+    """Adds MODEL, --weights and --input; the command gets ``network``, a ``NetworkSource``.
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, model: str, weights: str | None, inputs: tuple[str, ...], **options: Any) -> Any:
-        def network() -> Network:
-            return load_network(model, weights, inputs)
+    Args:
+        metavar: what help calls the argument.
+    """
 
-        return command(*args, network=network, **options)
+    def add(command: Command) -> Command:
+        command = gather("network", NetworkSource, ("model", *NETWORK_OPTIONS))(command)
+        command = click.option(
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="SIZES",
+            help="What MODEL is called with, such as 1x3x224x224; commas between several arguments "
+            "(1x3x32x32,1x10:int64). Again for another signature. None: what the network is known to take.",
+        )(command)
+        command = click.option(
+            "--weights", metavar="FILE|random", help="Of MODEL: a .safetensors file; or random ones."
+        )(command)
+        return click.argument("model", metavar=metavar)(command)
 
-    wrapped = click.option(
-        "--input",
-        "inputs",
-        multiple=True,
-        metavar="SIZES",
-        help="What it is called with, such as 1x3x224x224; commas between several arguments (1x3x32x32,1x10:int64). "
-        "Again for another signature. None: what the network is known to take.",
-    )(wrapped)
-    wrapped = click.option("--weights", metavar="FILE|random", help="A .safetensors file; or random ones.")(wrapped)
-    return click.argument("model")(wrapped)
-
-
-def machine_options(command: Command) -> Command:
-    """Adds --target and --threads."""
-    command = click.option("--threads", type=click.IntRange(1), help="That a call uses; default: as PyTorch.")(command)
-    return click.option(
-        "--target",
-        default="llvm",
-        show_default=True,
-        help="llvm: this machine; or such as 'llvm -mcpu=haswell', 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76'.",
-    )(command)
+    return add
 
 
-def precision_option(command: Command) -> Command:
-    """Adds --precision."""
-    return click.option(
-        "--precision",
-        type=click.Choice(["fp32", "tf32", "bf16"]),
-        help="Of products on a card (--target cuda): tf32 and bf16 round operands for its tensor cores. "
-        "Default: as PyTorch there, convolutions tf32 and linear layers fp32; a CPU's are fp32.",
-    )(command)
-
-
-def rounds_option(default: int) -> Callable[[Command], Command]:
+def rounds_option(default: int) -> Decorator:
     """Adds --rounds."""
     return click.option(
         "--rounds", type=click.IntRange(1), default=default, show_default=True, help="How often each is timed."
     )
 
 
-def image_options(required: bool) -> Callable[[Command], Command]:
-    """Adds --images and --limit."""
+min_agreement_option = click.option(
+    "--min-agreement", type=LIMIT, help="Least part of the images with the original's class, 0 to 1."
+)
+"""Adds --min-agreement."""
+
+
+def image_options(required: bool) -> Decorator:
+    """Adds --images and --limit; the command gets ``images``, an ``ImageSource``."""
 
     def add(command: Command) -> Command:
+        command = gather("images", ImageSource, ("images", "limit"))(command)
         command = click.option(
             "--limit", type=click.IntRange(1), default=256, show_default=True, help="Most images that are used."
         )(command)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
-from haste_compiler.cli.images import read_images
-from haste_compiler.cli.networks import Network
+from haste_compiler.cli.images import ImageSource
+from haste_compiler.cli.networks import NetworkSource
 from haste_compiler.cli.options import (
-    LIMIT,
-    config_options,
+    compile_options,
     image_options,
-    machine_options,
+    min_agreement_option,
     network_options,
     output_option,
 )
 from haste_compiler.cli.output import FellShort, emit, json_option, note
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.cli.parameter_types import LIMIT
 
 
 @click.command(short_help="Find settings for every layer within a budget.")
-@network_options
+@network_options()
 @image_options(required=False)
 @click.option("--max-accuracy-drop", type=LIMIT, help="Most of top-1 that may be lost, 0.01 being one point.")
-@click.option("--min-agreement", type=LIMIT, help="Least part of the images with the original's class, 0 to 1.")
+@min_agreement_option
 @click.option("--max-output-error", type=LIMIT, help="Largest relative error of the outputs.")
 @click.option("--target-macs", type=LIMIT, help="Least net part of all multiply-adds that is saved, 0 to 1.")
 @click.option("--target-latency", type=LIMIT, help="Most milliseconds for a call with one image.")
@@ -39,25 +37,17 @@ from haste_compiler.methods.haste.config import HasteConfig
 )
 @output_option("Configuration to write, .json or .yaml.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Pareto front to draw, .png or .svg.")
-@config_options
-@machine_options
+@compile_options(precision=False)
 @json_option
 def search(
-    network: Callable[[], Network],
-    images: str,
-    limit: int,
-    max_accuracy_drop: float | None,
-    min_agreement: float | None,
-    max_output_error: float | None,
-    target_macs: float | None,
-    target_latency: float | None,
+    network: NetworkSource,
+    images: ImageSource,
     save: Literal["macs", "time"],
     output: Path | None,
     plot: Path | None,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
+    how: dict[str, Any],
     as_json: bool,
+    **budgets: Any,
 ) -> None:
     """Find settings for every layer of MODEL within one budget, and write them as a configuration.
 
@@ -74,9 +64,9 @@ def search(
 
     if output is not None and output.suffix not in (".json", ".yaml", ".yml"):
         raise click.BadParameter(f"{output} must end in .json or .yaml", click.get_current_context(), param_hint="-o")
-    loaded = network()
+    loaded = network.load()
     shape = tuple(loaded.example[0].shape)
-    pictures = None if images == "random" else read_images(images, shape, limit)
+    pictures = None if images.made_up else images.read(shape)
     note(f"searching on {'made-up' if pictures is None else pictures.count} images")
     shortfall = ""
     try:
@@ -85,15 +75,9 @@ def search(
             None if pictures is None else pictures.pixels,
             labels=None if pictures is None else pictures.labels,
             input_shape=shape[1:],
-            max_accuracy_drop=max_accuracy_drop,
-            min_agreement=min_agreement,
-            max_output_error=max_output_error,
-            target_macs=target_macs,
-            target_latency=target_latency,
             save=save,
-            target=target,
-            threads=threads,
-            config=config,
+            **budgets,
+            **how,
         )
     except BudgetError as error:
         result, shortfall = error.result, str(error)

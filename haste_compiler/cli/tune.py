@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from haste_compiler.cli.networks import Network
-from haste_compiler.cli.options import config_options, machine_options, network_options, output_option, rounds_option
+from haste_compiler.cli.networks import Network, NetworkSource
+from haste_compiler.cli.options import compile_options, network_options, output_option, rounds_option
 from haste_compiler.cli.output import emit, json_option, note
-from haste_compiler.methods.haste.config import HasteConfig
 
 
 @click.command(short_help="Measure tilings, algorithms and patches, keep the best.")
-@network_options
+@network_options()
 @output_option("Also write what was found to this file, for `haste compile --tuning`.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="When to stop; default: when all is measured.")
 @click.option("--tracker", metavar="HOST:PORT", help="Measure on the servers of this TVM RPC tracker, not here.")
 @click.option("--key", help="Of those servers.")
 @rounds_option(20)
-@config_options
-@machine_options
+@compile_options(precision=False)
 @json_option
 def tune(
-    network: Callable[[], Network],
+    network: NetworkSource,
     output: Path | None,
     seconds: float | None,
     tracker: str | None,
     key: str | None,
     rounds: int,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
+    how: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Measure tilings, algorithms and patches for MODEL's layers, keep the best, and say what that gained.
@@ -52,43 +47,33 @@ def tune(
     """
     import haste_compiler
     from haste_compiler.codegen.build import cache_directory
-    from haste_compiler.codegen.cpu.target import missing_features, parse_target
+    from haste_compiler.codegen.cpu.target import missing_features
+    from haste_compiler.codegen.target import parse_target
 
-    loaded = network()
+    loaded = network.load()
     note(f"tuning {loaded.name}")
     start = time.perf_counter()
     tuning = haste_compiler.tune(
-        loaded.model,
-        loaded.example,
-        target=target,
-        config=config,
-        threads=threads,
-        seconds=seconds,
-        tracker=tracker,
-        key=key,
-        save=output,
+        loaded.model, loaded.example, seconds=seconds, tracker=tracker, key=key, save=output, **how
     )
     spent = time.perf_counter() - start
     data: dict[str, Any] = {"seconds": spent, "cache": str(cache_directory()), "output": output and str(output)}
     text = f"{tuning}\n\ntuned in {spent:.1f} s; kept in {output or cache_directory()}"
     data["tuning"] = tuning.to_dict()
-    if not missing_features(parse_target(target)):
-        gained, said = _gain(loaded, tuning, rounds, target, config, threads)
+    if not missing_features(parse_target(how["target"])):
+        gained, said = _gain(loaded, tuning, rounds, how)
         data, text = {**data, **gained}, f"{text}\n{said}"
     emit(as_json, data, text)
 
 
-def _gain(
-    loaded: Network, tuning: Any, rounds: int, target: str, config: HasteConfig, threads: int | None
-) -> tuple[dict[str, Any], str]:
+def _gain(loaded: Network, tuning: Any, rounds: int, how: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The times of the network on this machine, with and without what was found."""
     import haste_compiler
     from haste_compiler.validation.batches import Batch
     from haste_compiler.validation.timing import measure, use_threads
 
-    options: Any = {"target": target, "config": config, "threads": threads}
-    tuned = haste_compiler.compile(loaded.model, loaded.example, tune=tuning, **options)
-    untuned = haste_compiler.compile(loaded.model, loaded.example, **options)
+    tuned = haste_compiler.compile(loaded.model, loaded.example, tune=tuning, **how)
+    untuned = haste_compiler.compile(loaded.model, loaded.example, **how)
     with use_threads(tuned.threads):
         times = measure(untuned, tuned, [Batch(loaded.example)], rounds)
     data = {

@@ -6,82 +6,136 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from haste_compiler.cli.images import read_images
-from haste_compiler.cli.networks import Network
+from haste_compiler.cli.images import ImageSource
+from haste_compiler.cli.networks import Network, NetworkSource
 from haste_compiler.cli.options import (
-    CONFIG_OPTIONS,
-    LIMIT,
-    MACHINE_OPTIONS,
-    config_options,
+    COMPILE_OPTIONS,
+    compile_options,
+    gather,
     image_options,
-    machine_options,
+    min_agreement_option,
     network_options,
     output_option,
-    precision_option,
     refuse_options,
     rounds_option,
 )
 from haste_compiler.cli.output import FellShort, emit, json_option, note
+from haste_compiler.cli.parameter_types import EXISTING_FILE, LIMIT
 from haste_compiler.cli.processes import joined_processes
 from haste_compiler.errors import HasteError, ValidationError
-from haste_compiler.methods.haste.config import HasteConfig
 
 if TYPE_CHECKING:
     from haste_compiler.validation import ValidationReport
+    from haste_compiler.validation.junit import Case
     from haste_compiler.validation.processes import Processes
     from haste_compiler.validation.protocol import Compiled
-    from haste_compiler.validation.thresholds import Thresholds
+    from haste_compiler.validation.thresholds import Thresholds, Verdict
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What is compared, on what, and how.
+
+    Attributes:
+        network: the original.
+        images, labels: what it is called with, and a file of the images' classes.
+        artifact: the saved network to compare with it; None: it is compiled, as ``how`` says.
+        how: arguments of ``haste_compiler.compile``.
+        rounds: how often each is timed.
+        timed: whether times are wanted.
+    """
+
+    network: NetworkSource
+    images: ImageSource
+    labels: Path | None
+    artifact: Path | None
+    how: dict[str, Any]
+    rounds: int
+    timed: bool
+
+    @property
+    def measures_time(self) -> bool:
+        """Whether there will be times: a saved network has no dense one beside it."""
+        return self.timed and self.artifact is None
+
+    def refuse_what_is_not_used(self) -> None:
+        """Refuse options that say how to compile, or to measure, beside --artifact.
+
+        Raises:
+            UsageError: there are some.
+        """
+        if self.artifact is not None:
+            times = ("rounds", "timed") if self.timed else ("rounds",)
+            refuse_options("--artifact is compiled already", (*COMPILE_OPTIONS, *times))
+
+    def run(self, processes: Processes) -> ValidationReport:
+        """Compare, together with the other processes; raises what ``haste_compiler.validate`` raises."""
+        import haste_compiler
+
+        network = self.network.load()
+        shape = tuple(network.example[0].shape)
+        pictures = self.images.read(shape, labels=self.labels)
+        compiled = self._compiled(network, processes)
+        if processes.rank == 0:
+            shared = f", shared by {processes.size} processes" if processes.size > 1 else ""
+            note(f"validating on {pictures.count} images{shared}")
+        return haste_compiler.validate(
+            network.model,
+            compiled,
+            pictures.share(shape[0], processes.rank, processes.size),
+            labels=None if pictures.labels is None else True,
+            rounds=self.rounds,
+            time=self.measures_time,
+            progress=sys.stderr.isatty(),
+            distributed=processes.size > 1,
+        )
+
+    def _compiled(self, network: Network, processes: Processes) -> Compiled:
+        import haste_compiler
+
+        if self.artifact is not None:
+            return haste_compiler.load(self.artifact)
+        first = processes.rank == 0
+        if first:
+            note(f"compiling {network.name}")
+        compiled = haste_compiler.compile(network.model, **self.how)
+        # The first process calibrates and compiles; the others find both in the cache.
+        for turn in (True, False) if processes.size > 1 else ():
+            processes.together(lambda turn=turn: compiled.prepare(*network.example) if first == turn else None)  # type: ignore[misc]
+        return compiled
 
 
 @click.command(short_help="Compare the compiled MODEL with the original.")
-@network_options
+@network_options()
 @image_options(required=True)
 @click.option(
     "--labels",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="Classes of a folder's images: a text file with a line for each, its name and its class's number.",
 )
 @click.option("--max-rel-error", type=LIMIT, help="Most that the relative error of the worst batch may be.")
-@click.option("--min-agreement", type=LIMIT, help="Least part of the images with the original's class, 0 to 1.")
+@min_agreement_option
 @click.option("--min-mac-reduction", type=LIMIT, help="Least net part of all multiply-adds that is saved, 0 to 1.")
 @click.option("--min-speedup", type=LIMIT, help="Least speedup over the dense compile.")
 @rounds_option(10)
 @click.option("--time/--no-time", "timed", default=True, help="Measure time, or spare the dense compile.")
 @click.option(
     "--artifact",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="Validate this saved network against MODEL instead of compiling; without times.",
 )
 @output_option("File to write the outcome to as JUnit XML, which CI servers read.", names=("--junit-xml",))
-@config_options
-@machine_options
-@precision_option
+@compile_options()
 @json_option
-def validate(
-    network: Callable[[], Network],
-    images: str,
-    limit: int,
-    labels: Path | None,
-    max_rel_error: float | None,
-    min_agreement: float | None,
-    min_mac_reduction: float | None,
-    min_speedup: float | None,
-    rounds: int,
-    timed: bool,
-    artifact: Path | None,
-    junit_xml: Path | None,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
-    precision: str | None,
-    as_json: bool,
-) -> None:
+@gather("comparison", _Comparison, [field.name for field in dataclasses.fields(_Comparison)])
+def validate(comparison: _Comparison, junit_xml: Path | None, as_json: bool, **limits: float | None) -> None:
     """Compare the compiled MODEL with the original on images: outputs, multiply-adds, time; in all and by layer.
 
     The images go through in calls as large as --input says, read from the folder as they are needed. The exit code is 1
@@ -97,36 +151,24 @@ def validate(
       haste validate nets.py:small --input 8x3x64x64 --images test/ --labels classes.txt --junit-xml report.xml
       torchrun --nproc-per-node 2 -m haste_compiler.cli validate torchvision:resnet18 --images imagenet/ --limit 50000
     """
-    if artifact is not None:
-        times = ("rounds", "timed") if timed else ("rounds",)
-        refuse_options("--artifact is compiled already", (*CONFIG_OPTIONS, *MACHINE_OPTIONS, *times))
-    from haste_compiler.validation.junit import Case, cases_of, write_junit
-
-    limits = _limits(timed and artifact is None, max_rel_error, min_agreement, min_mac_reduction, min_speedup)
+    comparison.refuse_what_is_not_used()
+    thresholds = _thresholds(comparison.measures_time, limits)
     report: ValidationReport | None = None
     failure: HasteError | None = None
     start = time.perf_counter()
     with joined_processes() as processes:
         first = processes.rank == 0
         try:
-            report = _compare(
-                network(), images, limit, labels, artifact, config, target, threads, precision, rounds, timed, processes
-            )
+            report = comparison.run(processes)
         except HasteError as error:
             failure = error
-        verdicts = [] if report is None else limits.judge(report)
+        verdicts = [] if report is None else thresholds.judge(report)
         shortfall = "; ".join(verdict.missed for verdict in verdicts if verdict.missed)
         if junit_xml is not None and first:
-            if report is not None:
-                cases = cases_of(report, verdicts)
-            elif isinstance(failure, ValidationError):
-                cases = [Case("outputs", failed=str(failure))]
-            else:
-                cases = [Case("validation", error=str(failure))]
-            text = "" if report is None else str(report)
-            write_junit(
-                junit_xml, click.get_current_context().params["model"], cases, time.perf_counter() - start, text
-            )
+            from haste_compiler.validation.junit import write_junit
+
+            text, spent = "" if report is None else str(report), time.perf_counter() - start
+            write_junit(junit_xml, comparison.network.model, _cases(report, verdicts, failure), spent, text)
         if report is not None and first:
             emit(as_json, {**report.to_dict(), "missed": shortfall or None}, str(report))
     if failure is not None:
@@ -135,12 +177,21 @@ def validate(
         raise FellShort(shortfall if first else "")
 
 
-def _limits(measured: bool, *given: float | None) -> Thresholds:
+def _cases(report: ValidationReport | None, verdicts: Sequence[Verdict], failure: HasteError | None) -> list[Case]:
+    """The outcome as JUnit's cases: those of the report, or the one that says why there is none."""
+    from haste_compiler.validation.junit import Case, cases_of
+
+    if report is not None:
+        return cases_of(report, verdicts)
+    if isinstance(failure, ValidationError):
+        return [Case("outputs", failed=str(failure))]
+    return [Case("validation", error=str(failure))]
+
+
+def _thresholds(measured: bool, own: Mapping[str, float | None]) -> Thresholds:
     """The limits of the command line, and those of the project where it gives none."""
     from haste_compiler.validation.thresholds import Thresholds
 
-    names = [field.name for field in dataclasses.fields(Thresholds)]
-    own = dict(zip(names, given, strict=True))
     project, file = Thresholds.of_project(Path.cwd())
     if own["min_speedup"] is not None and not measured:
         raise click.UsageError("--min-speedup needs times: neither --no-time nor --artifact")
@@ -151,49 +202,3 @@ def _limits(measured: bool, *given: float | None) -> Thresholds:
     if taken and os.environ.get("RANK", "0") == "0":
         note(f"{', '.join(taken)} from {file}")
     return project.updated(**own)
-
-
-def _compare(
-    network: Network,
-    images: str,
-    limit: int,
-    labels: Path | None,
-    artifact: Path | None,
-    config: HasteConfig,
-    target: str,
-    threads: int | None,
-    precision: str | None,
-    rounds: int,
-    timed: bool,
-    processes: Processes,
-) -> ValidationReport:
-    import haste_compiler
-
-    first = processes.rank == 0
-    shape = tuple(network.example[0].shape)
-    pictures = read_images(images, shape, limit, labels)
-    compiled: Compiled
-    if artifact is not None:
-        compiled = haste_compiler.load(artifact)
-    else:
-        if first:
-            note(f"compiling {network.name}")
-        compiled = made = haste_compiler.compile(
-            network.model, target=target, config=config, threads=threads, precision=precision
-        )
-        # The first process calibrates and compiles; the others find both in the cache.
-        for turn in (True, False) if processes.size > 1 else ():
-            processes.together(lambda turn=turn: made.prepare(*network.example) if first == turn else None)  # type: ignore[misc]
-    if first:
-        shared = f", shared by {processes.size} processes" if processes.size > 1 else ""
-        note(f"validating on {pictures.count} images{shared}")
-    return haste_compiler.validate(
-        network.model,
-        compiled,
-        pictures.share(shape[0], processes.rank, processes.size),
-        labels=None if pictures.labels is None else True,
-        rounds=rounds,
-        time=timed and artifact is None,
-        progress=sys.stderr.isatty(),
-        distributed=processes.size > 1,
-    )

@@ -11,6 +11,7 @@ from tvm.support import cc
 from tvm.target import Target
 
 from haste_compiler.codegen.cpu.target import architecture, own_architecture
+from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import HasteError, TargetError, last_line
 
 DIGEST_BYTES = 32
@@ -45,13 +46,13 @@ class Code:
             path.write_bytes(self.file.read()[:-DIGEST_BYTES])
             return
         try:
-            self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(self.target)))
+            self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(machine_of(self.target).host)))
         except RuntimeError as error:
             raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
 
 
 def find_linker(target: Target) -> str:
-    """The program that links for a target.
+    """The program that links for a CPU target.
 
     Raises:
         TargetError: it is not installed; the message names it.

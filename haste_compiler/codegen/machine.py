@@ -1,74 +1,123 @@
-"""Where the pipeline differs between a CPU and a card: options, the usual patch, the cost model, the kernels."""
+"""What code is made for: the one interface that all targets have."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import fx
+import tvm
+from tvm import tirx
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.target import vector_unit
-from haste_compiler.codegen.cuda.lower import lower_to_cuda
-from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.codegen.cuda.tiling import Precisions
-from haste_compiler.codegen.dynamic import BatchRange
-from haste_compiler.codegen.lower import TilingChoice, lower
-from haste_compiler.codegen.program import Lowered
-from haste_compiler.cost.cuda import CudaCostModel
-from haste_compiler.errors import TargetError
-from haste_compiler.methods.haste.config import MAX_PATCH_SIZE, HasteConfig
+from haste_compiler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from haste_compiler.codegen.rules import Rules
+
+Shapes = tuple[Sequence[Any], Sequence[Any]]
+"""A tensor's shape before and after."""
 
 
-class Machine:
-    """What code is made for; as it stands, a CPU.
+class Machine(ABC):
+    """A target, complete, and how many of its threads work on a network.
 
     Args:
-        target: complete.
-        threads: threads that work on it.
+        target: what ``parse_target`` returned.
+        threads: threads that tasks are cut for.
+        precision: of products; None: the target's own choice.
+
+    Attributes:
+        KIND: the name of the target's folder, of which methods have one of the same name.
+        PRECISIONS: the precisions of products that the target has.
+
+    Raises:
+        ConfigError: the target doesn't have the precision.
     """
 
-    cost_model: CudaCostModel | None = None
-    """None: the CPU's, which is measured when it is first asked."""
+    KIND: ClassVar[str]
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("fp32",)
 
-    def __init__(self, target: Target, threads: int) -> None:
+    def __init__(self, target: Target, threads: int = 1, precision: str | None = None) -> None:
         self.target, self.threads = target, threads
+        if precision is not None and precision not in self.PRECISIONS:
+            allowed = ", ".join(map(repr, self.PRECISIONS))
+            raise ConfigError(f"precision is {precision!r}: code for {self.name} has {allowed}, or None")
 
-    def check(self, tune: Any = False, dynamic: Any = False) -> None:
-        """Refuse options of ``compile`` that this kind of machine doesn't have.
+    @classmethod
+    @abstractmethod
+    def parse(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete a target's options from what a user wrote.
+
+        Raises:
+            TargetError: one of them is malformed, or names something that is unknown.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def given(target: Target) -> dict[str, Any] | None:
+        """The options of a ``Target`` that somebody made, to be parsed; None: it is complete."""
+
+    @property
+    def host(self) -> Target:
+        """The CPU target that a network is called on."""
+        return self.target
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What code is made for: a CPU by LLVM's name, without one its architecture; a card's "sm_80"."""
+
+    @abstractmethod
+    def missing(self) -> list[str]:
+        """What this machine lacks to run the code; empty where it can run here."""
+
+    def check(self, *, tune: bool, dynamic: bool) -> None:
+        """Refuse options of ``compile`` that the target doesn't have.
 
         Raises:
             TargetError: one of them is set.
         """
 
-    def configure(self, config: HasteConfig) -> HasteConfig:
-        """A configuration with this machine's values for what is left to it."""
-        return config
+    @abstractmethod
+    def rules(self) -> Rules:
+        """The rules that lower operators to the target's kernels."""
 
-    def lower(self, gm: fx.GraphModule, choose: TilingChoice | None, batch: BatchRange | None) -> Lowered:
-        """The kernels of a graph that ``run_passes`` returned; arguments as :func:`codegen.lower.lower` takes them."""
-        return lower(gm, vector_unit(self.target), self.threads, choose, batch)
+    def figures(self) -> Any:
+        """A cost model that needs no measuring; None: the target's kernels are timed once on each machine."""
+        return None
 
+    @abstractmethod
+    def transpose(self, name: str, images: Any, rows: int, columns: int, shapes: Shapes) -> tirx.PrimFunc:
+        """The kernel (x, y) that transposes each of ``images`` matrices; ``shapes`` of x and y."""
 
-class _Card(Machine):
-    def __init__(self, target: Target, threads: int, precisions: Precisions) -> None:
-        super().__init__(target, threads)
-        self._precisions = precisions
-        self.cost_model = CudaCostModel.of(target, precisions.convolution)
+    @abstractmethod
+    def plan(self, mod: tvm.IRModule) -> tvm.IRModule:
+        """Schedule what TVM generated, plan the memory of all tensors: what is left is to generate machine code."""
 
-    def check(self, tune: Any = False, dynamic: Any = False) -> None:
-        if tune:
-            raise TargetError("tune: only the tilings of a CPU's kernels are measured; a card's are chosen by a model")
-        if dynamic:
-            raise TargetError("dynamic: a card's kernels are made for one batch; only a CPU's take any")
+    @abstractmethod
+    def pass_context(self) -> Any:
+        """The settings under which TVM may lower the target's kernels."""
 
-    def configure(self, config: HasteConfig) -> HasteConfig:
-        # Merging filters for a small patch takes a card longer than convolving it: the whole image is one.
-        return config.replace(patch_size=MAX_PATCH_SIZE) if config.patch_size is None else config
+    def compiling(self, compiled: bytes | None = None) -> contextlib.AbstractContextManager[None]:
+        """While it is open, TVM generates and loads code as the target needs it.
 
-    def lower(self, gm: fx.GraphModule, choose: TilingChoice | None, batch: BatchRange | None) -> Lowered:
-        return lower_to_cuda(gm, self.target, self._precisions)
+        Args:
+            compiled: machine code that was made elsewhere and belongs to what is loaded.
+        """
+        return contextlib.nullcontext()
 
+    def binary(self, module: Any) -> bytes | None:
+        """Machine code that has to be kept beside a module's library, made now; None: the library holds it all."""
+        return None
 
-def machine_of(target: Target, threads: int, precisions: Precisions) -> Machine:
-    """The machine that a complete target means; ``precisions`` are of a card's products."""
-    return _Card(target, threads, precisions) if is_cuda(target) else Machine(target, threads)
+    @property
+    @abstractmethod
+    def device(self) -> Any:
+        """The device, as TVM knows it, that the code runs on."""
+
+    @property
+    def torch_devices(self) -> tuple[str, ...]:
+        """Where inputs may be, as PyTorch writes it: "cpu", "cuda:0"."""
+        return ("cpu",)

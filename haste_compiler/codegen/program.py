@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
 
-from haste_compiler.codegen.dynamic import BatchRange
-from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.dynamic import BatchRange
 
 
 @dataclass(frozen=True)
-class HasteGroup:
-    """One grouping in the compiled network, and the layers that share it.
+class Record:
+    """What a method left in a compiled network for some layers that it treats as one.
 
     Attributes:
-        layers: qualified names, the first of them names the settings.
-        geometries: the geometry of each.
-        images: batch size; of a dynamic batch, that of the example inputs.
-        merge, skip: the rules that are compiled in.
-        nonzeros: of each hyperplane, see ``HasteConfig``.
-        settings: float32 (3,), the values to start with.
-        gated: whether it is given up, for one call, where a few patches find too little to merge; its statistics then
-            hold what was chosen, int32 (1,), after counts and bound.
+        method: the method's name.
+        layers: qualified names; the first of them names the parameters.
+        values: of the method's parameters, in their order: what the network starts with. They can be steered.
+        statistics: how many tensors of statistics a call returns for it.
+        data: what the method needs to read these, as JSON can hold it.
     """
 
+    method: str
     layers: tuple[str, ...]
-    geometries: tuple[ConvGeometry, ...]
-    images: int
-    merge: str
-    skip: str
-    nonzeros: int | None
-    settings: tuple[float, float, float]
-    gated: bool = False
+    values: tuple[float, ...]
+    statistics: int
+    data: Mapping[str, Any]
 
 
 @dataclass
 class Program:
-    """How to call a network's ``main(*inputs, *settings, *constants)``: outputs, then every grouping's statistics.
+    """How to call a network's ``main(*inputs, *parameters, *constants)``: outputs, then every record's statistics.
 
     Attributes:
         constants: packed weights and tables, in the order of ``main``'s last parameters; arrays, or TVM tensors that
             several programs share.
-        groups: the groupings, in the order of their settings and statistics.
+        records: in the order of their parameters, float32 (parameters,) each, and of their statistics.
         outputs: how many outputs come first.
         kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
         batch: the batches that it takes; None: that of its shapes only.
     """
 
     constants: Sequence[Any]
-    groups: list[HasteGroup]
+    records: list[Record]
     outputs: int
     kernels: list[tuple[str, str]]
     batch: BatchRange | None

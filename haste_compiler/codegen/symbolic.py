@@ -14,8 +14,9 @@ from torch import fx
 from torch.utils._sympy.functions import FloorDiv
 from tvm import tirx
 
-from haste_compiler.codegen.dynamic import BatchRange, DynamicBatch, hint_of
+from haste_compiler.codegen.dynamic import DynamicBatch, hint_of
 from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import example_size, layer_name, shape_of
 
 _LARGEST_INDEX = 2**31 - 1

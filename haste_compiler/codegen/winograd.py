@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.emit import Expr
 
 Matrix = Sequence[Sequence[float]]
 

@@ -8,27 +8,26 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
-from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
-from haste_compiler.codegen.cpu.target import VectorUnit, missing_features, vector_unit
+from haste_compiler.codegen.cpu.cost import PHASES, SHARED, CostModel, Features, dense_work
+from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.job import Trial
+from haste_compiler.codegen.machine import Machine
 from haste_compiler.cost.contention import seconds_waited
-from haste_compiler.cost.features import SHARED, Features, convolve_features, group_features
 from haste_compiler.cost.kernels import KernelTimer
-from haste_compiler.cost.model import PHASES, CostModel, dense_work
 from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.config import WINOGRAD_SIZES
-from haste_compiler.methods.haste.found import Merging, borders
-from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.config import WINOGRAD_SIZES
+from haste_compiler.methods.registry import methods
 
 log = logging.getLogger(__name__)
 
@@ -46,65 +45,23 @@ Seconds = dict[str, dict[str, float]]
 """Coefficients: by kernel, then by phase."""
 
 
-def _square(channels: int, filters: int, side: int, patch: int, kernel: int = 3, stride: int = 1) -> ConvGeometry:
+def _square(channels: int, filters: int, side: int, kernel: int = 3, stride: int = 1) -> ConvGeometry:
     around = (kernel // 2,) * 4
-    return ConvGeometry(
-        channels, filters, (kernel, kernel), (stride, stride), around, (1, 1), 1, (side, side), (patch, patch)
-    )
+    return ConvGeometry(channels, filters, (kernel, kernel), (stride, stride), around, (1, 1), 1, (side, side), (1, 1))
 
-
-_BOTH = (
-    _square(64, 64, 56, 8),
-    _square(64, 64, 112, 8),
-    _square(128, 128, 28, 7),
-    _square(256, 256, 14, 7),
-    _square(512, 512, 14, 7),
-    _square(512, 512, 7, 7),
-    _square(16, 16, 8, 8),
-    _square(32, 48, 24, 8),
-    _square(128, 128, 8, 8),
-    _square(256, 256, 4, 4),
-    _square(64, 128, 27, 9, kernel=5),
-    _square(128, 64, 14, 7, kernel=1),
-)
-"""Convolutions that are timed dense and as HASTE convolutions: large maps and small, few filters and many."""
 
 _DENSE = (
-    _square(256, 256, 28, 7),
-    _square(128, 32, 28, 7),
-    _square(64, 128, 112, 7, stride=2),
-    _square(128, 256, 28, 7, stride=2),
-    _square(256, 512, 28, 7, stride=2),
-    _square(64, 64, 28, 7, kernel=5),
-    _square(256, 64, 56, 7, kernel=1),
-    _square(512, 512, 2, 2),
-    _square(40, 72, 20, 7),
+    _square(256, 256, 28),
+    _square(128, 32, 28),
+    _square(64, 128, 112, stride=2),
+    _square(128, 256, 28, stride=2),
+    _square(256, 512, 28, stride=2),
+    _square(64, 64, 28, kernel=5),
+    _square(256, 64, 56, kernel=1),
+    _square(512, 512, 2),
+    _square(40, 72, 20),
 )
-"""Convolutions that are timed dense only."""
-
-
-@dataclass(frozen=True)
-class _State:
-    """An input of calibration: shares of its channels that are flat, or copies in groups of ``size``; the settings."""
-
-    flats: float = 0.0
-    copies: float = 0.0
-    size: int = 2
-    planes: int = 10
-    tolerance: float = 0.3
-
-
-_STATES = (
-    _State(),
-    _State(flats=0.5),
-    _State(flats=0.9),
-    _State(copies=0.5),
-    _State(copies=0.9, size=4),
-    _State(flats=0.25, copies=0.25),
-    _State(planes=4),
-    _State(planes=20),
-    _State(copies=0.5, planes=4, tolerance=math.inf),
-)
+"""Convolutions that are timed besides those of the methods."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +78,10 @@ def fit(samples: Sequence[Sample]) -> Seconds:
 
     Least squares, repeated with less weight on what fits badly: a call that something else slowed down counts little.
     """
-    columns = sorted({_column(kernel, phase) for kernel, phases in PHASES.items() for phase in phases})
+    columns = sorted({_column(kernel, phase) for kernel, phases in phases().items() for phase in phases})
     matrix = np.zeros((len(samples), len(columns)))
     for row, sample in zip(matrix, samples, strict=True):
-        for phase in PHASES[sample.kernel]:
+        for phase in phases()[sample.kernel]:
             row[columns.index(_column(sample.kernel, phase))] = sample.work[phase] / sample.seconds
     weight = np.ones(len(samples))
     for _ in range(_REFITS):
@@ -132,50 +89,60 @@ def fit(samples: Sequence[Sample]) -> Seconds:
         weight = 1 / np.sqrt(np.maximum(abs(matrix @ found - 1), _SMALL_ERROR))
     return {
         kernel: {phase: float(found[columns.index(_column(kernel, phase))]) for phase in phases}
-        for kernel, phases in PHASES.items()
+        for kernel, phases in phases().items()
     }
+
+
+@lru_cache(maxsize=1)
+def phases() -> dict[str, tuple[str, ...]]:
+    """The phases of every kernel that is predicted: the plain ones', and the methods' own."""
+    return {**PHASES, **{kernel: names for method in methods() for kernel, names in method.phases().items()}}
 
 
 def _column(kernel: str, phase: str) -> str:
     """The unknown that a kernel's phase is measured in."""
-    return f"shared {phase}" if kernel != "group" and phase in SHARED else f"{kernel} {phase}"
+    return f"shared {phase}" if phase in SHARED else f"{kernel} {phase}"
 
 
-def cost_model(target: Target, threads: int) -> CostModel:
-    """The cost model of a target: calibrated on this machine, kept on disk; for code that can't run here, the default.
+def cost_model(machine: Machine) -> Any:
+    """The cost model of a machine: its figures, or calibrated here, kept on disk; for code that can't run here, the
+    package's numbers.
 
     The file in the cache directory belongs to one target, number of threads and version of this package; if it is
     damaged, the machine is measured again (some ten seconds, with a progress bar). What several threads took on a
     machine that is busy with something else is not kept: the default is used for an hour, with a warning, before the
     machine is measured again.
     """
-    unit = vector_unit(target)
-    if missing_features(target):
-        return default_model(unit, threads)
-    path = costs_file(target, threads)
+    figures = machine.figures()
+    if figures is not None:
+        return figures
+    assert isinstance(machine, Cpu)
+    if machine.missing():
+        return default_model(machine.unit, machine.threads)
+    path = costs_file(machine)
     if path not in _models:
-        _models[path] = _calibrated(target, threads, path)
+        _models[path] = _calibrated(machine, path)
     return _models[path]
 
 
-def costs_file(target: Target, threads: int) -> Path:
-    """Where the coefficients that were measured for a target are kept."""
-    return cache_directory() / f"costs-{cache_key('', target, threads)}.json"
+def costs_file(machine: Machine) -> Path:
+    """Where the coefficients that were measured for a machine are kept."""
+    return cache_directory() / f"costs-{cache_key('', machine)}.json"
 
 
 _models: dict[Path, CostModel] = {}
 """Of this process, by file: two equal ``Target`` objects have different hashes."""
 
 
-def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
-    seconds = _read(path)
+def _calibrated(machine: Cpu, path: Path) -> CostModel:
+    seconds, threads = _read(path), machine.threads
     if seconds is None:
-        busy, default = path.with_suffix(".busy"), default_model(vector_unit(target), threads)
+        busy, default = path.with_suffix(".busy"), default_model(machine.unit, threads)
         if _is_recent(busy):
             log.info("this machine was busy when it was measured: until %s is an hour old, it isn't again", busy)
             return default
         start, before = time.perf_counter(), seconds_waited()
-        seconds = calibrate(target, threads)
+        seconds = calibrate(machine)
         # A single thread's own clock doesn't count what other processes take from it.
         if threads > 1 and _was_busy(before, seconds_waited(), time.perf_counter() - start):
             log.warning(
@@ -186,7 +153,7 @@ def _calibrated(target: Target, threads: int, path: Path) -> CostModel:
             write_cached(busy, {"busy": True})
             return default
         write_cached(path, seconds)
-    return CostModel(vector_unit(target), threads, seconds, "calibrated on this machine")
+    return CostModel(machine.unit, threads, seconds, "calibrated on this machine")
 
 
 def _is_recent(path: Path) -> bool:
@@ -207,58 +174,46 @@ def default_model(unit: VectorUnit, threads: int) -> CostModel:
     return CostModel(unit, threads, seconds, "defaults of the package")
 
 
-def calibrate(target: Target, threads: int) -> Seconds:
+def calibrate(machine: Cpu) -> Seconds:
     """Measure and fit: seconds for a unit of work, by kernel, then by phase."""
-    return fit(measure(target, threads))
+    return fit(measure(machine))
 
 
-def measure(target: Target, threads: int) -> list[Sample]:
+def measure(machine: Cpu) -> list[Sample]:
     """Build and time the kernels of the designed set, with a progress bar."""
+    sets = [(each.geometry, each) for method in methods() for each in method.calibration(machine)]
+    sets += [(geometry, None) for geometry in _DENSE]  # type: ignore[misc]
     samples: list[Sample] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("calibrating the cost model", total=len(_BOTH) + len(_DENSE))
-        for geometry in (*_BOTH, *_DENSE):
-            states = _STATES if geometry in _BOTH else ()
-            samples += _measure(geometry, states, KernelTimer(geometry, 1, target, threads, haste=bool(states)))
+        task = progress.add_task("calibrating the cost model", total=len(sets))
+        for geometry, trial in sets:
+            samples += _measure(machine, geometry, trial)
             progress.advance(task)
     return samples
 
 
-def _measure(geometry: ConvGeometry, states: Sequence[_State], timer: KernelTimer) -> Iterator[Sample]:
-    """The samples of one convolution. Dense and HASTE take turns: a slow spell of the machine hits both."""
-    unit, threads = timer.unit, timer.threads
-    dense = dense_work(geometry, 1, unit, threads, max(WINOGRAD_SIZES))
-    if not states:
+def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> Iterator[Sample]:
+    """The samples of one convolution. The plain kernel and a method's take turns: a slow spell hits both."""
+    dense = dense_work(geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
+    timer = KernelTimer(machine, geometry, trial)
+    if trial is None:
         yield Sample(*dense, min(timer.time(("dense",)) for _ in range(_ROUNDS))[0])
         return
-    inputs = [make_input(geometry, state.flats, state.copies, state.size) for state in states]
-    settings = [Settings(state.planes, state.tolerance, 0.1) for state in states]
-    border = borders(geometry)
-    merging = [Merging(timer.counts(x, each), border) for x, each in zip(inputs, settings, strict=True)]
-    times = np.empty((_ROUNDS, len(states), 3))
+    works = []
+    for state in trial.states:
+        timer.set(state)
+        works.append(trial.work(state, timer.run_once()))
+    names = ("dense", *trial.kernels)
+    times = np.empty((_ROUNDS, len(works), len(names)))
     for i in range(_ROUNDS):
-        for j, (x, each) in enumerate(zip(inputs, settings, strict=True)):
-            timer.set(x, each)
-            times[i, j] = timer.time(("dense", "group", "convolve"))
+        for j, state in enumerate(trial.states):
+            timer.set(state)
+            times[i, j] = timer.time(names)
     best = times.min(axis=0)
     yield Sample(*dense, float(np.median(best[:, 0])))
-    for state, found, (_, group, convolve) in zip(states, merging, best.tolist(), strict=True):
-        yield Sample("group", group_features(geometry, 1, unit, threads, state.planes, None, found), group)
-        yield Sample("convolve", convolve_features(geometry, 1, unit, threads, "flat", found), convolve)
-
-
-def make_input(geometry: ConvGeometry, flats: float, copies: float, size: int) -> Tensor:
-    """An image (1, H, W, C) of noise of which some channels are flat, and others copies in groups of ``size``."""
-    generator = torch.Generator().manual_seed(0)
-    channels = geometry.in_channels
-    x = torch.randn(channels, *geometry.input_size, generator=generator)
-    copied, flat = round(copies * channels), round(flats * channels)
-    x[:copied] = x[torch.arange(copied) // size * size]
-    # Far from flat next to each other, so that no two of them look alike.
-    x[channels - flat :] = 1 + 1e-3 * x[channels - flat :]
-    # Kinds take turns, as they do in a network.
-    order = torch.randperm(channels, generator=generator)
-    return x[order].permute(1, 2, 0).unsqueeze(0).contiguous()
+    for work, found in zip(works, best.tolist(), strict=True):
+        for name, seconds in zip(trial.kernels, found[1:], strict=True):
+            yield Sample(name, work[name], seconds)
 
 
 def _read(path: Path) -> Seconds | None:
@@ -266,7 +221,7 @@ def _read(path: Path) -> Seconds | None:
     try:
         stored: Any = json.loads(path.read_text())
         seconds = {
-            kernel: {phase: float(stored[kernel][phase]) for phase in phases} for kernel, phases in PHASES.items()
+            kernel: {phase: float(stored[kernel][phase]) for phase in phases} for kernel, phases in phases().items()
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -13,13 +13,15 @@ from torch._inductor.compile_fx import compile_fx
 
 from haste_compiler.dynamo import op
 from haste_compiler.dynamo.compiled import CompiledGraph, Function, call_directly
+from haste_compiler.dynamo.machines import machines
 from haste_compiler.dynamo.partition import Plan, find_regions
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.split import Cut, cut, replace_regions
 from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.graph.nodes import copy_module
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.registry import methods
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,14 @@ def haste(
     Args:
         gm: TorchDynamo's graph.
         example_inputs: its arguments, parameters and buffers among them.
-        options: fields of ``HasteConfig``.
+        options: fields of the first method's configuration, such as ``HasteConfig``; or ``{"config": ...}``, what
+            ``compile`` takes.
         mode: of Inductor, such as "max-autotune", for its part.
 
     Raises:
         ConfigError: a field is unknown or out of range, or the mode is unknown.
     """
-    config = HasteConfig.from_dict(dict(options or {}))
+    configs = _configs(options or {})
     patches = _mode_options(mode)
 
     def inductor(graph: fx.GraphModule, inputs: Sequence[Any]) -> Function:
@@ -54,7 +57,7 @@ def haste(
     reason = _must_stay(gm, example_inputs)
     if reason is None:
         try:
-            return _compile(gm, example_inputs, config, inductor)
+            return _compile(gm, example_inputs, configs, inductor)
         except RestartAnalysis:
             # Inductor asks TorchDynamo to trace once more, such as with a number as an input.
             raise
@@ -67,6 +70,15 @@ def haste(
             reason = type(error).__name__
     log.info("left to Inductor as it is: %s", reason)
     return inductor(gm, example_inputs)
+
+
+def _configs(options: Mapping[str, Any]) -> Configs:
+    if "config" in options:
+        rest = [name for name in options if name != "config"]
+        if rest:
+            raise ConfigError(f"options have config, which says all, and also {', '.join(rest)}")
+        return Configs.of(options["config"])
+    return Configs((methods()[0].CONFIG.from_dict(options),))
 
 
 def _mode_options(mode: str | None) -> Mapping[str, Any]:
@@ -97,7 +109,7 @@ def _must_stay(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
 def _compile(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any],
-    config: HasteConfig,
+    configs: Configs,
     inductor: Callable[[fx.GraphModule, Sequence[Any]], Function],
 ) -> Function:
     lifted, own = lift_constants(gm)
@@ -109,13 +121,14 @@ def _compile(
         for node, original, value in zip(placeholders, originals, [*example_inputs, *own.values()], strict=True)
         if _is_fixed(original, value)
     ]
-    plan = find_regions(traced, fixed, _LEAST_MACS if config.cost_model else 0)
+    measured = all(config.cost_model for config in configs.all)
+    plan = find_regions(traced, fixed, _LEAST_MACS if measured else 0, machines())
     if not plan.regions:
         raise CaptureError("no convolution in it is worth it")
     cuts = [cut(plan, region) for region in plan.regions]
     threads = torch.get_num_threads()
     regions = [
-        Region(part.gm, (len(part.tensors), len(part.weights), len(part.sizes)), config, threads) for part in cuts
+        Region(part.gm, (len(part.tensors), len(part.weights), len(part.sizes)), configs, threads) for part in cuts
     ]
     handles = [op.register(region) for region in regions]
     _log_plan(traced, plan)
@@ -127,8 +140,8 @@ def _compile(
         ours = _partly(split, example_inputs, inductor, regions)
     positions = [i for i, node in enumerate(placeholders) if isinstance(node.meta["val"], torch.SymInt)]
     # Without the cost model nothing is measured, and Inductor's code would hardly ever run.
-    other = inductor(gm, example_inputs) if config.cost_model else gm.forward
-    compiled = CompiledGraph(ours, other, positions, _batch_position(placeholders, regions), config.cost_model)
+    other = inductor(gm, example_inputs) if measured else gm.forward
+    compiled = CompiledGraph(ours, other, positions, _batch_position(placeholders, regions), measured)
     numbers = [int(value.node.hint) if isinstance(value, torch.SymInt) else value for value in example_inputs]
     chosen = compiled.choose(tuple(numbers[position] for position in positions), numbers)
     # Without sizes that vary there is nothing more to choose, and the other one's memory can go.

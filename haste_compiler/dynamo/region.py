@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, fx
 from torch._prims_common import suggest_memory_format
 
-from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.dynamo.batch import batch_symbol, pieces
+from haste_compiler.dynamo.machines import machine_for
 from haste_compiler.dynamo.specialize import specialize
 from haste_compiler.errors import HasteError
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import prepare
 
@@ -52,7 +52,7 @@ class Region:
     Args:
         gm: its graph, as ``split.cut`` returns it, sizes symbolic.
         counts: of its placeholders, how many are tensors, weights and sizes.
-        config: what becomes HASTE in it.
+        configs: of the methods.
         threads: threads that its tasks are cut for.
 
     Attributes:
@@ -61,9 +61,10 @@ class Region:
         batch: the batch, if it can be computed in pieces.
     """
 
-    def __init__(self, gm: fx.GraphModule, counts: tuple[int, int, int], config: HasteConfig, threads: int) -> None:
-        self.gm, self._counts, self._config, self._threads = gm, counts, config, threads
+    def __init__(self, gm: fx.GraphModule, counts: tuple[int, int, int], configs: Configs, threads: int) -> None:
+        self.gm, self._counts, self._configs = gm, counts, configs
         self.device = next(iter(gm.graph.find_nodes(op="placeholder"))).meta["val"].device
+        self._machine = machine_for(self.device, threads)
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self.batch = batch_symbol(gm, counts)
@@ -119,7 +120,7 @@ class Region:
             outputs = self.gm(*tensors, *weights, *sizes)
             # An operator's outputs share no memory with its inputs.
             return [output.clone(memory_format=torch.contiguous_format) for output in outputs]
-        outputs, _ = program.run(prepare(tensors, None, self.device.type == "cuda"))
+        outputs, _ = program.run(prepare(tensors, None, self._machine.torch_devices))
         return outputs
 
     def _compile(
@@ -131,8 +132,7 @@ class Region:
             try:
                 if any(tensor.numel() == 0 for tensor in tensors):
                     raise HasteError("an input is empty")
-                target = parse_target("cuda" if self.device.type == "cuda" else "llvm")
-                made = specialize(self.gm, tensors, weights, shapes[1], target, self._config, self._threads)
+                made = specialize(self.gm, tensors, weights, shapes[1], self._machine, self._configs)
             except Exception as error:
                 # A region must compute its outputs, whatever our compiler trips over.
                 log.warning("a region runs in eager mode at %s: %s", shapes[0], error)

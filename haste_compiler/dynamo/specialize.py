@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import tvm
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_flatten
-from tvm.target import Target
 
-from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.codegen.cuda.tiling import choose_precisions
-from haste_compiler.compiler import compile_captured
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.compiler import Options, compile_captured
 from haste_compiler.dynamo import openmp
 from haste_compiler.graph.capture import Captured, module_path, unique_name
 from haste_compiler.graph.nodes import CONVOLUTIONS, finish, is_call
-from haste_compiler.methods.haste.config import HasteConfig, matches_layer
+from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime.executable import Executable
 
 
@@ -26,9 +25,8 @@ def specialize(
     tensors: Sequence[Tensor],
     weights: Sequence[Tensor],
     sizes: Sequence[int],
-    target: Target,
-    config: HasteConfig,
-    threads: int,
+    machine: Machine,
+    configs: Configs,
 ) -> Executable:
     """Compile a region.
 
@@ -37,9 +35,8 @@ def specialize(
         tensors: inputs of the shapes that it is compiled for.
         weights: become part of what is compiled.
         sizes: what the symbols are.
-        target: what code is made for.
-        config: what becomes HASTE; overrides that match no layer here are left out.
-        threads: threads that tasks are cut for.
+        machine: what code is made for.
+        configs: of the methods; overrides that match no layer here are left out.
 
     Raises:
         HasteError: it can't be compiled.
@@ -51,23 +48,10 @@ def specialize(
         _, out_spec = tree_flatten(tuple(plain.graph.output_node().args[0]))  # type: ignore[arg-type]
         captured = Captured(plain, in_spec, out_spec, "the region")
         names = [str(node.meta["layer"]) for node in plain.graph.nodes if is_call(node, *CONVOLUTIONS)]
-        precisions = choose_precisions(None, target)
-        made = compile_captured(captured, flat, target, _only(config, names), threads, precisions)
-    executable = made.executable
-    if not is_cuda(target):
+        executable = compile_captured(captured, flat, Options(configs.only_for(names), machine)).executable
+    if executable.device == tvm.cpu():
         executable.pool = openmp.attach(executable.code)
     return executable
-
-
-def _only(config: HasteConfig, layers: Iterable[str]) -> HasteConfig:
-    """A configuration with those overrides only that match one of some layers."""
-    names = list(layers)
-    matching = {
-        pattern: override
-        for pattern, override in config.layers.items()
-        if any(matches_layer(pattern, name) for name in names)
-    }
-    return config.replace(layers=matching)
 
 
 def concretize(

@@ -1,1 +1,1 @@
-"""What is done to FX graphs that is no pass: capture, nodes, shapes, geometries, checks, algorithms by networkx."""
+"""FX graphs, as far as no pass is concerned: capture, nodes, shapes, geometries, checks, algorithms by networkx."""

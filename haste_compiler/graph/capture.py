@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
-from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.errors import CaptureError, first_line
 from haste_compiler.graph.decompose import decompositions, needs_decomposing
+from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.dynamic_shapes import batch_symbol, export_shapes, run_fake, shapes_for, violation
 from haste_compiler.graph.explain_failure import check_model, explain_failure
 from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional

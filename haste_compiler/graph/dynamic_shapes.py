@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.export.dynamic_shapes import Dim, _DerivedDim, _DimHint, _DimHintType
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.errors import CaptureError, InputError, first_line
+from haste_compiler.graph.dynamic import BatchRange
 
 _ALL = "batch"
 """The name of the batch where it was given none."""

@@ -126,6 +126,11 @@ class ConvGeometry:
         """Taps of the kernel, kh * kw."""
         return self.kernel[0] * self.kernel[1]
 
+    @property
+    def is_depthwise(self) -> bool:
+        """One input channel and one filter a group."""
+        return self.groups == self.in_channels == self.out_channels and self.groups > 1
+
     def window_origin(self, row: int, column: int) -> Pair:
         """Input row and column of a window's top-left pixel; negative where the window begins in the padding."""
         return row * self.window_step[0] - self.padding[0], column * self.window_step[1] - self.padding[2]

@@ -11,9 +11,16 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import Argument, map_arg
 
-from haste_compiler.errors import CaptureError
+from haste_compiler.errors import CaptureError, UnsupportedOperatorError
 
 Target = Callable[..., Any]
+
+TRANSPOSED = (
+    torch.ops.aten.conv_transpose1d.default,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.conv_transpose3d.input,
+)
+"""Transposed convolutions as PyTorch captures them: their filters are stored the other way round."""
 
 CONVOLUTIONS = (
     torch.ops.aten.conv1d.default,
@@ -22,8 +29,8 @@ CONVOLUTIONS = (
     torch.ops.aten.conv2d.padding,
     torch.ops.aten.conv3d.default,
     torch.ops.aten.conv3d.padding,
-    torch.ops.aten.conv_transpose2d.input,
     torch.ops.aten.convolution.default,
+    *TRANSPOSED,
 )
 """Convolutions as PyTorch captures them."""
 
@@ -216,3 +223,17 @@ def _remove_unused_tensors(gm: fx.GraphModule) -> None:
         if name and empty and name not in used:
             owner, _, last = name.rpartition(".")
             delattr(gm.get_submodule(owner), last)
+
+
+def unsupported(node: fx.Node, why: str) -> UnsupportedOperatorError:
+    """The error that says why an operator can't be compiled."""
+    return UnsupportedOperatorError(f"operator {node.target} of layer {layer_name(node)!r} can't be compiled: {why}")
+
+
+def drop_other_outputs(gm: fx.GraphModule) -> dict[int, Any]:
+    """Leave only tensors among a graph's outputs; return the rest (numbers, None) by position."""
+    output = gm.graph.output_node()
+    leaves = output.args[0]
+    assert isinstance(leaves, Sequence)
+    output.args = (tuple(leaf for leaf in leaves if isinstance(leaf, fx.Node)),)
+    return {position: leaf for position, leaf in enumerate(leaves) if not isinstance(leaf, fx.Node)}

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from haste_compiler.codegen.walk import unsupported
-from haste_compiler.graph.nodes import argument
+from haste_compiler.graph.nodes import argument, unsupported
 
 _SWITCHES = ("train", "training", "dropout_p")
 """Arguments that turn the randomness of an operator off where they are false or zero."""

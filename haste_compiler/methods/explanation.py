@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from haste_compiler.methods.layers import ConvLayer
+from haste_compiler.methods.layers import ConvLayer
+from haste_compiler.methods.registry import method, names
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,48 @@ class LayerChoice:
 
     Attributes:
         name: qualified name of the layer.
-        haste: whether it is a HASTE convolution.
+        method: name of the method that takes it; None: it is dense.
         reason: why, or why not.
         dense_ms: as a dense convolution.
-        haste_ms: as a HASTE convolution, on natural images where they were looked at, otherwise in the best case.
-        kept: share of the channels that is expected to be left on natural images.
+        method_ms: under the method, on natural images where they were looked at, otherwise in the best case.
+        kept: share of the work that is expected to be left on natural images.
     """
 
     name: str
-    haste: bool
+    method: str | None
     reason: str
     dense_ms: float | None = None
-    haste_ms: float | None = None
+    method_ms: float | None = None
     kept: float | None = None
+
+    @classmethod
+    def of(cls, layer: ConvLayer) -> Self:
+        """What was chosen for a layer."""
+        found = layer.prediction
+        if found is None:
+            return cls(layer.name, layer.method, layer.reason)
+        estimate = found.natural or found.best
+        kept = found.natural.kept if found.natural else None
+        times = (found.dense_seconds * 1e3, estimate.seconds * 1e3)
+        return cls(layer.name, layer.method, layer.reason, *times, kept)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what ``vars`` gave, in this version or in those that knew one method only.
+
+        Raises:
+            KeyError, TypeError: it is something else.
+        """
+        stored = dict(fields)
+        if "method" not in stored:
+            stored["method"] = "haste" if stored.pop("haste") else None
+            stored["method_ms"] = stored.pop("haste_ms")
+        return cls(**stored)
+
+    @property
+    def haste(self) -> bool:
+        """Whether it is a HASTE convolution."""
+        return self.method == "haste"
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,7 @@ class Explanation:
     @classmethod
     def of(cls, layers: Sequence[ConvLayer]) -> Explanation:
         """The explanation of a network's convolutions."""
-        return cls(tuple(map(_choice, layers)))
+        return cls(tuple(map(LayerChoice.of, layers)))
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold: ``layers``, a list of the layers' fields."""
@@ -59,28 +88,25 @@ class Explanation:
 
     def __str__(self) -> str:
         """A table as plain text. No colours, no line is wrapped."""
-        chosen = sum(layer.haste for layer in self.layers)
-        table = Table(box=box.SIMPLE, title=f"{chosen} of {len(self.layers)} convolutions HASTE", title_justify="left")
+        taken = [layer.method for layer in self.layers if layer.method is not None]
+        table = Table(box=box.SIMPLE, title=described(taken, len(self.layers)), title_justify="left")
         for name in ("layer", "chosen", "why"):
             table.add_column(name)
         for layer in self.layers:
-            table.add_row(Text(layer.name), "HASTE" if layer.haste else "dense", Text(layer.reason))
+            chosen = "dense" if layer.method is None else method(layer.method).TITLE
+            table.add_row(Text(layer.name), chosen, Text(layer.reason))
         console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False, legacy_windows=False)
         console.print(table)
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 
 
-def _choice(layer: ConvLayer) -> LayerChoice:
-    found = layer.prediction
-    if found is None:
-        return LayerChoice(layer.name, layer.eligible, layer.reason)
-    natural = found.natural
-    return LayerChoice(
-        layer.name,
-        layer.eligible,
-        layer.reason,
-        found.dense_seconds * 1e3,
-        (natural or found.best).seconds * 1e3,
-        natural.kept if natural else None,
-    )
+def described(taken: Sequence[str], convolutions: int) -> str:
+    """How many convolutions belong to which method, in words.
+
+    Args:
+        taken: the method's name of each that belongs to one.
+        convolutions: how many there are.
+    """
+    counts = {name: taken.count(name) for name in dict.fromkeys(taken)} or {names()[0]: 0}
+    return ", ".join(f"{count} of {convolutions} convolutions {method(name).TITLE}" for name, count in counts.items())

@@ -1,76 +1,20 @@
-"""The convolutions of a graph, and which of them become HASTE convolutions."""
+"""The convolutions of a graph, and which method each belongs to."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-
-import torch
-from torch import fx
+from typing import TYPE_CHECKING
 
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.nodes import CONVOLUTIONS, argument, is_call, is_constant, layer_name, shape_of
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.ops.convolve import CONVOLVE
-from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.methods.prediction import CHOICE, Choice, Prediction
 
-aten = torch.ops.aten
+if TYPE_CHECKING:
+    from torch import fx
 
+    from haste_compiler.methods.configs import ConfigLike, Configs
 
-CHOICE = "haste_choice"
-"""Where a convolution node's ``meta`` keeps its ``Choice``."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a HASTE convolution is expected to take on some kind of input.
-
-    Attributes:
-        seconds: time of one call. Of layers that share a grouping the first bears the grouping's.
-        grouping: the part of it that hashing and grouping take.
-        kept: share of the channels that is left.
-    """
-
-    seconds: float
-    grouping: float
-    kept: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the cost model says of one convolution.
-
-    Attributes:
-        dense_seconds: time of one call as a dense convolution.
-        best: as a HASTE convolution of which next to nothing is left.
-        natural: on images like photographs; None where the best case isn't worth it.
-        gate: what a patch may cost on average beyond a fixed part, then what each unit of its counts costs (singles,
-            groups, members, zeros, flats, merges), in microseconds: the compiled layer compares the two at every call.
-    """
-
-    dense_seconds: float
-    best: Estimate
-    natural: Estimate | None = None
-    gate: tuple[float, ...] = ()
-
-    @property
-    def estimates(self) -> tuple[Estimate | None, ...]:
-        """Both, in the order in which they are asked for."""
-        return self.best, self.natural
-
-    def __str__(self) -> str:
-        """In words, for a layer's reason."""
-        found = self.natural or self.best
-        share = f"{found.kept:.0%} kept" if self.natural else f"only {found.kept:.0%} kept"
-        return f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} HASTE at {share}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was decided for a convolution, and by which prediction."""
-
-    haste: bool
-    prediction: Prediction
+OWNER = "method"
+"""Where the ``meta`` of a node that took a layer's place keeps the name of the method that put it there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +25,7 @@ class ConvLayer:
         name: qualified name of the layer.
         node: name of the graph's node.
         geometry: its shape, with the patch that the configuration asks for; None for what is no plain 2-d convolution.
-        eligible: whether the configuration turns it into a HASTE convolution.
+        method: name of the method that takes it; None: it stays plain.
         reason: why, or why not.
         prediction: what the cost model says; None where it wasn't asked.
     """
@@ -89,84 +33,56 @@ class ConvLayer:
     name: str
     node: str
     geometry: ConvGeometry | None
-    eligible: bool
+    method: str | None
     reason: str
     prediction: Prediction | None = None
 
+    @property
+    def eligible(self) -> bool:
+        """Whether a method takes it."""
+        return self.method is not None
 
-def conv_layers(gm: fx.GraphModule, config: HasteConfig | None = None) -> list[ConvLayer]:
-    """List the convolutions of a graph, before or after ``rewrite_haste``, in the order in which they run.
+
+def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list[ConvLayer]:
+    """List the convolutions of a graph, before or after the methods' rewrites, in the order in which they run.
 
     Args:
         gm: a graph that ``capture`` or a pass returned; before ``extract_convs`` no convolution counts as eligible.
         config: decides; None: the default.
     """
-    config = config or HasteConfig()
+    from haste_compiler.graph.nodes import CONVOLUTIONS, is_call, layer_name
+    from haste_compiler.methods.configs import Configs
+    from haste_compiler.ops.conv2d import CONV2D
+
+    configs = Configs.of(config)
     layers = []
     for node in gm.graph.nodes:
-        if is_call(node, CONV2D, CONVOLVE):
-            layers.append(_judge(node, config.for_layer(layer_name(node))))
+        if is_call(node, CONV2D) or OWNER in node.meta:
+            layers.append(_judge(node, configs))
         elif is_call(node, *CONVOLUTIONS):
             reason = "not a float32 2-d convolution with constant weights"
-            layers.append(ConvLayer(layer_name(node), node.name, None, False, reason))
+            layers.append(ConvLayer(layer_name(node), node.name, None, None, reason))
     return layers
 
 
-def conv_geometry(node: fx.Node, patch: tuple[int, int]) -> ConvGeometry:
-    """The geometry of a ``haste::conv2d`` or ``haste::convolve`` node.
+def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
+    from haste_compiler.graph.nodes import layer_name
+    from haste_compiler.methods.registry import method
+    from haste_compiler.ops.conv2d import CONV2D, ConvCall
 
-    Args:
-        node: the call.
-        patch: patch height and width asked for.
-    """
-    if is_call(node, CONV2D):
-        x, weight, _, _, stride, padding, dilation, groups, _ = node.args
-        assert isinstance(x, fx.Node)
-        channels, size = shape_of(x)[1], shape_of(x)[2:]
-    else:
-        _, slot, _, _, weight, _, _, size, stride, padding, dilation, groups, *_ = node.args  # type: ignore[assignment]
-        assert isinstance(slot, fx.Node)
-        channels = shape_of(slot)[-1]
-    assert isinstance(weight, fx.Node)
-    filters, _, *kernel = shape_of(weight)
-    numbers = (tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), groups, tuple(size))  # type: ignore[arg-type]
-    return ConvGeometry(channels, filters, *numbers, patch)  # type: ignore[arg-type]
-
-
-def configured_geometry(node: fx.Node, config: HasteConfig) -> ConvGeometry:
-    """The geometry of a convolution node with the patch that its layer's configuration asks for."""
-    geometry = conv_geometry(node, (1, 1))
-    return dataclasses.replace(geometry, patch=config.patch_for(geometry.output_size))
-
-
-def may_merge(node: fx.Node) -> bool:
-    """Whether a configuration could make a ``haste::conv2d`` a HASTE convolution: constant weights, not depthwise."""
-    weight = argument(node, 1, "weight")
-    return is_constant(weight) and shape_of(weight)[1] > 1
-
-
-def _judge(node: fx.Node, config: HasteConfig) -> ConvLayer:
-    geometry, choice = configured_geometry(node, config), node.meta.get(CHOICE)
-    eligible, reason = (True, "HASTE") if is_call(node, CONVOLVE) else _eligible(geometry, config)
-    if choice is not None:
-        eligible, reason = choice.haste, str(choice.prediction)
-    return ConvLayer(layer_name(node), node.name, geometry, eligible, reason, choice and choice.prediction)
-
-
-def _eligible(geometry: ConvGeometry, config: HasteConfig) -> tuple[bool, str]:
-    """Whether the configuration lets a convolution be a HASTE convolution, and why."""
-    per_group = geometry.in_channels // geometry.groups
-    if per_group == 1:
-        return False, "depthwise: nothing to merge" if geometry.groups > 1 else "one input channel: nothing to merge"
-    if not config.enabled:
-        return False, "disabled by the configuration"
-    if per_group < config.min_channels:
-        return False, f"{per_group} input channels per group, fewer than min_channels={config.min_channels}"
-    if geometry.taps < config.min_reads * geometry.stride[0] * geometry.stride[1]:
-        reads = geometry.taps / (geometry.stride[0] * geometry.stride[1])
-        return False, f"its input pixels are read {reads:g} times each, less than min_reads={config.min_reads}"
-    return True, f"{per_group} input channels per group"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.3f} ms"
+    name, owner = layer_name(node), node.meta.get(OWNER)
+    choice: Choice | None = node.meta.get(CHOICE)
+    asked = [(each, each.judge(node, config.for_layer(name))) for each, config in configs if owner in (None, each.NAME)]
+    verdicts = [(each, verdict) for each, verdict in asked if verdict is not None]
+    if not verdicts:
+        plain = ConvCall.of(node).geometry() if node.target is CONV2D else None
+        return ConvLayer(name, node.name, plain, owner, "no method is asked" if owner is None else method(owner).TITLE)
+    first = next(((each, v) for each, v in verdicts if v.eligible), verdicts[0])
+    taken: str | None = first[0].NAME if first[1].eligible else None
+    reason, prediction = first[1].reason, None
+    if taken is None and len(verdicts) > 1:
+        reason = "; ".join(f"{each.TITLE}: {verdict.reason}" for each, verdict in verdicts)
+    if choice is not None and choice.prediction is not None:
+        prediction = choice.prediction
+        taken, reason = (choice.method if choice.taken else None), prediction.described(method(choice.method).TITLE)
+    return ConvLayer(name, node.name, first[1].geometry, taken, reason, prediction)

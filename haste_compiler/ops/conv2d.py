@@ -63,6 +63,9 @@ def _(
 
 CONV2D = torch.ops.haste.conv2d.default
 
+WINOGRAD = "winograd"
+"""Where a convolution node's ``meta`` keeps the largest side of Winograd's tiles that may compute it."""
+
 
 @dataclass(frozen=True)
 class ConvCall(OpCall):

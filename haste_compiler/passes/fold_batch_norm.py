@@ -7,6 +7,7 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.nodes import (
     CONVOLUTIONS,
+    TRANSPOSED,
     add_tensor,
     argument,
     finish,
@@ -23,8 +24,7 @@ from haste_compiler.graph.nodes import (
 
 aten = torch.ops.aten
 
-# Filters of a transposed convolution are stored the other way round.
-_FOLDED = (*(kind for kind in CONVOLUTIONS if kind is not aten.conv_transpose2d.input), aten.linear.default)
+_FOLDED = (*(kind for kind in CONVOLUTIONS if kind not in TRANSPOSED), aten.linear.default)
 
 Affine = tuple[Tensor, Tensor]
 """Scale and shift of each channel, float64, (C,)."""

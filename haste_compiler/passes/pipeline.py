@@ -9,10 +9,6 @@ from torch import fx
 
 from haste_compiler.graph.capture import Captured
 from haste_compiler.graph.nodes import copy_module
-from haste_compiler.methods.choose import Predict, choose_layers
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.rewrite import rewrite_haste
-from haste_compiler.passes.allow_winograd import allow_winograd
 from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
@@ -29,54 +25,47 @@ Observer = Callable[[str, fx.GraphModule], object]
 
 
 class Pass(NamedTuple):
-    """One step: a name, and a rewrite of a graph under a configuration, with predictions if there are any."""
+    """One step: a name, and a rewrite of a graph."""
 
     name: str
-    run: Callable[[fx.GraphModule, HasteConfig, Predict | None], fx.GraphModule]
+    run: Callable[[fx.GraphModule], fx.GraphModule]
+
+    @classmethod
+    def of(cls, run: Callable[[fx.GraphModule], fx.GraphModule]) -> Pass:
+        """The pass that a function is, under its name."""
+        return cls(run.__name__, run)
 
 
-def _unconfigured(rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> Pass:
-    return Pass(rewrite.__name__, lambda gm, config, predict: rewrite(gm))
-
-
-PASSES: Final = (
-    _unconfigured(canonicalize),
-    _unconfigured(write_resizing),
-    _unconfigured(fuse_channel_shuffle),
-    _unconfigured(narrow_channel_shuffle),
-    _unconfigured(fold_batch_norm),
-    _unconfigured(extract_convs),
-    _unconfigured(drop_taps),
-    _unconfigured(extract_linears),
-    _unconfigured(fuse_affine),
-    _unconfigured(fuse_epilogue),
-    Pass(choose_layers.__name__, choose_layers),
-    Pass(rewrite_haste.__name__, lambda gm, config, predict: rewrite_haste(gm, config)),
-    Pass(allow_winograd.__name__, lambda gm, config, predict: allow_winograd(gm, config)),
+PASSES: Final = tuple(
+    Pass.of(run)
+    for run in (
+        canonicalize,
+        write_resizing,
+        fuse_channel_shuffle,
+        narrow_channel_shuffle,
+        fold_batch_norm,
+        extract_convs,
+        drop_taps,
+        extract_linears,
+        fuse_affine,
+        fuse_epilogue,
+    )
 )
 
 
-def run_passes(
-    captured: Captured, config: HasteConfig, observer: Observer | None = None, predict: Predict | None = None
-) -> fx.GraphModule:
-    """Run all passes over a copy of a captured graph; ``captured`` can be used again, with another configuration.
+def rewrite(captured: Captured, observer: Observer | None = None) -> fx.GraphModule:
+    """Run all passes over a copy of a captured graph; ``captured`` can be used again.
 
     Args:
         captured: what :func:`capture` returned.
-        config: what becomes HASTE.
         observer: sees the graph after each pass, to print or to compare it. It must not change it.
-        predict: the cost model's predictions, which decide where ``config.cost_model`` says so; None: all eligible
-            convolutions become HASTE convolutions.
 
     Returns:
-        The final graph. It runs eagerly and is called as the model is.
-
-    Raises:
-        ConfigError: an override of ``config`` matches no layer.
+        The graph, with plain convolutions and linear layers as operators of ours. It runs eagerly.
     """
     gm = copy_module(captured.gm)
     for step in PASSES:
-        gm = step.run(gm, config, predict)
+        gm = step.run(gm)
         if observer is not None:
             observer(step.name, gm)
     return gm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from haste_compiler.graph.nodes import (
     add_tensor,
@@ -17,6 +17,7 @@ from haste_compiler.graph.nodes import (
     replace,
     shape_of,
 )
+from haste_compiler.graph.resizing import axis_map, on_axis
 
 aten = torch.ops.aten
 
@@ -51,23 +52,9 @@ def write_resizing(gm: fx.GraphModule) -> fx.GraphModule:
     return finish(gm)
 
 
-def _on_axis(node: fx.Node, values: Tensor, axis: int) -> Tensor:
-    """What ``node`` makes of (1, C, size, size) images that vary along one axis, (C, new size): axis 0 is the rows."""
-    height, width = shape_of(node.args[0])[2:]  # type: ignore[arg-type]
-    image = values[None, :, :, None] if axis == 0 else values[None, :, None, :]
-    resized = node.target(image.expand(1, len(values), height, width).contiguous(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return resized[0, :, :, 0] if axis == 0 else resized[0, :, 0, :]
-
-
-def axis_map(node: fx.Node, axis: int) -> Tensor:
-    """The linear map (new size, old size) that a resizing is along the rows (axis 0) or columns (axis 1)."""
-    size = shape_of(node.args[0])[2 + axis]  # type: ignore[arg-type]
-    return _on_axis(node, torch.eye(size), axis).T
-
-
 def _select(gm: fx.GraphModule, node: fx.Node, x: fx.Node) -> fx.Node:
     for axis, size in enumerate(shape_of(x)[2:]):
-        index = _on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis)[0].long()
+        index = on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis)[0].long()
         picked = add_tensor(gm, f"{node.name}.index", index, node)
         x = insert_call(gm, aten.index_select.default, (x, 2 + axis, picked), node)
     return x

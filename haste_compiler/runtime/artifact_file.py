@@ -18,7 +18,7 @@ from typing import Any
 from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Counts up when an older version of the package couldn't read what is written."""
 
 WEIGHTS = "weights.safetensors"

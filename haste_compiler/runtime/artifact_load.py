@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tvm
@@ -17,11 +18,10 @@ from safetensors.numpy import load as load_tensors
 from tvm.target import Target
 
 from haste_compiler.codegen.cpu.target import missing_here
-from haste_compiler.codegen.cuda.build import precise_compiler
-from haste_compiler.codegen.cuda.target import is_cuda, missing_card
-from haste_compiler.codegen.dynamic import BatchRange
 from haste_compiler.codegen.library import Code
-from haste_compiler.codegen.program import HasteGroup, Program
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.program import Program, Record
+from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import (
     ArtifactError,
     ArtifactTargetError,
@@ -32,19 +32,18 @@ from haste_compiler.errors import (
     last_line,
     refuse_named,
 )
+from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.explanation import Explanation, LayerChoice
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.explanation import Explanation, LayerChoice, described
+from haste_compiler.methods.layers import ConvLayer
+from haste_compiler.methods.registry import method, names
 from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
-from haste_compiler.runtime.device import device_of, on_device
+from haste_compiler.runtime.device import on_device
 from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.steerable import Steerable
-
-if TYPE_CHECKING:
-    from haste_compiler.methods.layers import ConvLayer
 
 Shape = tuple[int, ...]
 
@@ -80,21 +79,24 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
     if needed.split(".")[:2] != tvm.__version__.split(".")[:2]:
         raise ArtifactVersionError(f"{path} needs TVM {needed}, installed is {tvm.__version__}")
     target = manifest["target"]
-    missing, arch = missing_here(target["architecture"], target["features"]), target["options"].get("arch")
-    if arch is not None:
-        missing += missing_card(arch)
+    missing = missing_here(target["architecture"], target["features"])
+    # Of another architecture LLVM may know nothing.
+    machine = None if missing else machine_of(Target(target["options"]))
+    missing = missing if machine is None else machine.missing()
     if missing:
-        cpu = arch or target["options"].get("mcpu", target["architecture"])
+        name = machine.name if machine is not None else target["options"].get("mcpu", target["architecture"])
         raise ArtifactTargetError(
-            f"{path} was compiled for {cpu}: this machine has no {', '.join(missing)}; compile it for this one"
+            f"{path} was compiled for {name}: this machine has no {', '.join(missing)}; compile it for this one"
         )
 
 
 def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModule:
     target = Target(manifest["target"]["options"])
     stored_weights = load_tensors(parts[WEIGHTS])
-    device = device_of(target)
-    placed = (on_device(tvm.runtime.from_dlpack(array), device) for array in place(list(stored_weights.values())))
+    machine = machine_of(target, int(manifest["threads"]))
+    placed = (
+        on_device(tvm.runtime.from_dlpack(array), machine.device) for array in place(list(stored_weights.values()))
+    )
     # Specializations share them, so they are placed once for all.
     weights = dict(zip(stored_weights, placed, strict=True))
     # The system's loader takes files only; once it is loaded, a library needs no name.
@@ -104,12 +106,12 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
             library = Path(folder) / f"{len(made)}.so"
             library.write_bytes(parts[stored["library"]])
             try:
-                with precise_compiler(target, parts.get(stored["library"].replace(".so", ".fatbin"))):
+                with machine.compiling(parts.get(stored["library"].replace(".so", ".fatbin"))):
                     code = Code(tvm.runtime.load_module(str(library)), target)
             except (OSError, RuntimeError, HasteError) as error:
                 raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
-            made.append(_part(stored, code, weights, int(manifest["threads"])))
-    return LoadedModule(made, HasteConfig.from_dict(manifest["config"]), target, manifest)
+            made.append(_part(stored, code, weights, machine.threads))
+    return LoadedModule(made, _configs(manifest), machine, manifest)
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ class LoadedPart:
 
     @property
     def dense_layers(self) -> dict[str, str]:
-        """Of the convolutions that are dense, why."""
-        return {choice.name: choice.reason for choice, _, _ in self.choices if not choice.haste}
+        """Of the convolutions that no method takes, why."""
+        return {choice.name: choice.reason for choice, _, _ in self.choices if choice.method is None}
 
     def build(self, tensors: Sequence[Any]) -> Any:
         """What the network returns, from the tensors that the machine code made."""
@@ -171,8 +173,8 @@ class LoadedPart:
 def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], threads: int) -> LoadedPart:
     constants = [weights[name] for name in stored["constants"]]
     kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
-    groups, batch = [_group(group) for group in stored["groups"]], stored.get("batch")
-    program = Program(constants, groups, int(stored["outputs"]), kernels, batch and _batch(batch))
+    batch = stored.get("batch")
+    program = Program(constants, _records(stored), int(stored["outputs"]), kernels, batch and _batch(batch))
     return LoadedPart(
         Executable(code, program, threads),
         tuple(tuple(item["shape"]) for item in stored["inputs"]),
@@ -188,35 +190,48 @@ def _batch(stored: Mapping[str, Any]) -> BatchRange:
     return BatchRange(str(stored["name"]), stored["least"], stored["most"], tuple(stored["inputs"]))
 
 
-def _group(stored: Mapping[str, Any]) -> HasteGroup:
-    geometries = tuple(ConvGeometry(**geometry) for geometry in stored["geometries"])
-    settings = tuple(float("inf") if number is None else float(number) for number in stored["settings"])
-    return HasteGroup(**{**stored, "layers": tuple(stored["layers"]), "geometries": geometries, "settings": settings})
+def _configs(manifest: Mapping[str, Any]) -> Configs:
+    """The configurations; files of format 1 hold that of the one method that there was."""
+    return Configs.from_dict(manifest.get("configs") or {names()[0]: manifest["config"]})
+
+
+def _records(stored: Mapping[str, Any]) -> list[Record]:
+    """The records; files of format 1 hold those of the one method that there was."""
+    if "records" not in stored:
+        return [method(names()[0]).upgraded(group) for group in stored["groups"]]
+    return [_record(**each) for each in stored["records"]]
+
+
+def _record(
+    method: str, layers: Sequence[str], values: Sequence[float | None], statistics: int, data: Mapping[str, Any]
+) -> Record:
+    numbers = tuple(math.inf if value is None else float(value) for value in values)
+    return Record(str(method), tuple(map(str, layers)), numbers, int(statistics), dict(data))
 
 
 def _choice(stored: Mapping[str, Any]) -> tuple[LayerChoice, str, ConvGeometry | None]:
     geometry = stored["geometry"]
-    return LayerChoice(**stored["choice"]), str(stored["node"]), geometry and ConvGeometry(**geometry)
+    return LayerChoice.from_dict(stored["choice"]), str(stored["node"]), geometry and ConvGeometry(**geometry)
 
 
 class LoadedModule(Steerable):
     """A saved network, called like the compiled one it was made from.
 
     It takes inputs of the shapes that it was saved for: PyTorch tensors, for which it returns such, or NumPy arrays,
-    for which it returns arrays. Calls from several threads are safe. ``num_hyperplanes``, ``tolerance`` and
-    ``flat_tolerance`` steer it between two calls, see ``Steerable``; they begin with what they were when it was saved.
+    for which it returns arrays. Calls from several threads are safe. The methods' parameters, such as ``tolerance``,
+    steer it between two calls, see ``Steerable``; they begin with what they were when it was saved.
 
     Attributes:
-        config: the configuration it was compiled with.
+        configs: the configurations it was compiled with.
         target: the target of its code.
         manifest: what the file says of itself: versions, target, configuration, input signatures, layers.
     """
 
     def __init__(
-        self, parts: Sequence[LoadedPart], config: HasteConfig, target: Target, manifest: Mapping[str, Any]
+        self, parts: Sequence[LoadedPart], configs: Configs, machine: Machine, manifest: Mapping[str, Any]
     ) -> None:
-        super().__init__(config)
-        self.target, self.manifest = target, manifest
+        super().__init__(configs)
+        self.target, self.manifest = machine.target, manifest
         self._made = list(parts)
         self._name = str(manifest["name"])
 
@@ -237,11 +252,11 @@ class LoadedModule(Steerable):
         made, tensors, convert = self._for_inputs(inputs)
         return made.build(made.executable.run(tensors, convert)[0])
 
-    def stats(self, *inputs: Any) -> dict[str, LayerStats]:
-        """Run the network and return what each HASTE layer did, by layer name, in order."""
+    def stats(self, *inputs: Any) -> dict[str, Any]:
+        """Run the network and return what each layer of a method did, by layer name, in order."""
         return self.run_with_stats(*inputs)[1]
 
-    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, LayerStats]]:
+    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
         made, tensors, convert = self._for_inputs(inputs)
         outputs, stats = made.executable.run_with_stats(tensors, convert)
@@ -253,23 +268,21 @@ class LoadedModule(Steerable):
         return made.executable.profile(tensors)
 
     def explain(self) -> Explanation:
-        """For every convolution whether it is a HASTE convolution, and why; prints as a table."""
+        """For every convolution the method that takes it, and why; prints as a table."""
         return Explanation(tuple(choice for choice, _, _ in self._made[-1].choices))
 
     @property
     def layers(self) -> list[ConvLayer]:
-        """Every convolution, whether it is a HASTE convolution, and why. Needs PyTorch; ``explain`` doesn't."""
-        from haste_compiler.methods.layers import ConvLayer
-
+        """Every convolution, the method that takes it, and why."""
         return [
-            ConvLayer(choice.name, node, geometry, choice.haste, choice.reason)
+            ConvLayer(choice.name, node, geometry, choice.method, choice.reason)
             for choice, node, geometry in self._made[-1].choices
         ]
 
     @property
     def groupings(self) -> list[tuple[str, ...]]:
-        """The HASTE layers by grouping: those that share one are steered together."""
-        return [group.layers for group in self._made[-1].executable.groups]
+        """The methods' layers by record: those that share one are steered together."""
+        return [record.layers for record in self._made[-1].executable.records]
 
     @property
     def threads(self) -> int:
@@ -317,7 +330,7 @@ class LoadedModule(Steerable):
 
     def __repr__(self) -> str:
         choices = self._made[-1].choices
-        state = f"{sum(choice.haste for choice, _, _ in choices)} of {len(choices)} convolutions HASTE"
+        state = described([choice.method for choice, _, _ in choices if choice.method is not None], len(choices))
         return f"LoadedModule({self._name}, {state}, target={self.target})"
 
 
@@ -332,7 +345,7 @@ def _prepare_torch(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:
     from haste_compiler.runtime.inputs import Signature, prepare
 
     signature = Signature(known.shapes, tuple(getattr(torch, name) for name in known.dtypes), "")
-    return list(prepare(leaves, signature, is_cuda(known.executable.code.target)))
+    return list(prepare(leaves, signature, machine_of(known.executable.code.target).torch_devices))
 
 
 def _prepare_numpy(leaves: Sequence[Any], known: LoadedPart) -> list[Any]:

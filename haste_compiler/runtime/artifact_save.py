@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -17,20 +16,17 @@ import torch
 import tvm
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from tvm.target import Target
 
-import haste_compiler
-from haste_compiler.codegen.cpu.target import architecture, required_features, target_options
-from haste_compiler.codegen.cuda.build import compile_source, source_of
-from haste_compiler.codegen.cuda.target import arch_of, is_cuda
-from haste_compiler.codegen.library import Code
-from haste_compiler.codegen.program import HasteGroup
+from haste_compiler.codegen.cpu.target import architecture, required_features
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.target import target_options
 from haste_compiler.errors import ArtifactError
-from haste_compiler.methods.explanation import Explanation, LayerChoice
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.explanation import LayerChoice
 from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
 from haste_compiler.runtime.executable import Executable
+from haste_compiler.version import __version__
 
 if TYPE_CHECKING:
     from haste_compiler.methods.layers import ConvLayer
@@ -41,9 +37,8 @@ if TYPE_CHECKING:
 def save(
     path: str | PathLike[str],
     name: str,
-    config: HasteConfig,
-    target: Target,
-    threads: int,
+    configs: Configs,
+    machine: Machine,
     made: Mapping[Signature, Specialization],
 ) -> None:
     """Write a compiled network to a file.
@@ -51,9 +46,8 @@ def save(
     Args:
         path: of the file.
         name: of the network, for error messages.
-        config: that it was compiled with.
-        target: of the code.
-        threads: that the code was cut for.
+        configs: that it was compiled with.
+        machine: that the code is for.
         made: what was compiled, by input signature.
 
     Raises:
@@ -69,9 +63,12 @@ def save(
             library = f"code/{number}.so"
             parts[library] = Path(folder) / f"{number}.so"
             each.executable.code.write_library(parts[library])
-            binary = _compiled_for_card(each.executable.code, Path(folder) / f"{number}.fatbin")
+            code = each.executable.code
+            # A library that was read from the cache is one that runs here: it holds machine code.
+            binary = machine.binary(code.module.mod) if code.file is None else None
             if binary is not None:
-                parts[f"code/{number}.fatbin"] = binary
+                parts[f"code/{number}.fatbin"] = Path(folder) / f"{number}.fatbin"
+                parts[f"code/{number}.fatbin"].write_bytes(binary)
             names = [_remember(weights, constant.numpy()) for constant in each.executable.constants]
             described.append({**_describe(signature, each), "library": library, "constants": names})
         parts[WEIGHTS] = Path(folder) / WEIGHTS
@@ -79,33 +76,20 @@ def save(
         manifest = {
             "name": name,
             "versions": {
-                "haste_compiler": haste_compiler.__version__,
+                "haste_compiler": __version__,
                 "torch": torch.__version__,
                 "tvm": tvm.__version__,
             },
             "target": {
-                "options": target_options(target),
-                "architecture": architecture(target),
-                "features": required_features(target),
+                "options": target_options(machine.target),
+                "architecture": architecture(machine.host),
+                "features": required_features(machine.host),
             },
-            "threads": threads,
-            "config": config.to_dict(),
+            "threads": machine.threads,
+            "configs": configs.to_dict(),
             "specializations": described,
         }
         write_artifact(path, manifest, parts)
-
-
-def _compiled_for_card(code: Code, path: Path) -> Path | None:
-    """The file with a card's machine code, where the library holds its source, as it does if compiled without a card.
-
-    None: there is nothing to compile, or no nvcc; then the source is compiled when it is loaded.
-    """
-    # A library that was read from the cache is one that runs here: it holds machine code.
-    source = source_of(code.module.mod) if is_cuda(code.target) and code.file is None else ""
-    if not source or shutil.which("nvcc") is None:
-        return None
-    path.write_bytes(compile_source(source, arch_of(code.target)))
-    return path
 
 
 def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:
@@ -127,22 +111,21 @@ def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
         "outputs": each.executable.outputs,
         "output_structure": Structure.of_spec(each.out_spec).to_json(),
         "output_values": [[position, value_to_json(value)] for position, value in each.constants.items()],
-        "groups": _groups(each.executable),
+        "records": _records(each.executable),
         "kernels": each.executable.kernels,
-        "layers": [_layer(*pair) for pair in zip(each.layers, Explanation.of(each.layers).layers, strict=True)],
+        "layers": list(map(_layer, each.layers)),
     }
 
 
-def _layer(layer: ConvLayer, choice: LayerChoice) -> dict[str, Any]:
+def _layer(layer: ConvLayer) -> dict[str, Any]:
     geometry = layer.geometry and dataclasses.asdict(layer.geometry)
-    return {"node": layer.node, "geometry": geometry, "choice": dataclasses.asdict(choice)}
+    return {"node": layer.node, "geometry": geometry, "choice": dataclasses.asdict(LayerChoice.of(layer))}
 
 
-def _groups(executable: Executable) -> Sequence[dict[str, Any]]:
-    return [_group(group, executable.settings(index)) for index, group in enumerate(executable.groups)]
-
-
-def _group(group: HasteGroup, settings: Sequence[float]) -> dict[str, Any]:
-    """A grouping, with the settings it has now; no tolerance is null, JSON has no infinity."""
-    plain = [None if math.isinf(number) else number for number in settings]
-    return {**dataclasses.asdict(group), "settings": plain}
+def _records(executable: Executable) -> Sequence[dict[str, Any]]:
+    """The records, with the values that they have now; infinity is null, JSON has none."""
+    described = []
+    for index, record in enumerate(executable.records):
+        values = [None if math.isinf(value) else value for value in executable.values(index)]
+        described.append({**dataclasses.asdict(record), "values": values})
+    return described

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
-from tvm.target import Target
 
-from haste_compiler.codegen.cuda.target import is_cuda
+from haste_compiler.codegen.machine import Machine
 from haste_compiler.errors import HasteError, InputError, first_line, refuse_named
 from haste_compiler.graph.capture import evaluation_mode
-from haste_compiler.methods.explanation import Explanation
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import save
 from haste_compiler.runtime.executable import Executable
@@ -30,7 +28,7 @@ class Specialization:
     Attributes:
         executable: the machine code.
         out_spec: structure of what the model returns.
-        layers: every convolution of the network, and whether it is a HASTE convolution.
+        layers: every convolution of the network, and the method that takes it.
         graphs: the graph as text after each pass, by the pass's name, in order.
         constants: outputs that are no tensors, by their position among the outputs' leaves.
         in_spec: structure of ``(args, kwargs)`` that it is called with.
@@ -50,8 +48,8 @@ class Specialization:
 
     @property
     def dense_layers(self) -> dict[str, str]:
-        """Of the convolutions that are dense, why."""
-        return {layer.name: layer.reason for layer in self.layers if not layer.eligible}
+        """Of the convolutions that no method takes, why."""
+        return {layer.name: layer.reason for layer in self.layers if layer.method is None}
 
     def outputs(self, tensors: Sequence[Tensor]) -> Any:
         """What the model returns, from the tensors that the machine code made."""
@@ -61,8 +59,8 @@ class Specialization:
         return tree_unflatten(leaves, self.out_spec)
 
 
-Specialize = Callable[[Sequence[Any], HasteConfig], Specialization]
-"""Compiles the network for example inputs under a configuration."""
+Specialize = Callable[[Sequence[Any], Configs], Specialization]
+"""Compiles the network for example inputs under configurations."""
 
 
 class CompiledModule(Steerable):
@@ -71,19 +69,17 @@ class CompiledModule(Steerable):
     It is compiled for each new combination of input shapes at the first call with them; for all batches at once if that
     was asked for. Calls from several threads are safe; those with inputs of the same shapes take turns.
 
-    ``num_hyperplanes``, ``tolerance`` and ``flat_tolerance`` steer it between two calls, see ``Steerable``.
+    The methods' parameters, such as ``tolerance``, steer it between two calls, see ``Steerable``.
 
     Attributes:
-        config: the configuration it was compiled with.
+        configs: the configurations it was compiled with.
         target: the target, complete with the CPU's name.
     """
 
-    def __init__(
-        self, model: nn.Module, specialize: Specialize, config: HasteConfig, target: Target, threads: int
-    ) -> None:
-        super().__init__(config)
-        self.target = target
-        self._model, self._specialize, self._threads = model, specialize, threads
+    def __init__(self, model: nn.Module, specialize: Specialize, configs: Configs, machine: Machine) -> None:
+        super().__init__(configs)
+        self.target, self._machine = machine.target, machine
+        self._model, self._specialize = model, specialize
         self._name = type(model).__name__
         self._made: dict[Signature, Specialization] = {}
         # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
@@ -112,11 +108,11 @@ class CompiledModule(Steerable):
         outputs, _ = made.executable.run(tensors)
         return made.outputs(outputs)
 
-    def stats(self, *inputs: Any) -> dict[str, LayerStats]:
-        """Run the network and return what each HASTE layer did, by layer name, in order."""
+    def stats(self, *inputs: Any) -> dict[str, Any]:
+        """Run the network and return what each layer of a method did, by layer name, in order."""
         return self.run_with_stats(*inputs)[1]
 
-    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, LayerStats]]:
+    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``compiled(...)`` and ``compiled.stats(...)`` do."""
         made, tensors = self._for_inputs(inputs)
         if made is None:
@@ -135,37 +131,36 @@ class CompiledModule(Steerable):
 
     @property
     def dense(self) -> CompiledModule:
-        """The same network compiled without HASTE: what its speed is compared with."""
-        if not self.config.enabled:
+        """The same network compiled without any method: what its speed is compared with."""
+        if self.configs.is_dense:
             return self
         if self._dense is None:
-            config = HasteConfig(enabled=False)
-            self._dense = CompiledModule(self._model, self._specialize_dense, config, self.target, self._threads)
+            self._dense = CompiledModule(self._model, self._specialize_dense, Configs.dense(), self._machine)
         return self._dense
 
-    def _specialize_dense(self, inputs: Sequence[Any], config: HasteConfig) -> Specialization:
-        """Compile without HASTE; where nothing became HASTE that is the code that is there already."""
+    def _specialize_dense(self, inputs: Sequence[Any], configs: Configs) -> Specialization:
+        """Compile without methods; where none took a layer that is the code that is there already."""
         leaves, structure = tree_flatten((tuple(inputs), {}))
-        made = self._find(signature_of(prepare(leaves, None, is_cuda(self.target)), structure))
-        return made if made is not None and not made.executable.groups else self._specialize(inputs, config)
+        made = self._find(signature_of(prepare(leaves, None, self._machine.torch_devices), structure))
+        return made if made is not None and not made.executable.records else self._specialize(inputs, configs)
 
     @property
     def threads(self) -> int:
         """Threads that a call uses. Work was cut for them: compile again to use another number."""
-        return self._threads
+        return self._machine.threads
 
     @property
     def layers(self) -> list[ConvLayer]:
-        """Every convolution, whether it is a HASTE convolution, and why; empty until the network is compiled."""
+        """Every convolution, the method that takes it, and why; empty until the network is compiled."""
         return self._last().layers if self._made else []
 
     @property
     def groupings(self) -> list[tuple[str, ...]]:
-        """The HASTE layers by grouping: those that share one are steered together; empty until it is compiled."""
-        return [tuple(group.layers) for group in self._last().executable.groups] if self._made else []
+        """The methods' layers by record: those that share one are steered together; empty until it is compiled."""
+        return [record.layers for record in self._last().executable.records] if self._made else []
 
     def explain(self) -> Explanation:
-        """For every convolution whether it is a HASTE convolution, and why; prints as a table.
+        """For every convolution the method that takes it, and why; prints as a table.
 
         Raises:
             InputError: the network is not compiled yet.
@@ -195,7 +190,7 @@ class CompiledModule(Steerable):
         """
         with self._lock:
             made = dict(self._made)
-        save(path, self._name, self.config, self.target, self._threads, made)
+        save(path, self._name, self.configs, self._machine, made)
 
     def _parts(self) -> list[Specialization]:
         return list(self._made.values())
@@ -205,12 +200,12 @@ class CompiledModule(Steerable):
 
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
-        key = None if is_cuda(self.target) else plain_key(inputs)
+        key = plain_key(inputs) if len(self._machine.torch_devices) == 1 else None
         made = self._plain.get(key) if key is not None else None
         if made is not None:
             return made, list(inputs)
         leaves, structure = tree_flatten((tuple(inputs), {}))
-        tensors = prepare(leaves, known_like(list(self._made), structure), is_cuda(self.target))
+        tensors = prepare(leaves, known_like(list(self._made), structure), self._machine.torch_devices)
         signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
             return None, tensors
@@ -219,7 +214,7 @@ class CompiledModule(Steerable):
             with self._lock:
                 made = self._find(signature)
                 if made is None:
-                    made = self._specialize(tree_unflatten(tensors, structure)[0], self.config)
+                    made = self._specialize(tree_unflatten(tensors, structure)[0], self.configs)
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made
@@ -254,6 +249,6 @@ class CompiledModule(Steerable):
         )
 
     def __repr__(self) -> str:
-        haste = sum(layer.eligible for layer in self.layers)
-        state = f"{haste} of {len(self.layers)} convolutions HASTE" if self._made else "not compiled yet"
+        taken = [layer.method for layer in self.layers if layer.method is not None]
+        state = described(taken, len(self.layers)) if self._made else "not compiled yet"
         return f"CompiledModule({self._name}, {state}, target={self.target})"

@@ -10,17 +10,8 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm.target import Target
 
-from haste_compiler.codegen.cuda.target import is_cuda
-
-CARD = 0
-"""Index of the card that code runs on, as PyTorch and TVM count them."""
-
-
-def device_of(target: Target) -> Any:
-    """The device that code for a target runs on: the CPU, or the first card."""
-    return tvm.cuda(CARD) if is_cuda(target) else tvm.cpu()
+from haste_compiler.codegen.cuda.target import CARD
 
 
 def on_device(tensor: Any, device: Any) -> Any:

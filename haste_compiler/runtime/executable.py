@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import threading
 import time
@@ -15,15 +14,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from haste_compiler.codegen.cpu.target import cpu_name
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import Program
+from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import TargetError
-from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
-from haste_compiler.methods.haste.macs import MacCount, count_macs
-from haste_compiler.methods.haste.settings import Settings
-from haste_compiler.methods.haste.statistics import LayerStats
-from haste_compiler.runtime.device import device_of, finish, launching, on_device
+from haste_compiler.methods.registry import method
+from haste_compiler.methods.statistics import LayerStatistics
+from haste_compiler.runtime.device import finish, launching, on_device
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.threads import use_threads
 
@@ -48,16 +45,16 @@ class Executable:
         code: the same.
         constants: packed weights and tables, as TVM tensors.
         device: where they are, and the code runs.
-        groups, outputs, kernels, batch: see ``Program``.
+        records, outputs, kernels, batch: see ``Program``.
         pool: called with the number of threads before each run: sets them up for the calling one.
     """
 
     def __init__(self, code: Code, program: Program, threads: int, missing: Sequence[str] = ()) -> None:
-        self.code, self.groups = code, program.groups
+        self.code, self.records = code, program.records
         self.outputs, self.kernels, self.batch = program.outputs, program.kernels, program.batch
         self._threads, self._missing = threads, missing
         self.pool: Callable[[int], object] = use_threads
-        self.device = tvm.cpu() if missing else device_of(code.target)
+        self.device = tvm.cpu() if missing else machine_of(code.target).device
         self._on_card = self.device != tvm.cpu()
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
@@ -67,7 +64,7 @@ class Executable:
             for constant in program.constants
         ]
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
-        self._settings = [np.array(group.settings, np.float32) for group in self.groups]
+        self._values = [np.array(record.values, np.float32) for record in self.records]
         # A pool keeps what it gave out by its size: for ever new batches it would grow and grow.
         memory = None if program.batch is None else "naive"
         self._machine = None if missing else relax.VirtualMachine(code.module, self.device, memory)
@@ -82,25 +79,24 @@ class Executable:
         """Size of the packed weights and tables."""
         return sum(math.prod(constant.shape) * 4 for constant in self.constants)
 
-    def settings(self, index: int) -> Settings:
-        """What grouping ``index`` uses now."""
-        planes, tolerance, flat = (float(number) for number in self._settings[index])
-        return Settings(int(planes), tolerance, flat)
+    def values(self, index: int) -> tuple[float, ...]:
+        """The parameters' values that record ``index`` uses now."""
+        return tuple(float(value) for value in self._values[index])
 
-    def steer(self, index: int, settings: Settings) -> None:
-        """Give grouping ``index`` other settings, from the next call on."""
-        self._settings[index] = np.array(settings, np.float32)
+    def steer(self, index: int, values: Sequence[float]) -> None:
+        """Give record ``index`` other values, from the next call on."""
+        self._values[index] = np.array(values, np.float32)
         self._refresh()
 
     def _refresh(self) -> None:
         # A new list: a call that is under way keeps the old one.
-        settings = [tvm.runtime.tensor(values, self.device) for values in self._settings]
+        parameters = [tvm.runtime.tensor(values, self.device) for values in self._values]
         # What a card is sent arrives before any stream uses it.
         self.device.sync()
-        self._arguments = [*settings, *self.constants]
+        self._arguments = [*parameters, *self.constants]
 
     def run(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> tuple[list[Any], list[Any]]:
-        """Outputs, and the statistics of each grouping as TVM tensors.
+        """Outputs, and the statistics of every record as TVM tensors.
 
         Args:
             inputs: contiguous tensors, PyTorch's or NumPy's. A card's code takes those on the CPU too: they are copied,
@@ -148,40 +144,20 @@ class Executable:
 
     def _refuse(self) -> NoReturn:
         raise TargetError(
-            f"code for {cpu_name(self.code.target)} can't run here: this machine has no {', '.join(self._missing)}"
+            f"code for {machine_of(self.code.target).name} can't run here: this machine has no {', '.join(self._missing)}"
         )
 
     def run_with_stats(
         self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch
-    ) -> tuple[list[Any], dict[str, LayerStats]]:
-        """Run once, as ``run`` does, and return the outputs and what every HASTE layer did."""
+    ) -> tuple[list[Any], dict[str, LayerStatistics]]:
+        """Run once, as ``run`` does, and return the outputs and what every layer of a method did, by name."""
         outputs, statistics = self.run(inputs, convert)
         finish(self.device)
-        found = (numbers.numpy() for numbers in statistics)
-        stats = {}
-        for index, group in enumerate(self.groups):
-            settings = self.settings(index)
-            counts, bound = next(found), next(found)
-            gave_up = group.gated and not next(found).any()
-            for position, (name, geometry) in enumerate(zip(group.layers, group.geometries, strict=True)):
-                images = bound.size // (math.prod(geometry.patch_grid) * geometry.groups)
-                shape = (images, *geometry.patch_grid, geometry.groups)
-                shaped = counts.reshape(*shape, counts.shape[-1]).copy()
-                macs = count_macs(
-                    geometry,
-                    shaped,
-                    settings.num_hyperplanes,
-                    group.merge,
-                    math.isfinite(settings.tolerance),
-                    group.skip,
-                    group.nonzeros,
-                )
-                if gave_up:
-                    macs = _of_samples(macs, sampling(geometry, images))
-                if position:
-                    macs = _without_grouping(macs)
-                scaled = bound.reshape(shape) * np.float32(math.sqrt(geometry.taps))
-                stats[name] = LayerStats(name, geometry, images, shaped, scaled, macs, gave_up)
+        arrays = [numbers.numpy() for numbers in statistics]
+        stats: dict[str, LayerStatistics] = {}
+        for index, record in enumerate(self.records):
+            own, arrays = arrays[: record.statistics], arrays[record.statistics :]
+            stats.update(method(record.method).read(record, self.values(index), own))
         return outputs, stats
 
     def profile(self, inputs: Sequence[Any]) -> dict[str, float]:
@@ -232,18 +208,3 @@ class Executable:
                 yield
             finally:
                 self._machine.set_instrument(None)
-
-
-def _of_samples(macs: MacCount, sampled: Sampling) -> MacCount:
-    """The count of a layer that was given up after some of its patches were hashed."""
-    return dataclasses.replace(
-        macs,
-        hashing=macs.hashing * sampled.samples // sampled.tasks,
-        centring=macs.centring * sampled.samples // sampled.tasks,
-        norms=macs.norms * sampled.samples // sampled.tasks,
-    )
-
-
-def _without_grouping(macs: MacCount) -> MacCount:
-    """The count of a layer whose grouping another layer has paid for."""
-    return dataclasses.replace(macs, hashing=0, centring=0, norms=0, coefficients=0, merge_inputs=0)

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from haste_compiler.errors import InputError
-from haste_compiler.runtime.device import CARD
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Signature:
     structure: str
 
 
-def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) -> list[Tensor]:
+def prepare(leaves: Sequence[Any], known: Signature | None, places: Sequence[str] = ("cpu",)) -> list[Tensor]:
     """Make inputs what the compiled code takes: contiguous, aligned tensors, without gradients.
 
     Any memory layout is accepted (channels_last, strided, expanded); NumPy arrays are too.
@@ -32,7 +31,7 @@ def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) 
     Args:
         leaves: the inputs.
         known: a signature that was compiled before; dtypes and ranks must agree with it.
-        card: the code runs on a CUDA card: tensors may be there too.
+        places: where tensors may be, see ``Machine.torch_devices``; the last is where the code runs.
 
     Raises:
         InputError: an input is no tensor, lies on another device, or has another dtype or rank than the network takes.
@@ -44,9 +43,8 @@ def prepare(leaves: Sequence[Any], known: Signature | None, card: bool = False) 
         tensor = _from_numpy(index, leaf) if isinstance(leaf, np.ndarray) else leaf
         if not isinstance(tensor, Tensor):
             raise InputError(f"input {index} is {type(leaf).__name__}: allowed are tensors")
-        if tensor.device.type != "cpu" and not (card and tensor.device == torch.device("cuda", CARD)):
-            place = f"a CUDA card, cuda:{CARD}" if card else "the CPU"
-            raise InputError(f"input {index} is on {tensor.device}: the network was compiled for {place}")
+        if str(tensor.device) not in places:
+            raise InputError(f"input {index} is on {tensor.device}: the network was compiled for {places[-1]}")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")
         if known is not None:

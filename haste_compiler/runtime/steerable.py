@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
 
@@ -22,21 +21,22 @@ class Part(Protocol):
 
     @property
     def dense_layers(self) -> Mapping[str, str]:
-        """Of the convolutions that are dense, why."""
+        """Of the convolutions that no method takes, why."""
 
 
 class Steerable(ABC):
-    """Has ``num_hyperplanes``, ``tolerance`` (None: off) and ``flat_tolerance``, to be assigned between two calls.
+    """Has the parameters of its methods as attributes, to be assigned between two calls.
 
-    Give one value for all layers, or a mapping from layer names or patterns to values; nothing is compiled again. They
-    read as one value where all layers agree, as a dictionary by layer where not.
+    Those of HASTE are ``num_hyperplanes``, ``tolerance`` (None: off) and ``flat_tolerance``. Give one value for all
+    layers, or a mapping from layer names or patterns to values; nothing is compiled again. They read as one value where
+    all layers agree, as a dictionary by layer where not.
 
     Attributes:
-        config: the configuration the network was compiled with.
+        configs: the configurations the network was compiled with.
     """
 
-    def __init__(self, config: HasteConfig) -> None:
-        self.config = config
+    def __init__(self, configs: Configs) -> None:
+        self.configs = configs
         self._changes: list[steering.Change] = []
         self._lock = threading.Lock()
 
@@ -45,34 +45,23 @@ class Steerable(ABC):
         """All that is compiled, the last one last."""
 
     @property
-    def tolerance(self) -> Any:
-        """See the class; None where the check is off."""
-        return self._steered("tolerance")
+    def config(self) -> Any:
+        """The configuration the network was compiled with; a tuple where there are several."""
+        return self.configs.given
 
-    @tolerance.setter
-    def tolerance(self, value: Any) -> None:
-        self._steer("tolerance", value)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not steering.parameters(name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self._steered(name)
 
-    @property
-    def flat_tolerance(self) -> Any:
-        """See the class."""
-        return self._steered("flat_tolerance")
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or hasattr(type(self), name) or not steering.parameters(name):
+            super().__setattr__(name, value)
+        else:
+            self._steer(name, value)
 
-    @flat_tolerance.setter
-    def flat_tolerance(self, value: Any) -> None:
-        self._steer("flat_tolerance", value)
-
-    @property
-    def num_hyperplanes(self) -> Any:
-        """See the class."""
-        return self._steered("num_hyperplanes")
-
-    @num_hyperplanes.setter
-    def num_hyperplanes(self, value: Any) -> None:
-        self._steer("num_hyperplanes", value)
-
-    def _steer(self, field: str, value: Any) -> None:
-        made = steering.changes(field, value)
+    def _steer(self, name: str, value: Any) -> None:
+        made = steering.changes(name, value)
         with self._lock:
             parts = self._parts()
             self._check(made, parts)
@@ -81,39 +70,34 @@ class Steerable(ABC):
                 self._apply(made, part)
 
     def _check(self, made: Sequence[steering.Change], parts: Sequence[Part]) -> None:
-        """Changes must concern some layer for some input signature: which layers are HASTE depends on it."""
-        names = (name for part in parts for group in part.executable.groups for name in group.layers)
-        layers = list(dict.fromkeys(names))
+        """Changes must concern some layer for some input signature: which layers are a method's depends on it."""
+        records = [record for part in parts for record in part.executable.records]
         dense = {name: reason for part in parts for name, reason in part.dense_layers.items()}
         for change in made if parts else ():
             if change.pattern != "*":
-                steering.check(change, layers, dense)
+                steering.check(change, records, dense)
 
     def _apply(self, made: Sequence[steering.Change], part: Part) -> None:
         executable = part.executable
         for change in made:
-            for index, group in enumerate(executable.groups):
-                if change.matches(group.layers):
-                    executable.steer(index, change.apply(executable.settings(index)))
+            for index, record in enumerate(executable.records):
+                if change.matches(record):
+                    executable.steer(index, change.apply(record, executable.values(index)))
 
-    def _steered(self, field: str) -> Any:
-        parts = self._parts()
+    def _steered(self, name: str) -> Any:
+        parts, known = self._parts(), steering.parameters(name)
+        written = next(iter(known.values())).written
+        configured = next((getattr(c, name) for c in self.configs.all if c.METHOD in known), None)
         if not parts:
-            last = [change.value for change in self._changes if change.field == field and change.pattern == "*"]
-            return _plain(last[-1]) if last else getattr(self.config, field)
+            last = [change.value for change in self._changes if change.name == name and change.pattern == "*"]
+            return written(last[-1]) if last else configured
         executable = parts[-1].executable
         values = {
-            name: _plain(getattr(executable.settings(index), field))
-            for index, group in enumerate(executable.groups)
-            for name in group.layers
+            layer: written(executable.values(index)[place])
+            for index, record in enumerate(executable.records)
+            if (place := steering.position(record, name)) is not None
+            for layer in record.layers
         }
         if not values:
-            return getattr(self.config, field)
+            return configured
         return next(iter(values.values())) if len(set(values.values())) == 1 else values
-
-
-def _plain(value: float) -> float | None:
-    """A setting as the user writes it: None for no tolerance, and 0.2 instead of its float32 neighbour."""
-    if math.isinf(value):
-        return None
-    return value if isinstance(value, int) else float(f"{value:.7g}")

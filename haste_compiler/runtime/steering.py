@@ -1,76 +1,90 @@
-"""Changing tolerance, flat tolerance and hyperplanes of a compiled network between two calls."""
+"""Changing the methods' parameters of a compiled network between two calls."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from haste_compiler.codegen.program import Record
 from haste_compiler.errors import ConfigError
-from haste_compiler.methods.haste.config import HasteConfig, matches_layer
-from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.config import close_to, matches_layer
+from haste_compiler.methods.method import Parameter
+from haste_compiler.methods.registry import method, methods
 
-FIELDS = ("num_hyperplanes", "tolerance", "flat_tolerance")
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """The parameters of one name, by the methods that have it; empty where none does."""
+    return {each.NAME: found for each in methods() for found in each.PARAMETERS if found.name == name}
+
+
+def position(record: Record, name: str) -> int | None:
+    """Where a record holds the value of a parameter; None: its method has no such parameter."""
+    known = [parameter.name for parameter in method(record.method).PARAMETERS]
+    return known.index(name) if name in known else None
 
 
 @dataclass(frozen=True)
 class Change:
-    """One assignment: ``field`` of every layer that ``pattern`` matches becomes ``value``."""
+    """One assignment: the parameter ``name`` of every layer that ``pattern`` matches becomes ``value``."""
 
-    field: str
+    name: str
     pattern: str
     value: float
 
-    def matches(self, layers: Iterable[str]) -> bool:
-        """Whether it concerns a grouping that ``layers`` share."""
-        return any(matches_layer(self.pattern, name) for name in layers)
+    def matches(self, record: Record) -> bool:
+        """Whether it concerns a record: its method has the parameter, and one of its layers is meant."""
+        return position(record, self.name) is not None and self.matches_any(record.layers)
 
-    def apply(self, settings: Settings) -> Settings:
-        """The settings after the assignment."""
-        value: Any = int(self.value) if self.field == "num_hyperplanes" else self.value
-        return settings._replace(**{self.field: value})
+    def matches_any(self, layers: Iterable[str]) -> bool:
+        """Whether it means one of some layers."""
+        return any(matches_layer(self.pattern, layer) for layer in layers)
+
+    def apply(self, record: Record, values: tuple[float, ...]) -> tuple[float, ...]:
+        """A record's values after the assignment."""
+        place = position(record, self.name)
+        assert place is not None
+        return (*values[:place], self.value, *values[place + 1 :])
 
 
-def changes(field: str, value: Any) -> list[Change]:
-    """The changes that ``compiled.<field> = value`` means.
+def changes(name: str, value: Any) -> list[Change]:
+    """The changes that ``compiled.<name> = value`` means.
 
     Args:
-        field: one of ``FIELDS``.
+        name: of a parameter.
         value: one value for all layers, or a mapping from layer names or patterns to values.
 
     Raises:
         ConfigError: a value is out of range.
     """
     values: Mapping[str, Any] = value if isinstance(value, Mapping) else {"*": value}
-    made = []
-    for pattern, item in values.items():
-        # HasteConfig knows every range and words the error.
-        checked = getattr(HasteConfig().replace(**{field: item}), field)
-        made.append(Change(field, pattern, math.inf if checked is None else checked))
-    return made
+    parameter = next(iter(parameters(name).values()))
+    return [Change(name, pattern, parameter.read(item)) for pattern, item in values.items()]
 
 
-def check(change: Change, layers: list[str], dense: Mapping[str, str]) -> None:
+def check(change: Change, records: Iterable[Record], dense: Mapping[str, str]) -> None:
     """Check that a change concerns at least one layer.
 
     Args:
         change: the change.
-        layers: names of the HASTE layers.
-        dense: of the other convolutions, why they are dense.
+        records: of the network.
+        dense: of the convolutions that no method takes, why.
 
     Raises:
-        ConfigError: its pattern matches none of ``layers``.
+        ConfigError: its pattern matches no layer of a method that has the parameter.
     """
-    if change.matches(layers):
+    steered = [record for record in records if position(record, change.name) is not None]
+    if any(change.matches(record) for record in steered):
         return
     for name, reason in dense.items():
-        if change.matches([name]):
+        if change.matches_any([name]):
             raise ConfigError(
-                f"{change.field}: {name!r} is a dense convolution, which has nothing to steer: {reason}. "
-                'layers={...: {"cost_model": False}} makes an eligible one a HASTE convolution whatever is predicted'
+                f"{change.name}: {name!r} is a dense convolution, which has nothing to steer: {reason}. "
+                'layers={...: {"cost_model": False}} makes a method take an eligible one whatever is predicted'
             )
-    close = difflib.get_close_matches(change.pattern, layers, n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
-    raise ConfigError(f"{change.field}: {change.pattern!r} matches none of the {len(layers)} HASTE layers{hint}")
+    layers = list(dict.fromkeys(name for record in steered for name in record.layers))
+    titles = " and ".join(method(name).TITLE for name in parameters(change.name))
+    raise ConfigError(
+        f"{change.name}: {change.pattern!r} matches none of the {len(layers)} {titles} layers"
+        f"{close_to(change.pattern, layers)}"
+    )

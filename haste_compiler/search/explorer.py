@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from haste_compiler.codegen.cpu.target import TargetLike
+from haste_compiler.codegen.target import TargetLike
 from haste_compiler.compiler import compile
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.runtime.compiled import CompiledModule

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from haste_compiler.codegen.cpu.target import TargetLike
+from haste_compiler.codegen.target import TargetLike
 from haste_compiler.errors import InputError
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.haste.config import HasteConfig

@@ -17,10 +17,12 @@ from haste_compiler.errors import InputError
 from haste_compiler.graph.algorithms import between
 from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import is_call, layer_name
-from haste_compiler.methods.choose import Sharing
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.layers import Estimate, Prediction, conv_geometry
-from haste_compiler.passes.pipeline import Observer, run_passes
+from haste_compiler.methods.haste.sites import conv_geometry
+from haste_compiler.methods.method import Site as Sharing
+from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.passes.pipeline import Observer
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import tvm
 import tvm_ffi
 from numpy.typing import NDArray
-from tvm import tirx
-from tvm.target import Target
 
-from haste_compiler.codegen.build import pass_context
+from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
 from haste_compiler.runtime.threads import use_threads
 
@@ -22,25 +19,6 @@ FILL = "tvm.contrib.random.random_fill"
 """TVM's function that fills a tensor with random numbers where the tensor is."""
 
 _ROUNDS = 9
-
-
-@dataclass(frozen=True)
-class Job:
-    """Kernels to be timed together, in turns.
-
-    Attributes:
-        kernels: by symbol. Arguments of the same name, shape and dtype are one tensor: what one kernel writes, another
-            may read.
-        values: of arguments, by name; others are random numbers, and zeros where they are integers.
-    """
-
-    kernels: Mapping[str, tirx.PrimFunc]
-    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-
-    def build(self, target: Target) -> Code:
-        """The kernels' machine code."""
-        with pass_context():
-            return Code(tvm.compile(tvm.IRModule(dict(self.kernels)), target=target), target)
 
 
 class Device(Protocol):

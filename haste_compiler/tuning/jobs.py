@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from tvm.target import Target
 
-from haste_compiler.tuning.device import Device, Job
+from haste_compiler.codegen.job import Job
+from haste_compiler.tuning.device import Device
 
 K = TypeVar("K")
 

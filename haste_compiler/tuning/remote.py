@@ -14,9 +14,10 @@ from typing import TypeVar
 
 from tvm import rpc
 
+from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
 from haste_compiler.errors import TuningError, last_line
-from haste_compiler.tuning.device import FILL, Job, median_seconds
+from haste_compiler.tuning.device import FILL, median_seconds
 
 _ATTEMPTS = 3
 """Servers that may fail at one and the same library before it is the library's fault."""

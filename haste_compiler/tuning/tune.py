@@ -11,29 +11,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tvm.target import Target
 
-from haste_compiler.codegen.cpu.target import TargetLike, cpu_name, missing_features, parse_target
-from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.compiler import check_arguments, drop_other_outputs
-from haste_compiler.cost.predictor import Predictor
+from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
+from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import InputError, TargetError
+from haste_compiler.graph.arguments import check_arguments
 from haste_compiler.graph.capture import capture
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.graph.nodes import drop_other_outputs
+from haste_compiler.methods.configs import ConfigLike, Configs
+from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.tuning.device import Device, LocalDevice
-from haste_compiler.tuning.patches import PatchTuner
 from haste_compiler.tuning.remote import RemoteDevices
+from haste_compiler.tuning.settings import SettingsTuner
 from haste_compiler.tuning.tuner import Tuner
 from haste_compiler.tuning.tuning import Tuning
 
 
-def tune(
+def tune(  # noqa: PLR0913  (a user's options, each by name)
     model: nn.Module,
     example_inputs: Sequence[Any] | Tensor,
     *,
     target: TargetLike = "llvm",
-    config: HasteConfig | None = None,
+    config: ConfigLike = None,
     threads: int | None = None,
     seconds: float | None = None,
     tracker: str | None = None,
@@ -49,7 +50,7 @@ def tune(
         model: any model that ``compile`` takes.
         example_inputs: its positional arguments as a tuple (or one tensor).
         target: what is compiled for, see ``compile``; a CPU.
-        config: what is merged; None: the default.
+        config: as for ``compile``.
         threads: threads that a call uses; None: ``torch.get_num_threads()``.
         seconds: when to stop; what isn't begun by then is left to the model. None: never.
         tracker: "host:port" of a TVM RPC tracker: measure on the servers that it knows, side by side, instead of here.
@@ -61,38 +62,38 @@ def tune(
         TargetError: the target is unknown, no CPU, or this machine can't run its code and no tracker is given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: as ``compile``.
     """
-    inputs = check_arguments(model, example_inputs, config, threads)
+    inputs = check_arguments(model, example_inputs, threads)
     if inputs is None:
         raise InputError("example_inputs is None: tuning needs the network's inputs")
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds is {seconds!r}: allowed are numbers above 0, and None")
-    machine, count, config = parse_target(target), threads or torch.get_num_threads(), config or HasteConfig()
-    device = _device(machine, count, tracker, key)
+    configs, machine = Configs.of(config), machine_of(parse_target(target), threads or torch.get_num_threads())
+    device = _device(machine, tracker, key)
+    assert isinstance(machine, Cpu)
     deadline = math.inf if seconds is None else time.monotonic() + seconds
 
     captured = capture(model, tuple(inputs))
     leaves = captured.flatten_inputs(inputs)
-    patches = PatchTuner(leaves, config, machine, count, device)
-    gm = run_passes(captured, config, patches.observe, Predictor(machine, count, leaves))
+    settings = SettingsTuner(leaves, configs, machine, device)
+    gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))
     drop_other_outputs(gm)
-    tuning = Tuner(machine, count, device).tune(gm, deadline)
-    tuning = dataclasses.replace(tuning, patches=patches.tune(deadline))
+    tuning = Tuner(machine, device).tune(gm, deadline)
+    tuning = dataclasses.replace(tuning, settings=settings.tune(deadline))
     if save is not None:
         tuning.save(save)
     return tuning
 
 
-def _device(target: Target, threads: int, tracker: str | None, key: str | None) -> Device:
-    if is_cuda(target):
-        raise TargetError("tune: only a CPU's kernels are measured; a card's tilings are chosen by a model")
+def _device(machine: Machine, tracker: str | None, key: str | None) -> Device:
+    machine.check(tune=True, dynamic=False)
     if (tracker is None) != (key is None):
         raise InputError("tracker and key belong together: the tracker's address, and the key of its servers")
     if tracker is not None and key is not None:
-        return RemoteDevices(tracker, key, threads)
-    missing = missing_features(target)
+        return RemoteDevices(tracker, key, machine.threads)
+    missing = machine.missing()
     if missing:
         raise TargetError(
-            f"tune: code for {cpu_name(target)} can't run here: this machine has no {', '.join(missing)}; give tracker "
+            f"tune: code for {machine.name} can't run here: this machine has no {', '.join(missing)}; give tracker "
             "and key to measure on machines that have it"
         )
-    return LocalDevice(threads)
+    return LocalDevice(machine.threads)

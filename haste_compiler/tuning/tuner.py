@@ -7,18 +7,20 @@ from functools import partial
 from pathlib import Path
 
 from torch import fx
-from tvm.target import Target
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_kernel
-from haste_compiler.codegen.cpu.kernels.depthwise import is_depthwise
-from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.tiling import choose_tiling, register_tiles, tile_cost
 from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
-from haste_compiler.codegen.lower import lower
+from haste_compiler.codegen.job import Job
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.walk import lower
+from haste_compiler.errors import TargetError
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.tuning.device import Device, Job
+from haste_compiler.methods.registry import rules_for
+from haste_compiler.tuning.device import Device, LocalDevice
 from haste_compiler.tuning.jobs import time_jobs
 from haste_compiler.tuning.tuning import DenseWork, Measured, Tuning, read_layers, write_layers
 
@@ -32,14 +34,13 @@ class Tuner:
     Results are kept in the cache directory, one file for each target, number of threads and version of this package.
 
     Args:
-        target: what the code is for; ``device`` must be able to run it.
-        threads: threads of TVM's pool that work on a kernel.
+        machine: what the code is for; ``device`` must be able to run it.
         device: what measures.
     """
 
-    def __init__(self, target: Target, threads: int, device: Device) -> None:
-        self._target, self._threads, self._device = target, threads, device
-        self._path = cache_directory() / f"tuning-{cache_key('', target, threads)}.json"
+    def __init__(self, machine: Cpu, device: Device) -> None:
+        self._machine, self._device = machine, device
+        self._path = cache_directory() / f"tuning-{cache_key('', machine)}.json"
         self._known = _read(self._path)
 
     def tune(self, gm: fx.GraphModule, deadline: float) -> Tuning:
@@ -53,18 +54,18 @@ class Tuner:
             TuningError: the device gave up; what was measured until then is kept.
         """
         works: dict[DenseWork, None] = {}
-        modelled = Tuning(self._target, self._threads).modelled
+        modelled = self._machine.choose_tiling
 
         def collect(geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
-            if not is_depthwise(geometry):
+            if not geometry.is_depthwise:
                 works[DenseWork.of(geometry, batch, winograd)] = None
             return modelled(geometry, batch, winograd)
 
-        lower(gm, vector_unit(self._target), self._threads, collect)
+        lower(gm, self._machine.with_tilings(collect), rules_for(self._machine))
         candidates = {work: self._candidates(work) for work in works if work not in self._known}
         jobs = {work: partial(_job, work, tilings) for work, tilings in candidates.items()}
         try:
-            for work, seconds in time_jobs(jobs, self._device, self._target, deadline, "tuning tilings"):
+            for work, seconds in time_jobs(jobs, self._device, self._machine.target, deadline, "tuning tilings"):
                 best, first = min(seconds, key=seconds.__getitem__), next(iter(seconds))
                 tiling = candidates[work][int(best.removeprefix("k"))]
                 self._known[work] = Measured(tiling, seconds[best], seconds[first], len(seconds))
@@ -72,22 +73,22 @@ class Tuner:
             if jobs:
                 write_cached(self._path, write_layers(self._known))
         layers = {work: self._known[work] for work in works if work in self._known}
-        return Tuning(self._target, self._threads, layers, skipped=len(works) - len(layers))
+        return Tuning(self._machine.target, self._machine.threads, layers, skipped=len(works) - len(layers))
 
     def _candidates(self, work: DenseWork) -> list[DenseTiling]:
         """The model's choice, then what it ranks best: of the convolution as it is written, and of each size of
         Winograd's tiles."""
         geometry, batch, winograd = work.geometry, work.batch, work.winograd
-        sums, unit = conv_work(geometry, batch), vector_unit(self._target)
+        sums, unit, threads = conv_work(geometry, batch), self._machine.unit, self._machine.threads
         tiles = sorted(
             register_tiles(sums.rows, sums.columns, sums.channels, unit), key=lambda tile: tile_cost(sums, tile)
         )
-        direct = [choose_tiling(sums, unit, self._threads, tile) for tile in tiles[:_CANDIDATES]]
-        found: list[DenseTiling] = [Tuning(self._target, self._threads).modelled(geometry, batch, winograd), *direct]
+        direct = [choose_tiling(sums, unit, threads, tile) for tile in tiles[:_CANDIDATES]]
+        found: list[DenseTiling] = [self._machine.choose_tiling(geometry, batch, winograd), *direct]
         for size in SIZES:
             if size <= winograd:
                 ranked = sorted(
-                    winograd_tilings(geometry, batch, size, unit, self._threads, direct[0]), key=lambda each: each[0]
+                    winograd_tilings(geometry, batch, size, unit, threads, direct[0]), key=lambda each: each[0]
                 )
                 found += [tiling for _, tiling in ranked[:_WINOGRAD_CANDIDATES]]
         return list(dict.fromkeys(found))
@@ -104,3 +105,16 @@ def _read(path: Path) -> dict[DenseWork, Measured]:
     except (OSError, ValueError, KeyError, TypeError):
         # No file yet, or one that was cut off: measured again.
         return {}
+
+
+def tune_here(gm: fx.GraphModule, machine: Machine, deadline: float) -> Tuning:
+    """Measure on this machine, see ``Tuner.tune``.
+
+    Raises:
+        TargetError: it can't run the code.
+    """
+    missing = machine.missing()
+    if missing:
+        raise TargetError(f"tune: code for {machine.name} can't run here: this machine has no {', '.join(missing)}")
+    assert isinstance(machine, Cpu)
+    return Tuner(machine, LocalDevice(machine.threads)).tune(gm, deadline)

@@ -18,13 +18,15 @@ from rich.table import Table
 from rich.text import Text
 from tvm.target import Target
 
-import haste_compiler
-from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense
-from haste_compiler.codegen.cpu.target import cpu_name, target_options, vector_unit
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.tiling import ConvTiling, RegisterTile, WinogradTiling
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.target import machine_of, target_options
 from haste_compiler.errors import TuningError
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import Configs
+from haste_compiler.version import __version__
 
 _FORMAT = "haste-tuning"
 
@@ -88,43 +90,49 @@ class Tuning:
         target: what the kernels were compiled for.
         threads: that worked on each.
         layers: the fastest tiling of every dense convolution and linear layer that was measured.
-        patches: the fastest patch, height and width, of HASTE layers, by their qualified names.
+        settings: what was measured to be fastest of what the methods' configurations leave open: by method and layer,
+            the fields of the layer's override.
         skipped: layers that were left to the model because the time was up.
     """
 
     target: Target
     threads: int
     layers: Mapping[DenseWork, Measured] = field(default_factory=dict)
-    patches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     skipped: int = 0
 
-    def choose(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
-        """The tiling that was measured to be fastest; the model's choice where nothing was measured."""
-        known = self.layers.get(DenseWork.of(geometry, batch, winograd))
-        return known.tiling if known else self.modelled(geometry, batch, winograd)
+    def applied(self, machine: Machine) -> Machine:
+        """A machine with these tilings, and the model's choice where nothing was measured."""
+        assert isinstance(machine, Cpu)
+        modelled = machine.choose_tiling
 
-    def modelled(self, geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
-        """The choice of the model of the machine."""
-        return choose_dense(geometry, batch, vector_unit(self.target), self.threads, winograd)
+        def choose(geometry: ConvGeometry, batch: int, winograd: int) -> DenseTiling:
+            known = self.layers.get(DenseWork.of(geometry, batch, winograd))
+            return known.tiling if known else modelled(geometry, batch, winograd)
 
-    def configure(self, config: HasteConfig, layers: Collection[str]) -> HasteConfig:
-        """A configuration with the patches that were found, in those of ``layers`` for which it names none itself."""
-        chosen = {
-            name: {**config.layers.get(name, {}), "patch_size": patch}
-            for name, patch in self.patches.items()
-            if name in layers and config.for_layer(name).patch_size is None
-        }
-        return config.replace(layers={**config.layers, **chosen}) if chosen else config
+        return machine.with_tilings(choose)
 
-    def check(self, target: Target, threads: int) -> None:
-        """Check that this was measured for a target and number of threads.
+    def configure(self, configs: Configs, layers: Collection[str]) -> Configs:
+        """Configurations with the settings that were found, in those of ``layers`` for which they name none."""
+        for config in configs.all:
+            found = self.settings.get(config.METHOD, {})
+            chosen = {
+                name: fields
+                for name, fields in found.items()
+                if name in layers and all(getattr(config.for_layer(name), field) is None for field in fields)
+            }
+            configs = configs.replaced(config.overridden(chosen)) if chosen else configs
+        return configs
+
+    def check(self, machine: Machine) -> None:
+        """Check that this was measured for a machine.
 
         Raises:
-            TuningError: it wasn't.
+            TuningError: it is for another target or number of threads.
         """
         for name, mine, wanted in (
-            ("target", str(self.target), str(target)),
-            ("threads", self.threads, threads),
+            ("target", str(self.target), str(machine.target)),
+            ("threads", self.threads, machine.threads),
         ):
             if mine != wanted:
                 raise TuningError(f"the tuning is for {name} {mine}, and can't be used for {name} {wanted}: tune anew")
@@ -147,9 +155,8 @@ class Tuning:
             written = dict(stored["versions"])
             if written != _versions():
                 raise TuningError(f"{path} was made by {_said(written)}, installed is {_said(_versions())}: tune anew")
-            patches = {str(name): (int(height), int(width)) for name, (height, width) in stored["patches"].items()}
-            layers = read_layers(stored["layers"])
-            return cls(Target(stored["target"]), int(stored["threads"]), layers, patches, int(stored["skipped"]))
+            layers, settings = read_layers(stored["layers"]), dict(stored["settings"])
+            return cls(Target(stored["target"]), int(stored["threads"]), layers, settings, int(stored["skipped"]))
         except OSError as error:
             raise TuningError(f"{path} can't be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -163,14 +170,14 @@ class Tuning:
             "target": target_options(self.target),
             "threads": self.threads,
             "layers": write_layers(self.layers),
-            "patches": dict(self.patches),
+            "settings": dict(self.settings),
             "skipped": self.skipped,
         }
 
     def __str__(self) -> str:
         """Tables as plain text. No colours, no line is wrapped."""
         console = Console(file=StringIO(), width=1000, color_system=None)
-        title = f"{len(self.layers)} layers measured with {self.threads} threads, for {cpu_name(self.target)}"
+        title = f"{len(self.layers)} layers measured with {self.threads} threads, for {machine_of(self.target).name}"
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "algorithm"):
             table.add_column(name)
@@ -181,8 +188,10 @@ class Tuning:
             table.add_row(str(work), each.algorithm, *times, str(each.candidates))
         if self.layers:
             console.print(table)
-        for name, (height, width) in self.patches.items():
-            console.print(Text(f"{name}: patches of {height}×{width}"))
+        for found in self.settings.values():
+            for layer, fields in found.items():
+                said = ", ".join(f"{name} {value}" for name, value in fields.items())
+                console.print(Text(f"{layer}: {said}"))
         if self.skipped:
             console.print(f"{self.skipped} layers were not measured in time")
         assert isinstance(console.file, StringIO)
@@ -217,7 +226,7 @@ def _tiling(stored: Mapping[str, Any]) -> DenseTiling:
 
 
 def _versions() -> dict[str, str]:
-    return {"haste_compiler": haste_compiler.__version__, "tvm": tvm.__version__}
+    return {"haste_compiler": __version__, "tvm": tvm.__version__}
 
 
 def _said(versions: Mapping[str, str]) -> str:

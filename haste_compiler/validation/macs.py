@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,25 +15,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from haste_compiler.graph.capture import evaluation_mode
-from haste_compiler.methods.haste.ops.convolve import CONVOLVE
+from haste_compiler.graph.nodes import CONVOLUTIONS
+from haste_compiler.methods.registry import methods
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR
 from haste_compiler.validation.running import fresh_copy
 
 aten = torch.ops.aten
-
-_CONVOLUTIONS = (
-    "aten.conv1d",
-    "aten.conv2d",
-    "aten.conv3d",
-    "aten.conv_transpose1d",
-    "aten.conv_transpose2d",
-    "aten.conv_transpose3d",
-    "aten.convolution",
-    "haste.conv2d",
-    "haste.convolve",
-)
-_LINEAR = ("aten.linear", "haste.linear")
 
 Shape = Sequence[int]
 
@@ -100,8 +89,16 @@ def _node_macs(node: fx.Node) -> int:
 
 
 def _kind(node: fx.Node) -> str:
-    name = ".".join(str(node.target).split(".")[:2])
-    return "conv" if name in _CONVOLUTIONS else "linear" if name in _LINEAR else "matmul"
+    target: Any = node.target
+    if target in CONVOLUTIONS or target is CONV2D or target.overloadpacket in _method_products():
+        return "conv"
+    return "linear" if target in (aten.linear.default, LINEAR) else "matmul"
+
+
+@lru_cache(maxsize=1)
+def _method_products() -> dict[Any, int]:
+    """The methods' operators that stand for a convolution, and where among their arguments its filters are."""
+    return {operator: place for method in methods() for operator, place in method.convolutions().items()}
 
 
 def _layer(node: fx.Node, kind: str) -> str:
@@ -113,12 +110,11 @@ def _layer(node: fx.Node, kind: str) -> str:
 
 
 def _counter() -> FlopCounterMode:
+    own = {CONV2D.overloadpacket: 1, LINEAR.overloadpacket: 1, **_method_products()}
     return FlopCounterMode(
         display=False,
         custom_mapping={
-            CONV2D.overloadpacket: _conv2d,
-            CONVOLVE.overloadpacket: _convolve,
-            LINEAR.overloadpacket: _conv2d,
+            **{operator: partial(_product, place) for operator, place in own.items()},
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         },
     )
@@ -128,15 +124,9 @@ def _macs(counter: FlopCounterMode) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _conv2d(x: Shape, weight: Shape, *rest: Any, out_shape: Shape, **named: Any) -> int:
-    """Operations of ``haste::conv2d``, and of ``haste::linear``: every output reads one filter's worth of inputs."""
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
-
-
-def _convolve(
-    merged: Shape, slot: Shape, coeff: Shape, offset: Shape, weight: Shape, *rest: Any, out_shape: Shape, **named: Any
-) -> int:
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+def _product(place: int, *args: Any, out_shape: Shape, **named: Any) -> int:
+    """Operations of a product with filters (K, ...), argument ``place``: each output reads one filter's worth."""
+    return 2 * math.prod(out_shape) * math.prod(args[place][1:])
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **named: Any) -> int:

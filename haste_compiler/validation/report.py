@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from haste_compiler.errors import ValidationError
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
+from haste_compiler.methods.statistics import Tally
 
 
 @dataclass(frozen=True)
@@ -51,40 +52,17 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Channels:
-    """What became of the channels of all patches: numbers of (image, patch, channel).
-
-    Attributes:
-        kept: convolved, alone or for their group.
-        merged: taken into another's place.
-        skipped: dropped, zero or flat.
-    """
-
-    kept: int
-    merged: int
-    skipped: int
-
-    def __add__(self, other: Channels) -> Channels:
-        return Channels(self.kept + other.kept, self.merged + other.merged, self.skipped + other.skipped)
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.kept + self.merged + self.skipped
-
-
-@dataclass(frozen=True)
 class LayerReport:
     """One convolution, linear layer or matrix product.
 
     Attributes:
         name: qualified name.
-        kind: "haste", "conv", "linear" or "matmul".
-        reason: of a convolution, why it is a HASTE convolution or why not.
-        macs: multiply-adds on all inputs; of a dense layer the convolution's (or the product's) are all.
-        channels: of a HASTE layer.
-        error_bound: of a HASTE layer, bound on the 2-norm of the output error that its merging and dropping make, for
-            the worst image, before the activation.
+        kind: "conv", "linear" or "matmul"; of a method's layer the method's name.
+        reason: of a convolution, which method takes it and why, or why none.
+        macs: multiply-adds on all inputs; of a plain layer the convolution's (or the product's) are all.
+        channels: of a method's layer, what became of the channels (or tiles, tokens) that the method decides about.
+        error_bound: of a method's layer, bound on the 2-norm of the output error that the method makes, for the worst
+            image, before the activation.
         seconds: in one call on the first batch; None where not measured.
         dense_seconds: the same in the dense compile.
     """
@@ -93,7 +71,7 @@ class LayerReport:
     kind: str
     reason: str
     macs: MacCount
-    channels: Channels | None = None
+    channels: Tally | None = None
     error_bound: float | None = None
     seconds: float | None = None
     dense_seconds: float | None = None
@@ -174,9 +152,9 @@ class ValidationReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries and lists; multiply-adds with their sum and the net reduction."""
         result = asdict(self)
-        result["macs"] = _macs(self.macs)
+        result["macs"] = self.macs.to_dict()
         for layer, plain in zip(self.layers, result["layers"], strict=True):
-            plain["macs"] = _macs(layer.macs)
+            plain["macs"] = layer.macs.to_dict()
         return _lists(result)
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -199,10 +177,6 @@ class ThresholdError(ValidationError):
     def __init__(self, message: str, report: ValidationReport) -> None:
         super().__init__(message)
         self.report = report
-
-
-def _macs(macs: MacCount) -> dict[str, Any]:
-    return {**asdict(macs), "spent": macs.spent, "reduction": macs.reduction}
 
 
 def _lists(value: Any) -> Any:

@@ -10,7 +10,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
+from haste_compiler.methods.registry import names
 from haste_compiler.validation.report import LayerReport, OutputComparison, Times, ValidationReport
 
 _OVERHEADS = ("hashing", "centring", "norms", "coefficients", "merge_inputs", "merge_filters", "means")
@@ -83,9 +84,10 @@ def _layers(layers: tuple[LayerReport, ...]) -> Table:
     table = _table("Layers", [*headings, *(["ms", "dense ms"] if timed else [])], 2)
     for layer in layers:
         macs = layer.macs
-        overhead = (macs.spent - macs.convolution) / macs.dense if macs.dense and layer.kind == "haste" else None
+        taken = layer.kind in names()
+        overhead = macs.overhead / macs.dense if macs.dense and taken else None
         row = [layer.name, layer.kind, _millions(macs.dense), _millions(macs.spent)]
-        row += [_percent(macs.reduction) if layer.kind == "haste" else "", _percent(overhead)]
+        row += [_percent(macs.reduction) if taken else "", _percent(overhead)]
         channels = layer.channels
         for count in (channels.kept, channels.merged, channels.skipped) if channels else (None,) * 3:
             row.append("" if count is None or channels is None else _percent(count / max(channels.total, 1)))

@@ -11,7 +11,8 @@ from tvm import tirx
 from benchmarks.peaks import Peaks, fma_kernel, read_kernel
 from benchmarks.roofline import Layer, Roofline, convolution, linear, markdown, measure_layers
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.runtime.threads import use_threads
 

@@ -1,25 +1,29 @@
 """The configuration on the command line, and wrong usage."""
 
 import json
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import click
 import pytest
 
 from haste_compiler import HasteConfig
 from haste_compiler.cli.options import config_options
+from haste_compiler.methods import registry
+from haste_compiler.methods.option import Option, Preset
 from tests.cli.conftest import Haste
 
 
-def config_of(*arguments: str) -> HasteConfig:
+def config_of(*arguments: str) -> Any:
     @click.command()
     @config_options
-    def command(config: HasteConfig) -> HasteConfig:
+    def command(config: Any) -> Any:
         return config
 
-    found = command.main(list(arguments), standalone_mode=False)
-    assert isinstance(found, HasteConfig)
-    return found
+    return command.main(list(arguments), standalone_mode=False)
 
 
 def test_every_field_is_an_option() -> None:
@@ -51,6 +55,40 @@ def test_files_and_presets(tmp_path: Path) -> None:
     assert config_of("--preset", "paper", "--patch-size", "4") == HasteConfig.paper().replace(patch_size=4)
     with pytest.raises(click.UsageError, match="exclude each other"):
         config_of("--config", str(tmp_path / "config.json"), "--preset", "exact")
+
+
+@dataclass(frozen=True)
+class OtherConfig:
+    keep: float | None = 0.5
+    first: int = 0
+
+    def replace(self, **changes: Any) -> "OtherConfig":
+        return replace(self, **changes)
+
+
+@pytest.fixture
+def other_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second method, one of whose options has the name of one of HASTE's."""
+    options: Any = ModuleType("options")
+    options.OPTIONS = (
+        Option("keep", "keep", float, "Part that stays.", none=True),
+        Option("seed", "first", int, "Not shown: HASTE's text is."),
+    )
+    options.PRESETS = (Preset("half", "half of it", OtherConfig),)
+    config: Any = ModuleType("config")
+    config.CONFIG = OtherConfig
+    monkeypatch.setattr(registry, "NAMES", ("haste", "other"))
+    monkeypatch.setitem(sys.modules, "haste_compiler.methods.other.options", options)
+    monkeypatch.setitem(sys.modules, "haste_compiler.methods.other.config", config)
+
+
+@pytest.mark.usefixtures("other_method")
+def test_the_first_method_that_has_what_is_given_is_meant() -> None:
+    assert config_of() == HasteConfig() and config_of("--seed", "3") == HasteConfig(seed=3)
+    assert config_of("--keep", "none", "--seed", "3") == OtherConfig(keep=None, first=3)
+    assert config_of("--preset", "half") == OtherConfig()
+    with pytest.raises(click.UsageError, match="no one method takes all of --preset half, --min-reads"):
+        config_of("--preset", "half", "--min-reads", "0")
 
 
 @pytest.mark.parametrize(
@@ -92,4 +130,8 @@ def test_help_and_version(haste: Haste) -> None:
     assert code == 0
     for word in ("compile", "validate", "search", "tune", "bench", "info", "demo", "Exit codes", "torchvision:NAME"):
         assert word in out
+    methods = [f"{name} {summary}" for name, summary in registry.method_summaries().items()]
+    for command in ((), ("info",)):
+        lines = [" ".join(line.split()) for line in haste(*command, "--help")[1].splitlines()]
+        assert lines[lines.index("Methods:") + 1 :] == methods
     assert haste("--version")[0] == 0

@@ -18,11 +18,12 @@ from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work, pack_bias
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, choose_dense, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
-from haste_compiler.codegen.cpu.kernels.pooling import Pooling, pooling_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
+from haste_compiler.codegen.pooling import Pooling
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste import ops
 from haste_compiler.methods.haste.cpu.convolve import (
     HasteTiling,
     choose_haste_tiling,
@@ -33,6 +34,7 @@ from haste_compiler.methods.haste.cpu.convolve import (
 from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, haste_group_kernel, pack_hyperplanes
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.ops.conv2d import conv2d
 from tests.codegen.cross import EmulatedLibrary, is_foreign
 
 TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
@@ -140,7 +142,7 @@ class ConvCase:
         geometry = self.geometry
         bias, residual = (None if value is None else value.double() for value in (self.bias, self.residual))
         sizes = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-        result: Tensor = ops.conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
+        result: Tensor = conv2d(operand(self.x), operand(self.weight), bias, residual, *sizes, self.activation)
         return result
 
 

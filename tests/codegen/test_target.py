@@ -11,8 +11,9 @@ from tvm.target import Target
 from haste_compiler.codegen.build import pass_context
 from haste_compiler.codegen.cpu import target as target_module
 from haste_compiler.codegen.cpu.kernels.conv2d import conv2d_kernel, conv_work
-from haste_compiler.codegen.cpu.target import TargetLike, missing_features, parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import missing_features, vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
+from haste_compiler.codegen.target import TargetLike, parse_target
 from haste_compiler.errors import TargetError
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.kernels import on_x86

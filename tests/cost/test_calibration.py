@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from haste_compiler.cost.model import PHASES
 
-from haste_compiler.codegen.cpu.target import VectorUnit, parse_target
+from haste_compiler.codegen.cpu.cost import SHARED
+from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost import calibration
 from haste_compiler.cost.calibration import Sample, cost_model, default_model, fit, make_input
-from haste_compiler.cost.features import SHARED
-from haste_compiler.cost.model import PHASES
 from haste_compiler.methods.haste.found import mostly_zero
 from tests.cost.geometries import square
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from haste_compiler.codegen.cpu.target import parse_target
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost import calibration
 from haste_compiler.cost.calibration import cost_model
 

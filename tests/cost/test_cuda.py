@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from haste_compiler.codegen.cpu.target import parse_target
-from haste_compiler.codegen.cuda.tiling import Precision
-from haste_compiler.cost.cuda import CudaCostModel
+from haste_compiler.codegen.cuda.cost import CudaCostModel
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 

@@ -5,19 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from haste_compiler.codegen.cpu.cost import DENSE, dense_features
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import choose_tiling
-from haste_compiler.cost.features import (
-    CONVOLVE,
-    DENSE,
-    GROUP,
-    convolve_features,
-    dense_features,
-    group_features,
-)
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling
+from haste_compiler.methods.haste.cpu.cost import CONVOLVE, GROUP, convolve_features, group_features
 from haste_compiler.methods.haste.found import Merging, borders, mostly_zero
 from tests.cost.geometries import square
 

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from haste_compiler.cost.images import dead_leaves
-from haste_compiler.cost.probe import probe, probe_inputs, probe_values, values_of
+from haste_compiler.cost.probe import probe_inputs, probe_values, values_of
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.found import borders
+from haste_compiler.methods.haste.probe import probe
 from haste_compiler.methods.haste.reference.convolution import haste_conv2d
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes

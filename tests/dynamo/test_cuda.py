@@ -8,7 +8,7 @@ from torch import fx
 from torch._subclasses import FakeTensorMode
 
 from haste_compiler import HasteConfig
-from haste_compiler.codegen.cpu.target import parse_target
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.dynamo import op, region
 from haste_compiler.dynamo.partition import find_regions
 from haste_compiler.dynamo.region import Region

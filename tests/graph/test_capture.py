@@ -10,7 +10,7 @@ from haste_compiler.errors import CaptureError
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.functionalize import drop_dropouts, is_simply_functional
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 from tests.passes.checking import Fn, assert_same, calls, check_passes, nodes, settled
 
 

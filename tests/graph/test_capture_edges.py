@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from haste_compiler.errors import CaptureError, InputError
 from haste_compiler.graph.capture import capture
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 from tests.passes.checking import Fn, assert_same, calls, check_passes
 
 

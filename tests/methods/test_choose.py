@@ -10,17 +10,19 @@ from torch import Tensor, fx, nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
+from haste_compiler.codegen.cpu.cost import CostModel
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.cost import predictor
 from haste_compiler.cost.calibration import default_model
-from haste_compiler.cost.model import CostModel
 from haste_compiler.errors import ConfigError, InputError
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import layer_name
-from haste_compiler.methods.choose import Sharing, pays
+from haste_compiler.methods.choose import pays
 from haste_compiler.methods.explanation import Explanation
-from haste_compiler.methods.layers import Estimate, Prediction, conv_layers
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.layers import conv_layers
+from haste_compiler.methods.method import Site as Sharing
+from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.prediction import Estimate, Prediction
 
 
 class Fork(nn.Module):

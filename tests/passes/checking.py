@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 from haste_compiler.graph.capture import capture
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -7,7 +7,7 @@ from torch import fx
 
 from haste_compiler.graph.capture import capture
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 from tests.passes.checking import calls, check_passes, nodes
 from tests.zoo import cifar_images, example_input, trained, zoo
 

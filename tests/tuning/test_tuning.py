@@ -11,11 +11,12 @@ from torch import nn
 
 import haste_compiler
 from haste_compiler import CompiledModule, HasteConfig, InputError, TargetError, Tuning, TuningError
-from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.codegen.cpu.tiling import WinogradTiling
+from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.tuning import tune as tune_module
-from haste_compiler.tuning.device import Job, LocalDevice
+from haste_compiler.tuning.device import LocalDevice
 from tests.codegen.cross import AARCH64
 from tests.methods.haste.networks import redundant_images
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.macs import MacCount
 from haste_compiler.methods.haste.reference.module import HasteConv2d
 from haste_compiler.methods.haste.reference.swap import swap_convs
 from haste_compiler.methods.layers import ConvLayer
+from haste_compiler.methods.macs import MacCount
 
 
 class SmallNet(nn.Module):

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from haste_compiler.graph.capture import capture
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.passes.pipeline import run_passes
+from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.validation import dense_macs, operator_macs
 from tests import zoo
 from tests.methods.haste.networks import SmallNet as MixedNet

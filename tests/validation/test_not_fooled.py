@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from haste_compiler.errors import ValidationError
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
 from haste_compiler.validation import ValidationReport, validate
 from tests.validation.standin import Fake, Function, SmallNet, StandIn, changed
 

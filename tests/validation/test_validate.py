@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from haste_compiler.errors import InputError, ValidationError
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
 from haste_compiler.validation import ThresholdError, ValidationReport, dense_macs, validate
 from tests.validation.standin import ALL_LAYERS, MERGED, Fake, Function, SmallNet, StandIn, Timed
 

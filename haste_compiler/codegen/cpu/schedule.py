@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from haste_compiler.codegen.cpu.emit import KERNEL_ATTR
+from haste_compiler.codegen.emit import KERNEL_ATTR
 
 _SMALLEST_PARALLEL = 1 << 13
 

@@ -15,7 +15,7 @@ import tvm_ffi
 from tvm.relax.backend.cuda import pipeline
 from tvm.target import Target
 
-from haste_compiler.codegen.cuda.target import arch_of, is_cuda
+from haste_compiler.codegen.cuda.target import arch_of
 from haste_compiler.errors import HasteError, last_line
 
 NVCC_OPTIONS = ("-O3", "--expt-relaxed-constexpr")
@@ -36,13 +36,18 @@ def bound_registers(source: str) -> str:
     return source.replace("__launch_bounds__(256)", "__launch_bounds__(256, 2)")
 
 
+def has_compiler() -> bool:
+    """Whether nvcc is in the PATH."""
+    return shutil.which("nvcc") is not None
+
+
 def compile_source(source: str, arch: str) -> bytes:
     """Compile CUDA C with nvcc: machine code for ``arch``, and PTX for later cards.
 
     Raises:
         HasteError: nvcc is not in the PATH, or refuses the source.
     """
-    if shutil.which("nvcc") is None:
+    if not has_compiler():
         raise HasteError("compiling CUDA C needs nvcc, which is not in the PATH")
     with tempfile.TemporaryDirectory() as folder:
         code, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
@@ -68,10 +73,10 @@ def precise_compiler(target: Target, compiled: bytes | None = None) -> Iterator[
     TVM itself asks for fast arithmetic: denormal numbers become zero, divisions and exponentials are approximate.
 
     Args:
-        target: of the code; for a CPU's nothing is done.
+        target: of the code.
         compiled: what ``compile_source`` made of the source that is to be compiled, elsewhere.
     """
-    if not is_cuda(target) or (compiled is None and shutil.which("nvcc") is None):
+    if compiled is None and not has_compiler():
         yield
         return
     before = tvm_ffi.get_global_func(_CALLBACK, allow_missing=True)

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.emit import Expr
 
 SHARED_BYTES = 48 << 10
 """Shared memory that a block may have without asking the driver for more."""

@@ -11,6 +11,9 @@ from tvm.target import Target
 
 from haste_compiler.errors import TargetError
 
+CARD = 0
+"""Index of the card that code runs on, as PyTorch and TVM count them."""
+
 DEFAULT_ARCH = "sm_80"
 """What code is made for where there is no card: the first generation with asynchronous copies, TF32 and bfloat16."""
 
@@ -30,11 +33,6 @@ def cuda_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if _number(arch) < 80:
         raise TargetError(f"target option arch is {arch!r}: the kernels need sm_80 or later")
     return {**options, "arch": arch}
-
-
-def is_cuda(target: Target) -> bool:
-    """Whether a target is a CUDA card."""
-    return str(target.kind.name) == "cuda"
 
 
 def arch_of(target: Target) -> str:

@@ -4,48 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, get_args
-
-import torch
-from tvm.target import Target
 
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES, ceil_div
-from haste_compiler.codegen.cuda.target import is_cuda
-from haste_compiler.errors import ConfigError
-
-Precision = Literal["fp32", "tf32", "bf16"]
-"""How products are formed: by the CUDA cores, or by the tensor cores from operands rounded to TF32 or bfloat16. Sums
-are float32 in all of them."""
-
-
-class Precisions(NamedTuple):
-    """The precision of the products of convolutions, and of linear layers."""
-
-    convolution: Precision = "fp32"
-    linear: Precision = "fp32"
-
-
-def choose_precisions(precision: str | None, target: Target) -> Precisions:
-    """The precision that a user asked for; None: what PyTorch would use on a card, of each kind of layer.
-
-    Raises:
-        ConfigError: it is none of ``Precision``, or asked for on a CPU.
-    """
-    if precision is None:
-        if not is_cuda(target):
-            return Precisions()
-        # Not allow_tf32: reading it fails where somebody has set these, which have replaced it.
-        convolution = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]  # made at import
-        linear = torch.backends.cuda.matmul.fp32_precision
-        return Precisions("tf32" if convolution == "tf32" else "fp32", "tf32" if linear == "tf32" else "fp32")
-    if precision not in get_args(Precision):
-        raise ConfigError(
-            f"precision is {precision!r}: allowed are {', '.join(map(repr, get_args(Precision)))} and None"
-        )
-    if precision != "fp32" and not is_cuda(target):
-        raise ConfigError(f"precision is {precision!r}: code for a CPU is 'fp32'")
-    return Precisions(cast(Precision, precision), cast(Precision, precision))
-
+from haste_compiler.codegen.cuda.precision import Precision
 
 DEPTH = 16
 """Depth of one step: columns of the first matrix and rows of the second that lie in shared memory at once."""

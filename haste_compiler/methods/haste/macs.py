@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from haste_compiler.graph.geometry import ConvGeometry
-
-
-@dataclass(frozen=True)
-class MacCount:
-    """Multiply-adds of one layer on one batch, by what they are spent on; counts add up with ``+``.
-
-    Attributes:
-        dense: what the plain convolution takes; not part of what is spent.
-        hashing: windows times the non-zero entries of the hyperplanes, a third of them.
-        centring: means over the channels.
-        norms: window norms, where a tolerance or skipping needs them.
-        coefficients: products of members and groups for their coefficients, and members' residuals.
-        merge_inputs: adding up windows.
-        merge_filters: adding up filters.
-        convolution: the convolution with the channels that are left.
-        means: adding the means of dropped flat channels to the output.
-    """
-
-    dense: int = 0
-    hashing: int = 0
-    centring: int = 0
-    norms: int = 0
-    coefficients: int = 0
-    merge_inputs: int = 0
-    merge_filters: int = 0
-    convolution: int = 0
-    means: int = 0
-
-    @property
-    def spent(self) -> int:
-        """All multiply-adds done."""
-        return sum(astuple(self)[1:])
-
-    @property
-    def reduction(self) -> float:
-        """Net part of the dense multiply-adds that is saved: at most 1, negative where the overhead is larger."""
-        return 1 - self.spent / self.dense if self.dense else 0.0
-
-    def __add__(self, other: MacCount) -> MacCount:
-        """Sum of two layers, or of two batches."""
-        return MacCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+from haste_compiler.methods.macs import MacCount
 
 
 def count_macs(
@@ -61,7 +20,12 @@ def count_macs(
     skip: str,
     nonzeros: int | None = None,
 ) -> MacCount:
-    """Count the multiply-adds of one layer.
+    """Count the multiply-adds of one layer, by what they are spent on.
+
+    ``hashing`` is windows times the non-zero entries of the hyperplanes; ``centring`` means over the channels; ``norms``
+    window norms, where a tolerance or skipping needs them; ``coefficients`` products of members and groups, and members'
+    residuals; ``merge_inputs`` adding up windows; ``merge_filters`` adding up filters; ``convolution`` convolving what
+    is left; ``means`` adding the means of dropped flat channels to the output.
 
     With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
     hashing C L for each non-zero of a plane (q / 3 of them in the published draw), centring C q, norms C q; each time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from haste_compiler.methods.haste.config import HasteConfig
@@ -31,13 +32,39 @@ class Settings(NamedTuple):
         return cls(config.num_hyperplanes, tolerance, config.flat_tolerance)
 
     @classmethod
+    def read(cls, values: Sequence[float]) -> Settings:
+        """Read the values of a record's parameters."""
+        planes, tolerance, flat_tolerance = (float(value) for value in values)
+        return cls(int(planes), tolerance, flat_tolerance)
+
+    @classmethod
     def unpack(cls, packed: Tensor) -> Settings:
         """Read what ``pack`` wrote."""
-        planes, tolerance, flat_tolerance = packed.tolist()
-        return cls(int(planes), tolerance, flat_tolerance)
+        return cls.read(packed.tolist())
 
     def pack(self) -> Tensor:
         """Return float32 (3,): number of hyperplanes, tolerance, flat tolerance."""
         import torch
 
         return torch.tensor(self, dtype=torch.float32)
+
+
+EXACT = Settings(1, 0.0, 0.0)
+"""Settings under which a HASTE convolution changes nothing but the order of its sums."""
+
+LADDER = (
+    Settings(1, 0.0, 0.1),
+    Settings(12, 0.2, 0.1),
+    Settings(16, 0.3, 0.1),
+    Settings(1, 0.0, 0.3),
+    Settings(14, 0.4, 0.15),
+    Settings(10, 0.4, 0.2),
+    Settings(14, 0.5, 0.2),
+    Settings(10, 0.5, 0.2),
+    Settings(12, 0.7, 0.3),
+    Settings(8, 0.7, 0.3),
+    Settings(8, 1.0, 0.4),
+    Settings(6, 1.0, 0.5),
+    Settings(5, math.inf, 0.5),
+)
+"""Settings that a search measures, roughly by rising damage."""

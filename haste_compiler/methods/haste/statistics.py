@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from haste_compiler.codegen.program import Record
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
+from haste_compiler.methods.haste.macs import count_macs
+from haste_compiler.methods.haste.record import NAME, Grouping
+from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.macs import MacCount
+from haste_compiler.methods.statistics import Tally
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class LayerStats:
     gave_up: bool = False
 
     @property
+    def method(self) -> str:
+        """The method's name."""
+        return NAME
+
+    @property
     def channels(self) -> int:
         """Channels seen: input channels times patches times images."""
         return int(np.prod(self.counts.shape[:3])) * self.geometry.in_channels
@@ -44,19 +57,96 @@ class LayerStats:
     @property
     def kept(self) -> float:
         """Share of the channels that was convolved: singles and one for each group."""
-        return float(self.counts[..., 0].sum() + self.counts[..., 1].sum()) / max(1, self.channels)
+        return self.tally.kept / max(1, self.channels)
 
     @property
     def merged(self) -> float:
         """Share of the channels that was merged into another."""
-        return float(self.counts[..., 2].sum() - self.counts[..., 1].sum()) / max(1, self.channels)
+        return self.tally.merged / max(1, self.channels)
 
     @property
     def skipped(self) -> float:
         """Share of the channels that was dropped: all zero, or flat with the mean carried."""
-        return float(self.counts[..., 3].sum() + self.counts[..., 4].sum()) / max(1, self.channels)
+        return self.tally.skipped / max(1, self.channels)
+
+    @property
+    def tally(self) -> Tally:
+        """The channels of all patches: numbers of (image, patch, channel)."""
+        singles, groups, members, zeros, flats, _ = self._sums()
+        return Tally("channels", singles + groups, members - groups, zeros + flats)
 
     @property
     def error_bound(self) -> float:
         """Bound on the 2-norm of the layer's whole output error, before the activation."""
         return math.sqrt(float(np.square(self.bound.astype(np.float64)).sum()))
+
+    @property
+    def image_bound(self) -> float:
+        """The same of the image where it is largest: patches and conv groups write different outputs."""
+        squares = np.square(np.asarray(self.bound, np.float64).reshape(max(self.images, 1), -1)).sum(axis=1)
+        return float(np.sqrt(squares.max(initial=0.0)))
+
+    @property
+    def computed_plainly(self) -> bool:
+        """``gave_up``."""
+        return self.gave_up
+
+    def inconsistency(self) -> str:
+        """Why these counts can't be true, in words; empty where they can: every channel is accounted for once."""
+        singles, _, members, zeros, flats, _ = self._sums()
+        rows, columns = self.geometry.patch_grid
+        channels = self.images * rows * columns * self.geometry.in_channels
+        counted = singles + members + zeros + flats
+        if np.asarray(self.counts).min(initial=0) >= 0 and counted == channels:
+            return ""
+        return f"accounts for {counted} channels of patches, of {channels}"
+
+    def _sums(self) -> tuple[int, ...]:
+        """The six counts of all patches and conv groups together."""
+        counts = np.asarray(self.counts)
+        return tuple(int(count) for count in counts.reshape(-1, counts.shape[-1]).sum(axis=0, dtype=np.int64))
+
+
+def read(record: Record, values: Sequence[float], statistics: Sequence[NDArray[Any]]) -> dict[str, LayerStats]:
+    """What the layers that share a grouping did, by name, from the tensors that their kernels wrote.
+
+    Args:
+        record: of the grouping.
+        values: its parameters in that call.
+        statistics: counts, bound, and what was chosen if the grouping is gated.
+    """
+    grouping, settings = Grouping.of(record), Settings.read(values)
+    counts, bound, *chosen = statistics
+    gave_up = grouping.gated and not chosen[0].any()
+    stats = {}
+    for position, (name, geometry) in enumerate(zip(record.layers, grouping.geometries, strict=True)):
+        images = bound.size // (math.prod(geometry.patch_grid) * geometry.groups)
+        shape = (images, *geometry.patch_grid, geometry.groups)
+        shaped = counts.reshape(*shape, counts.shape[-1]).copy()
+        macs = count_macs(
+            geometry,
+            shaped,
+            settings.num_hyperplanes,
+            grouping.merge,
+            math.isfinite(settings.tolerance),
+            grouping.skip,
+            grouping.nonzeros,
+        )
+        if gave_up:
+            macs = _of_samples(macs, sampling(geometry, images))
+        if position:
+            macs = _without_grouping(macs)
+        scaled = bound.reshape(shape) * np.float32(math.sqrt(geometry.taps))
+        stats[name] = LayerStats(name, geometry, images, shaped, scaled, macs, gave_up)
+    return stats
+
+
+def _of_samples(macs: MacCount, sampled: Sampling) -> MacCount:
+    """The count of a layer that was given up after some of its patches were hashed."""
+    part = {name: getattr(macs, name) * sampled.samples // sampled.tasks for name in ("hashing", "centring", "norms")}
+    return macs.replace(**part)
+
+
+def _without_grouping(macs: MacCount) -> MacCount:
+    """The count of a layer whose grouping another layer has paid for."""
+    return macs.replace(hashing=0, centring=0, norms=0, coefficients=0, merge_inputs=0)

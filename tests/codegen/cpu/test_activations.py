@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.ops.activation import apply_activation
 from tests.codegen.kernels import run_kernel, targets
 from tests.codegen.strategies import ACTIVATIONS

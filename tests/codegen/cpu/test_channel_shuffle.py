@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import haste_compiler.passes.fuse_channel_shuffle  # noqa: F401  (registers torch.ops.haste.channel_shuffle)
 from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import build, on_x86, targets
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import haste_compiler.passes.fuse_affine  # noqa: F401  (registers torch.ops.haste.affine)
 from haste_compiler.codegen.cpu.kernels.concatenation import concatenation_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import build, on_x86, targets
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.layer_norm import layer_norm_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 

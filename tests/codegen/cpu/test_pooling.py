@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from haste_compiler.codegen.cpu.kernels.pooling import Pooling
+from haste_compiler.codegen.pooling import Pooling
 from tests.codegen.kernels import run_pooling, targets
 
 

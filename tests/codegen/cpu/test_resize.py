@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import assert_near, nchw, nhwc, on_x86, run_kernel, targets
 
 sides = st.tuples(st.integers(1, 17), st.integers(1, 17))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.target import parse_target
 from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
 
 

@@ -13,8 +13,9 @@ import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense, pack_dense
 from haste_compiler.codegen.cpu.kernels.sparse_input import sparse_input_kernel, sparse_input_tiling
-from haste_compiler.codegen.cpu.target import parse_target, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, assert_near, build, finish, nhwc, run_conv2d

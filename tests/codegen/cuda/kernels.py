@@ -18,9 +18,10 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.codegen.build import pass_context
-from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.codegen.cuda.kernels.conv2d import add_parts_kernel, conv2d_kernel, pack_filters
-from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling, Precision
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.cuda.tiling import GemmTile, GemmTiling
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.group import COUNTS
 from haste_compiler.methods.haste.cuda.convolve import (

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, Precision, choose_gemm
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.cuda.tiling import TILES, GemmTiling, choose_gemm
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.cuda.kernels import DenseRun, run_conv2d
 from tests.codegen.examples import ConvExample, conv_examples

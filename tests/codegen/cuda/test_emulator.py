@@ -9,9 +9,9 @@ import pytest
 import tvm
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.kernels import intrinsics
+from haste_compiler.codegen.emit import Expr
 from tests.codegen.cuda.emulator import compile_source
 from tests.codegen.cuda.kernels import build, reversed_threads
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import ConfigError, HasteConfig, TargetError
-from haste_compiler.codegen.cpu.target import parse_target
 from haste_compiler.codegen.cuda import target as cuda_target
 from haste_compiler.codegen.cuda.build import source_of
-from haste_compiler.codegen.cuda.tiling import choose_precisions
+from haste_compiler.codegen.cuda.precision import choose_precisions
+from haste_compiler.codegen.target import parse_target
 from haste_compiler.errors import UnsupportedOperatorError
 from tests.codegen.cuda import emulator
 from tests.methods.haste.networks import redundant_images

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from haste_compiler.codegen.cpu.kernels.pooling import Pooling
 from haste_compiler.codegen.cuda.kernels.pointwise import (
     activation_kernel,
     depthwise_kernel,
@@ -14,6 +13,7 @@ from haste_compiler.codegen.cuda.kernels.pointwise import (
     pooling_kernel,
     transpose_kernel,
 )
+from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.ops.activation import apply_activation
 from tests.codegen.cpu.test_pooling import expected, poolings

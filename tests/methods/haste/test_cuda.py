@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from haste_compiler.codegen.cuda.tiling import TILES, GemmTile, Precision
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.cuda.tiling import TILES, GemmTile
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.reference.convolution import haste_conv2d
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes

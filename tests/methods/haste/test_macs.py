@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste_compiler.methods.haste.macs import MacCount, count_macs
+from haste_compiler.methods.haste.macs import count_macs
 from haste_compiler.methods.haste.reference.convolution import haste_conv2d
 from haste_compiler.methods.haste.reference.hashing import hash_windows
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.reference.merging import count_channels
 from haste_compiler.methods.haste.reference.windows import extract_windows
+from haste_compiler.methods.macs import MacCount
 from tests.methods.haste.networks import geometry_of, redundant_images, settings_of
 from tests.methods.haste.reference import Layer, read_window, to_array
 from tests.methods.haste.test_against_loop import layers

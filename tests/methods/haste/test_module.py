@@ -10,9 +10,9 @@ from torch import nn
 
 from haste_compiler.errors import ConfigError, InputError, UnsupportedOperatorError
 from haste_compiler.methods.haste.config import MAX_HYPERPLANES, HasteConfig
-from haste_compiler.methods.haste.macs import MacCount
 from haste_compiler.methods.haste.reference.module import HasteConv2d
 from haste_compiler.methods.haste.reference.swap import swap_convs
+from haste_compiler.methods.macs import MacCount
 from tests.methods.haste.networks import SmallNet, redundant_images
 
 NOTHING_MERGED = HasteConfig(min_reads=0, num_hyperplanes=MAX_HYPERPLANES, tolerance=0.0, skip="none")

@@ -14,7 +14,8 @@ from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.methods.layers import conv_layers
-from haste_compiler.passes.pipeline import PASSES, run_passes
+from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.passes.pipeline import PASSES
 from tests.passes.checking import Fn, assert_same, calls, check_passes, nodes, settled
 
 EXACT = HasteConfig.exact()

@@ -8,7 +8,7 @@ from torch import nn
 import haste_compiler
 from haste_compiler import HasteConfig, LayerStats
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.macs import MacCount
+from haste_compiler.methods.macs import MacCount
 from tests.methods.haste.networks import redundant_images
 from tests.passes.checking import Fn
 

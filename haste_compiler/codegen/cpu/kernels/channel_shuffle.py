@@ -8,9 +8,9 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.rows import each_row
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.emit import Expr
 
 
 def channel_shuffle_kernel(

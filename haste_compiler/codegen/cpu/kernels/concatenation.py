@@ -11,10 +11,10 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.emit import Expr
 
 
 def concatenation_kernel(

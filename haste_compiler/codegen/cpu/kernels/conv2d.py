@@ -21,11 +21,11 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.kernels.window import copy_rows
 from haste_compiler.codegen.cpu.tiling import ConvTiling, ConvWork, RegisterTile
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 STREAMED_BYTES = 1 << 16

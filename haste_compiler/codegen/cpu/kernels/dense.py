@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.conv2d import (
     conv2d_arguments,
     conv_work,
@@ -22,10 +22,14 @@ from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import COLD_BYTES_PER_CYCLE, ConvTiling, WinogradTiling, cheapest_tiling
 from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 DenseTiling = ConvTiling | WinogradTiling
 """How a dense convolution is computed."""
+
+TilingChoice = Callable[[ConvGeometry, int, int], DenseTiling]
+"""Picks the tiling of a dense convolution, of so many images, with Winograd's tiles up to so large."""
 
 _SURELY_FASTER = 0.85
 """Winograd's algorithm rounds more: it must be modelled to take no more than this share of the time."""

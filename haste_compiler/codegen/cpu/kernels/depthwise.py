@@ -13,19 +13,14 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 _STRIP = 32
 """Channels that a task computes in all its rows before the next ones: what they read stays in the first-level cache."""
-
-
-def is_depthwise(geometry: ConvGeometry) -> bool:
-    """One input channel and one filter a group."""
-    return geometry.groups == geometry.in_channels == geometry.out_channels and geometry.groups > 1
 
 
 def pack_depthwise_filters(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,10 +10,10 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation
 from haste_compiler.codegen.cpu.kernels.rows import TASK_FLOATS
 from haste_compiler.codegen.dynamic import DynamicBatch, images_of
+from haste_compiler.codegen.emit import Expr
 
 
 def activation_kernel(name: str, shape: Sequence[Any], activation: str, lanes: int) -> tirx.PrimFunc:

@@ -11,8 +11,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row, fold
+from haste_compiler.codegen.emit import Expr
 
 
 def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, lanes: int) -> tirx.PrimFunc:

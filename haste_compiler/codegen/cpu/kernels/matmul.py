@@ -11,9 +11,9 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.rows import matrices_of
 from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.emit import Expr
 
 _TASK_MACS = 1 << 17
 

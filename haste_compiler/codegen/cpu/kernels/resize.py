@@ -8,8 +8,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.emit import Expr
 
 
 def pack_positions(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

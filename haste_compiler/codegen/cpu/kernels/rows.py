@@ -10,8 +10,8 @@ from typing import Any
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import DynamicBatch, images_of
+from haste_compiler.codegen.emit import Expr
 
 TASK_FLOATS = 1 << 14
 """Values of a task: enough to be worth waking a thread for."""

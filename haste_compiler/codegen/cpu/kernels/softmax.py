@@ -11,9 +11,9 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import exp
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row, fold
+from haste_compiler.codegen.emit import Expr
 
 _LEAST = -87.3
 """Whose exponential is about the smallest number that isn't denormal; a product with a denormal takes 100 cycles."""

@@ -14,11 +14,11 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_FLOATS, TileWriter, conv2d_arguments, is_flat
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 _LEAST_BYTES = 1 << 20

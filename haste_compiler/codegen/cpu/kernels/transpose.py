@@ -11,8 +11,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.emit import Expr
 
 _TASK_ROWS = 4
 _TASK_VECTORS = 64

@@ -6,7 +6,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 

@@ -21,7 +21,6 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
 from haste_compiler.codegen.cpu.kernels.conv2d import (
     STREAMED_BYTES,
@@ -36,6 +35,7 @@ from haste_compiler.codegen.cpu.kernels.window import copy_rows
 from haste_compiler.codegen.cpu.tiling import RegisterTile, WinogradTiling
 from haste_compiler.codegen.cpu.winograd_tiling import tile_count
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
 from haste_compiler.graph.geometry import ConvGeometry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.errors import UnsupportedOperatorError
 
 

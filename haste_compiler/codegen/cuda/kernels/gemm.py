@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.kernels import intrinsics
-from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, Precision
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile
+from haste_compiler.codegen.emit import Expr, bind
 
 Fill = Callable[[Expr, Expr], None]
 """Begins the copies of a step into shared memory: called with where the stage's memory starts, and the step."""

@@ -17,13 +17,13 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
 from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, split_filters, tile_pieces
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import RegisterTile, register_tiles
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.group import COUNTS, group_layout, reads_padding, row_floats, window_rows
 

@@ -22,8 +22,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.dynamic import Batch, DynamicBatch, images_of
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.sampling import Sampling, sampling
 from haste_compiler.methods.haste.reference.grouping import LARGEST_ENERGY

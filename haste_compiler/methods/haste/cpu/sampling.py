@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.emit import Expr
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 _LEAST_SAMPLES = 2

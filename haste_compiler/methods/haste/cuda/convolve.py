@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.kernels import intrinsics
 from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue, write_values
 from haste_compiler.codegen.cuda.kernels.gemm import BlockProduct, round_filters
-from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, Precision, choose_gemm
+from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, choose_gemm
+from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.group import COUNTS
 from haste_compiler.methods.haste.cuda.layout import GroupLayout

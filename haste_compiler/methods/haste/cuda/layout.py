@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from haste_compiler.codegen.cpu.emit import Expr
 from haste_compiler.codegen.cuda.emit import ceil_div
+from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.group import COUNTS
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
+from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 from haste_compiler.methods.haste.cuda.window import Window
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit
+from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 
 

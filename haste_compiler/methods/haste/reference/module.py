@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from haste_compiler.errors import InputError
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.macs import MacCount, count_macs
+from haste_compiler.methods.haste.macs import count_macs
 from haste_compiler.methods.haste.ops.convolve import convolve
 from haste_compiler.methods.haste.ops.group import group
 from haste_compiler.methods.haste.ops.hash import hash_
@@ -21,6 +21,7 @@ from haste_compiler.methods.haste.ops.merge import merge_
 from haste_compiler.methods.haste.reference.convolution import HasteResult, haste_conv2d
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.macs import MacCount
 
 
 class HasteConv2d(nn.Module):

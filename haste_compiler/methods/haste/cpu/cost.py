@@ -1,31 +1,22 @@
-"""What the kernels do, counted: for each phase of a kernel how many units of its work one call takes.
-
-Seconds are these counts times one coefficient for each phase (``CostModel``). Work is counted for the busiest thread:
-tasks are handed out whole, so the last wave of tasks counts in full.
-"""
+"""What HASTE's kernels for CPUs do, counted, and what that takes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
+from haste_compiler.codegen.cpu.cost import CostModel, Features
 from haste_compiler.codegen.cpu.target import VectorUnit
-from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling
-from haste_compiler.codegen.cpu.winograd_tiling import cold_bytes, transform_cycles, winograd_waves
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.cpu.convolve import choose_haste_tiling, loads, product_cycles
 from haste_compiler.methods.haste.cpu.group import row_floats
 from haste_compiler.methods.haste.found import Merging
 
-Features = dict[str, float]
-"""Units of work by phase."""
-
-DENSE = ("call", "cycles", "tiles", "copies", "reloads", "traffic")
-WINOGRAD = ("call", "cycles", "tiles", "transforms", "cold")
 GROUP = (
-    "call",
+    "launch",
     "tasks",
     "window",
     "far_window",
@@ -37,6 +28,8 @@ GROUP = (
     "merge",
     "spill",
 )
+
+
 CONVOLVE = (
     "call",
     "steps",
@@ -51,57 +44,12 @@ CONVOLVE = (
     "traffic",
 )
 
-SHARED = ("call", "cycles", "tiles", "reloads", "traffic")
-"""Phases that all but the grouping kernel go through alike."""
 
 _L1_BYTES = 32 << 10
+
+
 _PLANE_ENTRIES = 4
 """Non-zeros that take as long as a plane's mean and bits."""
-
-
-def dense_features(geometry: ConvGeometry, batch: int, tiling: ConvTiling, unit: VectorUnit, threads: int) -> Features:
-    """Work of the plain kernel: register-tile cycles, tiles written, floats copied to pad, bytes past the L2."""
-    work = conv_work(geometry, batch)
-    tile = tiling.tile
-    k_tiles = work.groups * math.ceil(work.channels / tile.channels)
-    across = math.ceil(work.columns / tile.columns)
-    rows, per_row = (across, 1.0) if work.flat else (work.rows, across / tile.rows)
-    blocks = math.ceil(rows / tiling.block) * work.images
-    chunks = math.ceil(k_tiles / tiling.channel_tiles)
-    tasks = blocks * chunks
-    imbalance = math.ceil(tasks / threads) / tasks
-    tiles = rows * per_row * work.images * k_tiles * imbalance
-    floats = tiling.block * tile.columns * work.window_row_floats if work.flat else work.window(tiling.block)
-    # Filters of one register tile that crowd the second-level cache come from beyond it for the next one again.
-    slice_bytes = 4.0 * work.depth * tile.channels
-    filters = slice_bytes * k_tiles
-    fits = filters + 4 * floats < unit.l2_bytes * 3 / 4
-    again = 1 if fits or tiling.channels_first else blocks
-    windows = 4.0 * floats * blocks * (chunks if tiling.channels_first and blocks > 1 else 1)
-    return {
-        "call": 1.0,
-        "cycles": tiles * tile.cycles() * work.depth,
-        "tiles": tiles * tile.pixels * tile.vectors,
-        "copies": float(tasks * floats) / unit.lanes * imbalance if work.copies else 0.0,
-        "reloads": tiles * slice_bytes if slice_bytes > unit.l2_bytes / 2 else 0.0,
-        "traffic": (filters * again + windows) / threads,
-    }
-
-
-def winograd_features(
-    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: VectorUnit, threads: int
-) -> Features:
-    """Work of Winograd's algorithm: register-tile cycles, sums written, cycles of transforms, bytes of filters."""
-    tile, waves = tiling.tile, winograd_waves(geometry, batch, tiling, threads)
-    tiles = tiling.block * tiling.grid(geometry)[1]
-    products = waves * (tiling.size + 2) ** 2 * tiling.channel_tiles * math.ceil(tiles / tile.columns)
-    return {
-        "call": 1.0,
-        "cycles": products * tile.cycles() * geometry.in_channels,
-        "tiles": float(products * tile.pixels * tile.vectors),
-        "transforms": waves * transform_cycles(geometry, tiling, unit),
-        "cold": cold_bytes(geometry, batch, tiling, unit, threads),
-    }
 
 
 def group_features(
@@ -125,7 +73,7 @@ def group_features(
     window, hashed = float(count * vectors * row), count * planes * vectors * (entries + _PLANE_ENTRIES)
     written = 4.0 * count * (channels + float(np.mean(groups))) * row
     return {
-        "call": 1.0,
+        "launch": 1.0,
         "tasks": float(count),
         "window": window,
         "far_window": window * far,
@@ -185,3 +133,20 @@ def convolve_features(
 def _beyond_l2(window_bytes: float, unit: VectorUnit) -> float:
     """Bytes of windows that are written and read again past the second-level cache: all of them, or none."""
     return window_bytes if window_bytes > 2 * unit.l2_bytes else 0.0
+
+
+PHASES: Mapping[str, tuple[str, ...]] = {"group": GROUP, "convolve": CONVOLVE}
+"""The phases of both kernels."""
+
+
+def group(model: CostModel, geometry: ConvGeometry, batch: int, config: HasteConfig, merging: Merging) -> float:
+    """Seconds of reading, hashing, grouping and merging windows."""
+    work = group_features(geometry, batch, model.unit, model.threads, config.num_hyperplanes, config.nonzeros, merging)
+    return model.seconds_of("group", work)
+
+
+def convolve(model: CostModel, geometry: ConvGeometry, batch: int, config: HasteConfig, merging: Merging) -> float:
+    """Seconds of merging filters and convolving what is left."""
+    return model.seconds_of(
+        "convolve", convolve_features(geometry, batch, model.unit, model.threads, config.skip, merging)
+    )

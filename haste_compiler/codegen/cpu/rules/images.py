@@ -1,0 +1,103 @@
+"""Images on a CPU: pooling, activations, joins and shuffles of channels, resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
+from haste_compiler.codegen.cpu.kernels.concatenation import concatenation_kernel
+from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
+from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
+from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
+from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.rules import Rules, layout
+from haste_compiler.codegen.rules.activations import activation_rules
+from haste_compiler.codegen.rules.layout import Maps, joining_rules
+from haste_compiler.codegen.rules.pooling import pooling_rules
+from haste_compiler.codegen.values import is_float
+from haste_compiler.codegen.walk import Value, Walk, args_of
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.graph.resizing import axis_map
+from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE, ShuffleCall
+
+aten = torch.ops.aten
+
+
+def join(walk: Walk[Cpu], node: fx.Node, parts: Sequence[fx.Node], maps: Maps | None, activation: str) -> Any:
+    """Join images along their channels, with the maps and the activation after it, in one pass."""
+    channels = [shape_of(part)[1] for part in parts]
+    sources = [walk.nhwc(part) for part in parts]
+    tables = [] if maps is None else [walk.value(each).expr for each in maps]
+    batch, total, height, width = walk.shape(node)
+    return walk.launch(
+        ("concatenation", batch, height, width, *channels, bool(tables), activation),
+        layer_name(node),
+        [*sources, *tables],
+        (batch, height, width, total),
+        lambda symbol: concatenation_kernel(
+            symbol,
+            batch,
+            (height, width),
+            channels,
+            walk.machine.unit.lanes,
+            affine=bool(tables),
+            activation=activation,
+        ),
+    )
+
+
+def channel_shuffle(walk: Walk[Cpu], node: fx.Node) -> Value:
+    """A channel shuffle in one pass; of other than float32 by TVM's operators."""
+    if node.meta["val"].dtype != torch.float32 or 0 in shape_of(node):
+        return layout.channel_shuffle(walk, node)
+    call = ShuffleCall.of(node)
+    parts = [walk.nhwc(part) for part in call.parts]
+    channels, kept = tuple(shape_of(part)[1] for part in call.parts), (call.start, call.end)
+    batch, count, height, width = walk.shape(node)
+    y = walk.launch(
+        ("channel_shuffle", batch, height, width, channels, call.groups, *kept),
+        layer_name(node),
+        parts,
+        (batch, height, width, count),
+        lambda symbol: channel_shuffle_kernel(
+            symbol, batch, (height, width), channels, call.groups, kept, walk.machine.unit.lanes
+        ),
+    )
+    return Value(y, nhwc=True)
+
+
+def resize(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """Bilinear resizing by a whole factor."""
+    x = args_of(node)[0]
+    if not is_float(x):
+        return None
+    batch, channels, *before = walk.shape(x)
+    sizes = (before[0], before[1]), (shape_of(node)[2], shape_of(node)[3])
+    tables = [table for axis in (0, 1) for table in pack_positions(axis_map(node, axis).numpy())]
+    y = walk.launch(
+        ("resize", batch, channels, sizes),
+        layer_name(node),
+        [walk.nhwc(x), *map(walk.param, tables)],
+        (batch, *sizes[1], channels),
+        lambda symbol: resize_kernel(symbol, batch, *sizes, channels, walk.machine.unit.lanes),
+    )
+    return Value(y, nhwc=True)
+
+
+RULES: Rules = {
+    **pooling_rules(
+        lambda walk, name, pooling, batch, channels: pooling_kernel(
+            name, pooling, batch, channels, walk.machine.unit.lanes
+        )
+    ),
+    **activation_rules(
+        lambda walk, name, shape, activation: activation_kernel(name, shape, activation, walk.machine.unit.lanes)
+    ),
+    **joining_rules(join),
+    CHANNEL_SHUFFLE: channel_shuffle,
+    aten.upsample_bilinear2d.vec: resize,
+}

@@ -1,0 +1,101 @@
+"""Plain convolutions and linear layers: one product, which every target computes its own way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from haste_compiler.codegen.dynamic import DynamicBatch
+from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.walk import Value, Walk
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.ops.conv2d import CONV2D, WINOGRAD, ConvCall
+from haste_compiler.ops.linear import LINEAR, LinearCall
+
+
+@dataclass(frozen=True)
+class Product:
+    """``activation(x * weight + bias + residual)``, a convolution or a linear layer.
+
+    Attributes:
+        kind: "conv2d" or "linear".
+        layer: its name.
+        geometry: of the convolution; a linear layer is a 1×1 convolution of one row of pixels.
+        batch: images, maybe a ``DynamicBatch``.
+        x: expression of the input, NHWC.
+        weight: (K, C / groups, kh, kw).
+        bias: (K,) or None.
+        residual: expression of what is added, NHWC, in a list of one; or an empty list.
+        activation: as operators write it.
+        winograd: largest side of Winograd's tiles that may compute it.
+    """
+
+    kind: str
+    layer: str
+    geometry: ConvGeometry
+    batch: Any
+    x: Any
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    residual: list[Any]
+    activation: str
+    winograd: int
+
+    @property
+    def out_shape(self) -> tuple[Any, ...]:
+        """Shape of the result, NHWC."""
+        return (self.batch, *self.geometry.output_size, self.geometry.out_channels)
+
+    @property
+    def full_bias(self) -> NDArray[np.float32]:
+        """The bias, zeros where there is none."""
+        return np.zeros(self.geometry.out_channels, np.float32) if self.bias is None else self.bias
+
+
+Multiply = Callable[[Walk[Any], Product], Any]
+"""Launches the kernels of a product; returns an expression of the result, NHWC."""
+
+
+def product_rules(multiply: Multiply) -> Rules:
+    """The rules for a target's way to multiply."""
+
+    def conv2d(walk: Walk[Any], node: fx.Node) -> Value | None:
+        call = ConvCall.of(node)
+        if shape_of(call.x)[0] == 0:
+            return None
+        weight = walk.constant(call.weight)
+        bias = None if call.bias is None else walk.constant(call.bias)
+        residual = [] if call.residual is None else [walk.nhwc(call.residual)]
+        batch, x = walk.shape(call.x)[0], walk.nhwc(call.x)
+        described = (call.activation, node.meta.get(WINOGRAD, 0))
+        product = Product("conv2d", layer_name(node), call.geometry(), batch, x, weight, bias, residual, *described)
+        return Value(multiply(walk, product), nhwc=True)
+
+    def linear(walk: Walk[Any], node: fx.Node) -> Value | None:
+        call = LinearCall.of(node)
+        shape, filters = walk.shape(call.x), shape_of(call.weight)[0]
+        batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
+        rows = math.prod(rest[:-1])
+        if rows == 0:
+            return None
+        weight = walk.constant(call.weight)[:, :, None, None]
+        bias = None if call.bias is None else walk.constant(call.bias)
+        geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
+
+        def flat(source: Any, channels: int) -> Any:
+            return walk.reshaped(walk.nchw(source), (batch, 1, rows, channels))
+
+        residual = [] if call.residual is None else [flat(call.residual, filters)]
+        described = (call.activation, node.meta.get(WINOGRAD, 0))
+        x = flat(call.x, shape[-1])
+        product = Product("linear", layer_name(node), geometry, batch, x, weight, bias, residual, *described)
+        return Value(walk.reshaped(multiply(walk, product), (*shape[:-1], filters)))
+
+    return {CONV2D: conv2d, LINEAR: linear}

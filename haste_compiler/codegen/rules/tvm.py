@@ -1,0 +1,75 @@
+"""What no rule lowers: TVM's own translation of PyTorch's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from tvm import ir, relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from haste_compiler.codegen.symbolic import SymbolicSizes
+from haste_compiler.codegen.values import dtype_name, same_shape
+from haste_compiler.errors import last_line
+from haste_compiler.graph.nodes import argument, unsupported
+
+aten = torch.ops.aten
+
+
+class TvmOperators:
+    """TVM's translations, into a function that is being built.
+
+    Args:
+        builder: of the function.
+        sizes: the graph's symbolic sizes.
+    """
+
+    def __init__(self, builder: relax.BlockBuilder, sizes: SymbolicSizes) -> None:
+        self._importer, self._sizes = ExportedProgramImporter(), sizes
+        self._importer.block_builder = builder
+
+    def convert(self, node: fx.Node, sources: Sequence[Any]) -> Any:
+        """Translate a call.
+
+        Args:
+            node: the call.
+            sources: expressions for ``node.all_input_nodes``, stored as their shapes say.
+
+        Raises:
+            UnsupportedOperatorError: TVM has no translation, fails, or gives another shape or dtype than PyTorch.
+        """
+        name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
+        convert = self._importer.convert_map.get(name)
+        reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
+        if convert is None or reason:
+            raise unsupported(node, reason)
+        self._importer.env.update(zip(node.all_input_nodes, sources, strict=True))
+        try:
+            expression = convert(node)
+            self._check_kind(node, expression.ty)
+            return expression
+        except Exception as error:
+            raise unsupported(node, last_line(error)) from None
+
+    def _check_kind(self, node: fx.Node, kind: Any) -> None:
+        """Check that TVM's translation has the shapes and dtypes that PyTorch says: some ignore arguments."""
+        expected, found = node.meta["val"], kind
+        pairs = zip(expected, found.fields, strict=True) if isinstance(found, ir.TupleType) else [(expected, found)]
+        for value, tensor in pairs:
+            if not isinstance(value, torch.Tensor) or not isinstance(tensor, relax.TensorType) or tensor.shape is None:
+                continue
+            shape, wanted = list(tensor.shape.values), [self._sizes.expression(size) for size in value.shape]
+            if not same_shape(shape, wanted) or str(tensor.dtype) != dtype_name(value.dtype):
+                described = f"{dtype_name(value.dtype)}{tuple(value.shape)}"
+                raise ValueError(f"TVM's translation gives {tensor.dtype}{tuple(shape)} instead of {described}")
+
+
+def _wrongly_translated(node: fx.Node) -> str:
+    """Why TVM's translation of an operator computes something else than PyTorch; empty where it is trusted."""
+    if node.target is aten.max_pool2d_with_indices.default:
+        return "only the values of a max pooling are translated, not their positions"
+    if node.target is aten.batch_norm.default and (argument(node, 5, "training") or argument(node, 3, "mean") is None):
+        return "it is a batch norm by the batch's own statistics"
+    return ""

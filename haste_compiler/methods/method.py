@@ -1,0 +1,219 @@
+"""What a method must say of itself, so that nothing else has to know it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from haste_compiler.codegen.program import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, fx
+
+    from haste_compiler.codegen.job import Job, Trial
+    from haste_compiler.codegen.machine import Machine
+    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.graph.geometry import ConvGeometry
+    from haste_compiler.methods.config import MethodConfig
+    from haste_compiler.methods.prediction import Prediction
+    from haste_compiler.methods.statistics import LayerStatistics
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that the compiled network reads anew at every call.
+
+    Attributes:
+        name: what it is steered by, ``compiled.<name>``.
+        read: the number that a user's value means; raises ``ConfigError`` where it is out of range.
+        written: the value as a user writes it.
+    """
+
+    name: str
+    read: Callable[[Any], float]
+    written: Callable[[float], Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Layers that a method would treat as one.
+
+    Attributes:
+        method: the method's name.
+        nodes: the layers' nodes, in order.
+        forced: those of them that the method takes whatever is predicted.
+        config: the first one's configuration, which is everybody's where it matters.
+    """
+
+    method: str
+    nodes: tuple[fx.Node, ...]
+    forced: tuple[fx.Node, ...]
+    config: Any
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a method says of one convolution.
+
+    Attributes:
+        eligible: whether its configuration lets it take the layer.
+        reason: why, or why not.
+        geometry: the convolution's, as the method would cut it.
+    """
+
+    eligible: bool
+    reason: str
+    geometry: ConvGeometry
+
+
+class Pricing(Protocol):
+    """What a method is given to predict times with."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the machine's folder."""
+
+    @property
+    def model(self) -> Any:
+        """The machine's cost model: ``dense(geometry, batch, winograd)`` and, by kernel, what was measured."""
+
+    def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
+        """The values of some nodes on made-up images like photographs."""
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """Layers of which something that the configuration leaves open can be measured.
+
+    Attributes:
+        method: the method's name.
+        layers: qualified names.
+        settings: fields of the layers' override, each with what makes the kernels to be timed; the default first.
+    """
+
+    method: str
+    layers: tuple[str, ...]
+    settings: Sequence[tuple[Mapping[str, Any], Callable[[], Job]]]
+
+
+class Method(ABC):
+    """A way to remove redundancy: a rewrite of the graph, with everything that belongs to it.
+
+    Attributes:
+        NAME: the name of its folder, and in graphs, files and reports.
+        TITLE: the same as a person writes it.
+        CONFIG: its configuration's class.
+        PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
+    """
+
+    NAME: ClassVar[str]
+    TITLE: ClassVar[str]
+    CONFIG: ClassVar[type[MethodConfig]]
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+
+    # Before compiling
+
+    def default(self) -> MethodConfig | None:
+        """The configuration under which it takes part where none is given; None: it doesn't."""
+        return None
+
+    def configured(self, config: Any, machine: Machine) -> Any:
+        """A configuration with the machine's values for what it leaves open."""
+        return config
+
+    # The graph
+
+    @abstractmethod
+    def sites(self, gm: fx.GraphModule, config: Any) -> list[Site]:
+        """What it would take of a graph: nodes that a configuration lets it have and that nobody else owns."""
+
+    @abstractmethod
+    def judge(self, node: fx.Node, config: Any) -> Verdict | None:
+        """What it says of a convolution, plain or its own; None: nothing, its kind of node is another."""
+
+    def check_layers(self, gm: fx.GraphModule, config: Any) -> None:
+        """Check that a configuration's overrides each match a layer that it could take.
+
+        Raises:
+            ConfigError: one doesn't.
+        """
+
+    def price(self, gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
+        """Predict the time of every layer of some sites; without predictions every site is taken."""
+        return []
+
+    @abstractmethod
+    def rewrite(self, gm: fx.GraphModule, config: Any) -> fx.GraphModule:
+        """Rewrite the sites that were chosen. A node that takes a layer's place has ``meta["method"]``, the name."""
+
+    def convolutions(self) -> Mapping[Any, int]:
+        """Its operators that stand for a plain convolution, and where among their arguments the filters are."""
+        return {}
+
+    # Machine code
+
+    @abstractmethod
+    def rules(self, machine: Machine) -> Rules:
+        """The rules that lower its operators to kernels for a machine; none where it has no kernels for it."""
+
+    def phases(self) -> Mapping[str, tuple[str, ...]]:
+        """The phases of its kernels for CPUs, of which the cost model has a coefficient each; by the kernels' names."""
+        return {}
+
+    def calibration(self, machine: Machine) -> Iterable[Trial]:
+        """What of its kernels for CPUs is timed to find these coefficients."""
+        return ()
+
+    def tunables(self, gm: fx.GraphModule, config: Any, machine: Any, pricing: Pricing) -> Sequence[Tunable]:
+        """What can be measured on a CPU to set what a configuration leaves open, of the sites that were chosen."""
+        return ()
+
+    # At run time; without PyTorch
+
+    @abstractmethod
+    def read(
+        self, record: Record, values: Sequence[float], statistics: Sequence[NDArray[Any]]
+    ) -> Mapping[str, LayerStatistics]:
+        """What the layers of a record did in one call, by name, from the tensors that their kernels wrote."""
+
+    def upgraded(self, stored: Mapping[str, Any]) -> Record:
+        """A record from what files of older formats hold.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        raise ValueError(f"files of this format hold nothing of {self.NAME}")
+
+    # Search and checks
+
+    def neutral(self) -> tuple[float, ...] | None:
+        """Values of the parameters under which nothing changes but the order of sums; None: there are none."""
+        return None
+
+    def ladder(self) -> Sequence[tuple[float, ...]]:
+        """Values of the parameters that a search tries, roughly by rising damage."""
+        return ()
+
+    def explored(self, config: Any, setting: Any = None) -> Any:
+        """A configuration under which a search measures every layer: all that can be taken are, nothing changes.
+
+        Args:
+            config: what isn't searched.
+            setting: what is compiled in and searched too, one of ``settings``; None: the configuration's.
+        """
+        return config
+
+    def settings(self, timed: bool) -> Sequence[Any]:
+        """What is compiled in and searched too, each for a compilation; ``timed``: where time is to be saved."""
+        return (None,)
+
+    def override(self, values: Sequence[float], setting: Any) -> dict[str, Any]:
+        """The fields of a layer's override that stand for these values and setting."""
+        return {}
+
+    def reference(self, node: fx.Node, values: Mapping[str, Sequence[float]]) -> Callable[..., Tensor] | None:
+        """What its node computes in eager PyTorch under other values than the graph's; None: as the graph says."""
+        return None

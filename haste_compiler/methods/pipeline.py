@@ -1,0 +1,72 @@
+"""From the graph that the passes made to the one that is lowered: every method chooses its layers and rewrites them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx
+
+from haste_compiler.graph.capture import Captured
+from haste_compiler.graph.nodes import layer_name
+from haste_compiler.methods.choose import Predict, choose_layers
+from haste_compiler.methods.configs import ConfigLike, Configs
+from haste_compiler.methods.layers import OWNER
+from haste_compiler.ops.conv2d import CONV2D, WINOGRAD
+from haste_compiler.passes.pipeline import Observer, rewrite
+
+
+def run_passes(
+    captured: Captured,
+    config: ConfigLike | Configs,
+    observer: Observer | None = None,
+    predict: Predict | None = None,
+) -> fx.GraphModule:
+    """Run all passes, and all methods, over a copy of a captured graph; ``captured`` can be used again.
+
+    Args:
+        captured: what :func:`capture` returned.
+        config: what the methods take.
+        observer: sees the graph after each step, to print or to compare it. It must not change it.
+        predict: the cost model's predictions, which decide where a configuration's ``cost_model`` says so; None: all
+            eligible layers are taken.
+
+    Returns:
+        The final graph. It runs eagerly and is called as the model is.
+
+    Raises:
+        ConfigError: an override matches no layer.
+    """
+    return apply_methods(rewrite(captured, observer), Configs.of(config), observer, predict)
+
+
+def apply_methods(
+    gm: fx.GraphModule, configs: Configs, observer: Observer | None = None, predict: Predict | None = None
+) -> fx.GraphModule:
+    """Let every method choose its layers, then rewrite them; arguments, result and errors as of ``run_passes``."""
+    for name, step in _steps(configs, predict):
+        gm = step(gm)
+        if observer is not None:
+            observer(name, gm)
+    return gm
+
+
+def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
+    return [
+        (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, configs), configs, predict)),
+        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: e.rewrite(gm, c)) for each, config in configs),
+        (allow_winograd.__name__, lambda gm: allow_winograd(gm, configs)),
+    ]
+
+
+def _checked(gm: fx.GraphModule, configs: Configs) -> fx.GraphModule:
+    for method, config in configs:
+        method.check_layers(gm, config)
+    return gm
+
+
+def allow_winograd(gm: fx.GraphModule, configs: Configs) -> fx.GraphModule:
+    """Note at every convolution up to which size of tiles Winograd's algorithm may compute it, plain or in a gate."""
+    for node in gm.graph.nodes:
+        if node.target is CONV2D or OWNER in node.meta:
+            node.meta[WINOGRAD] = configs.winograd(layer_name(node))
+    return gm

@@ -1,0 +1,71 @@
+"""What is predicted of a layer under a method, and what is decided by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOICE = "method_choice"
+"""Where a node's ``meta`` keeps the ``Choice`` that was made for it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a layer is expected to take under a method, on some kind of input.
+
+    Attributes:
+        seconds: time of one call. Of layers that share something the first bears what that takes.
+        shared: the part of it that is shared.
+        kept: share of the work that is left.
+    """
+
+    seconds: float
+    shared: float
+    kept: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the cost model says of one layer.
+
+    Attributes:
+        dense_seconds: time of one call of the plain layer.
+        best: under the method, if next to no work is left.
+        natural: on images like photographs; None where the best case isn't worth it.
+        gate: numbers by which the compiled layer decides at every call whether the method pays, as the method reads
+            them; empty where it doesn't.
+    """
+
+    dense_seconds: float
+    best: Estimate
+    natural: Estimate | None = None
+    gate: tuple[float, ...] = ()
+
+    @property
+    def estimates(self) -> tuple[Estimate | None, ...]:
+        """Both, in the order in which they are asked for."""
+        return self.best, self.natural
+
+    def described(self, title: str) -> str:
+        """In words, for a layer's reason, of a method by its title."""
+        found = self.natural or self.best
+        share = f"{found.kept:.0%} kept" if self.natural else f"only {found.kept:.0%} kept"
+        return f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} {title} at {share}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided for a node: it has one owner.
+
+    Attributes:
+        method: the name of the method that was asked.
+        taken: whether the method rewrites it; otherwise it stays plain.
+        prediction: by which that was decided; None: by the configuration alone.
+    """
+
+    method: str
+    taken: bool
+    prediction: Prediction | None = None
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.3f} ms"

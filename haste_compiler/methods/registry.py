@@ -1,0 +1,74 @@
+"""The methods there are, by name. What one says is imported when it is asked for: options and configurations need
+neither PyTorch nor TVM."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from haste_compiler.codegen.rules import Joined, join
+from haste_compiler.methods.option import Option, Preset
+
+if TYPE_CHECKING:
+    from haste_compiler.codegen.machine import Machine
+    from haste_compiler.methods.method import Method
+
+NAMES: tuple[str, ...] = ("haste",)
+"""Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers. The first
+is meant where nothing says which."""
+
+
+def names() -> Sequence[str]:
+    """The names of all methods, in order."""
+    return [entry.rpartition(".")[2] for entry in NAMES]
+
+
+def method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    found: Method = _part(name, "method").METHOD
+    return found
+
+
+def methods() -> list[Method]:
+    """All methods, in order."""
+    return [method(name) for name in names()]
+
+
+def rules_for(machine: Machine) -> Joined:
+    """All rules for a machine: the methods' are asked first, then its own."""
+    return join(*(each.rules(machine) for each in methods()), machine.rules())
+
+
+def config_class(name: str) -> type[Any]:
+    """The class of a method's configuration."""
+    found: type[Any] = _part(name, "config").CONFIG
+    return found
+
+
+def method_options() -> dict[str, tuple[Option, ...]]:
+    """The command line's options of each method."""
+    return {name: _part(name, "options").OPTIONS for name in names()}
+
+
+def method_presets() -> dict[str, tuple[Preset, ...]]:
+    """The named configurations of each method."""
+    return {name: _part(name, "options").PRESETS for name in names()}
+
+
+def method_summaries() -> dict[str, str]:
+    """What each method does, in one line."""
+    return {name: _part(name, "options").SUMMARY for name in names()}
+
+
+def _part(name: str, part: str) -> ModuleType:
+    for entry in NAMES:
+        if entry.rpartition(".")[2] == name:
+            folder = entry if "." in entry else f"haste_compiler.methods.{entry}"
+            return importlib.import_module(f"{folder}.{part}")
+    raise KeyError(f"there is no method {name!r}: there are {', '.join(names())}")
