@@ -10,6 +10,9 @@ from haste_compiler.errors import InputError
 
 Pair = tuple[int, int]
 
+WindowNumbers = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int], int, Sequence[int]]
+"""Kernel, stride, padding, dilation, groups, patch, as custom operators pass them; see ``ConvGeometry``."""
+
 
 @dataclass(frozen=True)
 class ConvGeometry:
@@ -154,12 +157,7 @@ class ConvGeometry:
 def window_geometry(
     in_channels: int,
     input_size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    patch: Sequence[int],
+    window: WindowNumbers,
     out_channels: int | None = None,
 ) -> ConvGeometry:
     """Build a ``ConvGeometry`` from the numbers that the custom operators pass.
@@ -169,6 +167,7 @@ def window_geometry(
     Raises:
         InputError: see ``ConvGeometry``.
     """
+    kernel, stride, padding, dilation, groups, patch = window
     return ConvGeometry(
         in_channels,
         groups if out_channels is None else out_channels,

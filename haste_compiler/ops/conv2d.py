@@ -56,9 +56,8 @@ def _(
     groups: int,
     activation: str,
 ) -> Tensor:
-    geometry = window_geometry(
-        x.shape[1], x.shape[2:], weight.shape[2:], stride, padding, dilation, groups, (1, 1), weight.shape[0]
-    )
+    window = (weight.shape[2:], stride, padding, dilation, groups, (1, 1))
+    geometry = window_geometry(x.shape[1], x.shape[2:], window, weight.shape[0])
     return x.new_empty(x.shape[0], weight.shape[0], *geometry.output_size)
 
 
@@ -88,5 +87,5 @@ class ConvCall(OpCall):
         """The convolution's geometry, its output plane cut into patches of (height, width) ``patch``."""
         channels, size = shape_of(self.x)[1], shape_of(self.x)[2:]
         filters, _, *kernel = shape_of(self.weight)
-        numbers = (self.stride, self.padding, self.dilation, self.groups, patch)
-        return window_geometry(channels, size, kernel, *numbers, filters)
+        window = (kernel, self.stride, self.padding, self.dilation, self.groups, patch)
+        return window_geometry(channels, size, window, filters)

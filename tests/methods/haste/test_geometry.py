@@ -46,7 +46,7 @@ def test_a_window_is_as_large_as_what_its_patch_reads() -> None:
     assert geometry.window == (3 * 2 + 2 + 1, 7 + 8 + 1)
     assert geometry.window_pixels == 9 * 16
     assert geometry.window_step == (8, 8)
-    assert hash(geometry) == hash(window_geometry(8, [32, 32], [3, 5], [2, 1], [1, 1, 2, 2], [1, 2], 1, [4, 8], 8))
+    assert hash(geometry) == hash(window_geometry(8, [32, 32], ([3, 5], [2, 1], [1, 1, 2, 2], [1, 2], 1, [4, 8]), 8))
 
 
 @pytest.mark.parametrize(

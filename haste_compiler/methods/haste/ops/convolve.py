@@ -41,9 +41,8 @@ def convolve(  # noqa: PLR0913 - an operator's schema
     activation: str,
 ) -> Tensor:
     """Convolve merged windows (N, PH, PW, C, qh, qw) with merged filters: (N, K, OH, OW), epilogue applied."""
-    geometry = window_geometry(
-        merged.shape[3], input_size, weight.shape[2:], stride, padding, dilation, groups, patch, weight.shape[0]
-    )
+    window = (weight.shape[2:], stride, padding, dilation, groups, patch)
+    geometry = window_geometry(merged.shape[3], input_size, window, weight.shape[0])
     masks = window_mask(geometry, merged.device)
     output = merged.new_empty(merged.shape[0], weight.shape[0], *geometry.output_size)
     for images, rows in chunks(merged):
@@ -73,9 +72,8 @@ def _(  # noqa: PLR0913 - an operator's schema
     patch: Ints,
     activation: str,
 ) -> Tensor:
-    geometry = window_geometry(
-        merged.shape[3], input_size, weight.shape[2:], stride, padding, dilation, groups, patch, weight.shape[0]
-    )
+    window = (weight.shape[2:], stride, padding, dilation, groups, patch)
+    geometry = window_geometry(merged.shape[3], input_size, window, weight.shape[0])
     return merged.new_empty(merged.shape[0], weight.shape[0], *geometry.output_size)
 
 
@@ -107,5 +105,5 @@ class ConvolveCall(OpCall):
     def geometry(self) -> ConvGeometry:
         """The convolution's geometry."""
         filters, _, *kernel = shape_of(self.weight)
-        numbers = (self.stride, self.padding, self.dilation, self.groups, self.patch)
-        return window_geometry(shape_of(self.slot)[-1], self.input_size, kernel, *numbers, filters)
+        window = (kernel, self.stride, self.padding, self.dilation, self.groups, self.patch)
+        return window_geometry(shape_of(self.slot)[-1], self.input_size, window, filters)

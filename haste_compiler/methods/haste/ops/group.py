@@ -37,7 +37,7 @@ def group(  # noqa: PLR0913 - an operator's schema
     skip: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Group the channels of every patch by code: slot int32, coeff, offset float32, (N, PH, PW, C) each."""
-    geometry = window_geometry(x.shape[1], x.shape[2:], kernel, stride, padding, dilation, groups, patch)
+    geometry = window_geometry(x.shape[1], x.shape[2:], (kernel, stride, padding, dilation, groups, patch))
     now = Settings.unpack(settings)
     windows, masks = view_windows(x, geometry), window_mask(geometry, x.device)
     whole = Groups(

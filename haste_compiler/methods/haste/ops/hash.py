@@ -32,7 +32,7 @@ def hash_(  # noqa: PLR0913 - an operator's schema
     patch: Ints,
 ) -> Tensor:
     """Hash every channel of every patch: codes int32 (N, PH, PW, C) from ``x`` (N, C, H, W), ``planes`` (30, q)."""
-    geometry = window_geometry(x.shape[1], x.shape[2:], kernel, stride, padding, dilation, groups, patch)
+    geometry = window_geometry(x.shape[1], x.shape[2:], (kernel, stride, padding, dilation, groups, patch))
     planes = planes[: Settings.unpack(settings).num_hyperplanes]
     windows = view_windows(x, geometry)
     codes = x.new_empty(windows.shape[:4], dtype=torch.int32)
@@ -44,7 +44,7 @@ def hash_(  # noqa: PLR0913 - an operator's schema
 
 @hash_.register_fake
 def _(x: Tensor, planes: Tensor, settings: Tensor, *window: Any) -> Tensor:
-    geometry = window_geometry(x.shape[1], x.shape[2:], *window)
+    geometry = window_geometry(x.shape[1], x.shape[2:], window)
     return x.new_empty(x.shape[0], *geometry.patch_grid, x.shape[1], dtype=torch.int32)
 
 

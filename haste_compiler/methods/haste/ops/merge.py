@@ -31,7 +31,7 @@ def merge_(  # noqa: PLR0913 - an operator's schema
     merge: str,
 ) -> Tensor:
     """Merge the windows of each group into its slot: (N, PH, PW, C, qh, qw), zero at channels that are no slot."""
-    geometry = window_geometry(x.shape[1], x.shape[2:], kernel, stride, padding, dilation, groups, patch)
+    geometry = window_geometry(x.shape[1], x.shape[2:], (kernel, stride, padding, dilation, groups, patch))
     windows = view_windows(x, geometry)
     merged = x.new_empty(windows.shape)
     for images, rows in chunks(windows):
@@ -43,7 +43,7 @@ def merge_(  # noqa: PLR0913 - an operator's schema
 
 @merge_.register_fake
 def _(x: Tensor, slot: Tensor, *window_and_merge: Any) -> Tensor:
-    geometry = window_geometry(x.shape[1], x.shape[2:], *window_and_merge[:-1])
+    geometry = window_geometry(x.shape[1], x.shape[2:], window_and_merge[:-1])
     return x.new_empty(x.shape[0], *geometry.patch_grid, x.shape[1], *geometry.window)
 
 

@@ -46,7 +46,7 @@ class Window:
 
     def geometry(self, channels: int, size: Ints) -> ConvGeometry:
         """The geometry on an input of so many channels and of (height, width) ``size``; one filter a group."""
-        return window_geometry(channels, size, *self.args)
+        return window_geometry(channels, size, self.args)
 
 
 @dataclass(frozen=True)
