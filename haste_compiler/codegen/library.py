@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from tvm.support import cc
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.target import architecture, own_architecture
+from haste_compiler.codegen.processor import architecture, own_architecture
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import HasteError, TargetError, last_line
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.target import missing_here
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.processor import missing_here
 from haste_compiler.codegen.program import Program, Record
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import (

@@ -17,8 +17,8 @@ import tvm
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from haste_compiler.codegen.cpu.target import architecture, required_features
 from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.processor import architecture, required_features
 from haste_compiler.codegen.target import target_options
 from haste_compiler.errors import ArtifactError
 from haste_compiler.methods.configs import Configs

@@ -45,17 +45,16 @@ def haste_thresholds(pytestconfig: pytest.Config) -> Thresholds:
 @pytest.fixture
 def assert_equivalent(haste_thresholds: Thresholds) -> Callable[..., Any]:
     """``haste_compiler.testing.assert_equivalent`` with the project's limits where the test gives none."""
-    import haste_compiler
+    from haste_compiler.runtime.artifact_load import LoadedModule
+    from haste_compiler.runtime.compiled import CompiledModule
     from haste_compiler.testing.equivalence import assert_equivalent as check
-
-    own = (haste_compiler.CompiledModule, haste_compiler.LoadedModule)
 
     def checked(model: Any, compiled: Any, inputs: Any, **options: Any) -> Any:
         __tracebackhide__ = True
         limits = vars(haste_thresholds)
-        if isinstance(compiled, haste_compiler.LoadedModule):
+        if isinstance(compiled, LoadedModule):
             limits = {**limits, "min_speedup": None}
-        elif not isinstance(compiled, own):
+        elif not isinstance(compiled, CompiledModule):
             limits = {name: limit for name, limit in limits.items() if name not in _OWN}
         return check(model, compiled, inputs, **{**limits, **options})
 

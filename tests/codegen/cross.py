@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tvm_ffi.libinfo
 
-from haste_compiler.codegen.cpu.target import architecture, own_architecture
 from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.processor import architecture, own_architecture
 from haste_compiler.codegen.target import parse_target
 
 AARCH64 = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76"

@@ -8,7 +8,7 @@ import pytest
 import tvm
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu import target as target_module
+from haste_compiler.codegen import processor as target_module
 from haste_compiler.codegen.cpu.kernels.conv2d import conv2d_kernel, conv_work
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import choose_tiling

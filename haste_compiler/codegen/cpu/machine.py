@@ -11,8 +11,9 @@ from tvm.relax.backend.cpu_generic import pipeline
 from tvm.target import Target
 
 from haste_compiler.codegen.cpu.schedule import schedule_rest
-from haste_compiler.codegen.cpu.target import check_cpu, cpu_name, missing_for, own_cpu, vector_unit
+from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.machine import Machine, Shapes
+from haste_compiler.codegen.processor import check_cpu, cpu_name, missing_for, own_cpu
 
 if TYPE_CHECKING:
     from haste_compiler.codegen.cpu.kernels.dense import TilingChoice

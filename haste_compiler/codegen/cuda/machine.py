@@ -10,10 +10,10 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
-from haste_compiler.codegen.cpu.target import missing_for, own_cpu
 from haste_compiler.codegen.cuda.build import compile_source, has_compiler, plan_for_card, precise_compiler, source_of
 from haste_compiler.codegen.cuda.target import CARD, arch_of, cuda_options, missing_card, processors
 from haste_compiler.codegen.machine import Machine, Shapes
+from haste_compiler.codegen.processor import missing_for, own_cpu
 from haste_compiler.errors import TargetError
 
 if TYPE_CHECKING:
