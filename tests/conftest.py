@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from haste_compiler.codegen.build import write_cached
 from haste_compiler.codegen.cpu.target import vector_unit
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.cost.calibration import costs_file, default_model
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
@@ -35,7 +35,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HASTE_CACHE", str(folder / "cache"))
         target = parse_target("llvm")
         for threads in (1, 2):
-            write_cached(costs_file(target, threads), default_model(vector_unit(target), threads).seconds)
+            path = costs_file(machine_of(target, threads))
+            write_cached(path, default_model(vector_unit(target), threads).seconds)
         yield
 
 
