@@ -49,7 +49,10 @@ def _choose(gm: fx.GraphModule, method: Method, sites: Sequence[Site], predict: 
         together = pays(predictions)
         for node, prediction in zip(site.nodes, predictions, strict=True):
             alone = pays([prediction], shared=True) if site.forced else together
-            node.meta[CHOICE] = Choice(method.NAME, alone or node in site.forced, prediction)
+            taken = alone or node in site.forced
+            # Of a node that nobody takes, the first method's reason is told.
+            if taken or CHOICE not in node.meta:
+                node.meta[CHOICE] = Choice(method.NAME, taken, prediction)
 
 
 def pays(predictions: Sequence[Prediction], shared: bool = False) -> bool:

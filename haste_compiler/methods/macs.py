@@ -31,9 +31,14 @@ class MacCount:
         return sum(self.parts.values())
 
     @property
+    def overheads(self) -> dict[str, int]:
+        """What is spent on anything but the layer's own products, by what that is."""
+        return {name: count for name, count in self.parts.items() if name != "convolution"}
+
+    @property
     def overhead(self) -> int:
-        """What is spent on anything but the layer's own products."""
-        return self.spent - self.parts.get("convolution", 0)
+        """The sum of the overheads."""
+        return sum(self.overheads.values())
 
     @property
     def reduction(self) -> float:

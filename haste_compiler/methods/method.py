@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.config import MethodConfig
     from haste_compiler.methods.prediction import Prediction
+    from haste_compiler.methods.replayed import OwnedLayer
     from haste_compiler.methods.statistics import LayerStatistics
 
 
@@ -107,12 +108,14 @@ class Method(ABC):
         TITLE: the same as a person writes it.
         CONFIG: its configuration's class.
         PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
+        NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """
 
     NAME: ClassVar[str]
     TITLE: ClassVar[str]
     CONFIG: ClassVar[type[MethodConfig]]
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+    NEARER: ClassVar[str] = ""
 
     # Before compiling
 
@@ -214,6 +217,18 @@ class Method(ABC):
         """The fields of a layer's override that stand for these values and setting."""
         return {}
 
-    def reference(self, node: fx.Node, values: Mapping[str, Sequence[float]]) -> Callable[..., Tensor] | None:
-        """What its node computes in eager PyTorch under other values than the graph's; None: as the graph says."""
+    def deferred(self) -> tuple[Any, ...]:
+        """Those of its operators whose work is done where a layer needs it, as a part of the layer."""
+        return ()
+
+    def replayed(
+        self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None
+    ) -> OwnedLayer | None:
+        """What a layer of it computes in eager PyTorch; None: the node is run as it is, and not checked.
+
+        Args:
+            node: has its name as ``meta["method"]``.
+            values: of all nodes that this one and the deferred calls before it read, but for these calls.
+            steered: values of the parameters in the place of the graph's; None: the graph's.
+        """
         return None

@@ -67,5 +67,15 @@ class Choice:
     prediction: Prediction | None = None
 
 
+def is_open(choice: Choice | None, method: str) -> bool:
+    """Whether a method may still take a node: nothing is decided, or another method left it."""
+    return choice is None or (choice.method != method and not choice.taken)
+
+
+def is_taken(choice: Choice | None, method: str) -> bool:
+    """Whether a node was given to a method."""
+    return choice is not None and choice.method == method and choice.taken
+
+
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.3f} ms"

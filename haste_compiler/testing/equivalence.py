@@ -12,10 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 from haste_compiler.errors import InputError, ValidationError
 from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.methods.registry import method, names
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.testing.elements import describe_difference
-from haste_compiler.testing.layers import LayerCheck, check_layers, compare, haste_layers
+from haste_compiler.testing.layers import LayerCheck, check_layers, compare, owned_layers
 from haste_compiler.testing.passes import BrokenPass, find_broken_pass
 from haste_compiler.testing.submodules import first_submodule
 from haste_compiler.validation.batches import Batch, Labels, read_batches
@@ -66,8 +67,8 @@ def assert_equivalent(
     """Assert that what a model was compiled to computes what the model does; otherwise say where they part.
 
     Of a network that this package compiled (``compile``, ``load``), every layer is held against the operators in eager
-    PyTorch on the layer's own input, and every pass over the graph is run with nothing merged: a layer whose code,
-    weights or graph are wrong is named. The limits say how much merging may change the outputs.
+    PyTorch on the layer's own input, and every pass over the graph is run as if no method did anything: a layer
+    whose code, weights or graph are wrong is named. The limits say how much the methods may change the outputs.
 
     Of anything else that is called like the model (a ``torch.compile``d module, an ONNX Runtime session, another
     ``nn.Module``) only outputs are known, and they may differ by ``MAX_REL_ERROR`` where no limit is given. A plain
@@ -131,7 +132,7 @@ def _own(
     batch = next(read_batches([given[0]], True if labels is True else None))
     checks = check_layers(model, compiled, batch.inputs)
     wrong = [layer for layer in checks if layer.wrong]
-    broken = find_broken_pass(model, batch.inputs, compiled.config, haste_layers(compiled, batch.inputs))
+    broken = find_broken_pass(model, batch.inputs, compiled.configs, owned_layers(compiled, batch.inputs))
     if not (missed or wrong or broken):
         assert report is not None
         return report
@@ -148,20 +149,19 @@ def _own(
         lines += [f"  and {len(wrong) - _NAMED} others"] if len(wrong) > _NAMED else []
         lines.append(f"  the other {len(checks) - len(wrong)} of {len(checks)} layers are right, each on its own input")
     if not (broken or wrong):
-        lines += _merging(checks)
+        lines += _changes(checks)
     raise EquivalenceError("\n".join(lines), layer, checks, broken, report)
 
 
-def _merging(checks: Sequence[LayerCheck]) -> list[str]:
-    """Where no layer is at fault: how much merging changed in each, the most first."""
-    merged = sorted((each for each in checks if each.merging), key=lambda each: -(each.merging or 0))
+def _changes(checks: Sequence[LayerCheck]) -> list[str]:
+    """Where no layer is at fault: how much the methods changed in each, the most first."""
+    changed = sorted((each for each in checks if each.merging), key=lambda each: -(each.merging or 0))
     lines = [f"all {len(checks)} layers compute what their settings say"]
-    if merged:
-        lines[0] += "; merging and dropping channels changed, on each layer's own input:"
-        lines += [f"  {each.name}: {100 * (each.merging or 0):.1f} %" for each in merged[:_NAMED]]
-        lines.append(
-            "  a lower tolerance, flat_tolerance, or more hyperplanes in these layers bring the outputs nearer"
-        )
+    if changed:
+        found = [method(name) for name in names() if any(each.kind == name for each in changed)]
+        lines[0] += f"; {' and '.join(each.TITLE for each in found)} changed, on each layer's own input:"
+        lines += [f"  {each.name}: {100 * (each.merging or 0):.1f} %" for each in changed[:_NAMED]]
+        lines += [f"  {each.NEARER} in these layers bring the outputs nearer" for each in found if each.NEARER]
     return lines
 
 

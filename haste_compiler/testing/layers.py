@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,20 @@ from haste_compiler.errors import InputError
 from haste_compiler.graph.algorithms import between
 from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import is_call, layer_name
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.sites import conv_geometry
-from haste_compiler.methods.method import Site as Sharing
+from haste_compiler.methods.configs import ConfigLike, Configs
+from haste_compiler.methods.explanation import LayerChoice
+from haste_compiler.methods.layers import ConvLayer
+from haste_compiler.methods.method import Site
 from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.methods.replayed import OwnedLayer
 from haste_compiler.passes.pipeline import Observer
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.testing.recording import KernelCall, Recording, record
-from haste_compiler.testing.replay import GROUPING, RECORDED, Grouping, Layer, Replay
+from haste_compiler.testing.replay import Layer, Replay, deferred_operators, is_layer
 from haste_compiler.validation.comparison import difference_of, norm, ratio
 from haste_compiler.validation.running import fresh_copy
 
@@ -36,7 +38,7 @@ ROUNDING = 1e-4
 """Largest difference that rounding may make, as a share of the layer's largest value."""
 
 _TRIES, _NUDGE = 16, 3e-6
-"""How often an input is changed within rounding, and by how much, to see which patches rounding may decide."""
+"""How often an input is changed within rounding, and by how much, to see what rounding may decide."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class LayerCheck:
 
     Attributes:
         name: qualified name.
-        kind: "haste", "conv", "linear" or "pool".
+        kind: "conv", "linear" or "pool"; of a method's layer the method's name; "output" of what the network returns.
         kernels: symbols of its kernels, in order.
         error: largest absolute difference over the layer's largest value, near ties left out.
-        near_ties: patches, of a HASTE layer, that rounding may have decided otherwise than the operator did.
-        merging: of a HASTE layer, what merging and dropping changed: relative error of the norm against the plain
-            convolution on the same input.
+        near_ties: patches, of a method's layer, that rounding may have decided otherwise than the operators did.
+        merging: of a method's layer, what the method changed: relative error of the norm against the plain layer on
+            the same input.
         wrong: what is wrong, in words; empty where nothing is.
     """
 
@@ -72,8 +74,8 @@ def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inpu
 
     The network runs once; what each kernel read and wrote is kept. The graph it was compiled from is then run in eager
     PyTorch, node by node, every layer on what the compiled layers before it made: an error doesn't spread to later
-    layers, and each faulty layer shows by itself. A HASTE layer is held against the operator with the same settings;
-    where rounding may decide a channel's fate either way, both are right.
+    layers, and each faulty layer shows by itself. A method's layer is held against the method's operators with the
+    same parameters; where rounding may decide something either way, both are right.
 
     Args:
         model: the original.
@@ -84,13 +86,15 @@ def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inpu
         InputError: the inputs are not what the network takes, or are empty.
         CaptureError: the model can't be captured.
     """
-    executable, tensors, haste = _part(compiled, inputs)
+    executable, tensors, owned = _part(compiled, inputs)
     with torch.no_grad(), evaluation_mode(model):
         recording = record(executable, tensors)
-        gm = rewritten(model, inputs, compiled.config, haste)
+        gm = rewritten(model, inputs, compiled.configs, owned)
         checker = _Checker(recording)
-        settings = {group.layers[0]: executable.settings(i) for i, group in enumerate(executable.groups)}
-        expected = Replay(gm, checker.see, settings).flat(fresh_copy(tensors))
+        steered = {
+            layer: executable.values(index) for index, each in enumerate(executable.records) for layer in each.layers
+        }
+        expected = Replay(gm, checker.see, steered).flat(fresh_copy(tensors))
         checker.finish(gm, [leaf for leaf in expected if isinstance(leaf, Tensor)])
     return checker.checks
 
@@ -98,36 +102,42 @@ def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inpu
 def rewritten(
     model: nn.Module,
     inputs: Sequence[Any],
-    config: HasteConfig,
-    haste: Collection[str],
+    config: ConfigLike | Configs,
+    owned: Mapping[str, str],
     observer: Observer | None = None,
 ) -> fx.GraphModule:
-    """The graph that a model was compiled to, with the layers named by ``haste`` as HASTE convolutions."""
+    """The graph that a model was compiled to, with each layer that ``owned`` names as its method's."""
 
-    def predict(gm: fx.GraphModule, sharings: Sequence[Sharing]) -> list[list[Prediction]]:
+    def seconds(site: Site, node: fx.Node) -> float:
         # What was chosen then pays, whatever this machine would choose now.
-        return [
-            [Prediction(1.0, Estimate(0.0 if layer_name(node) in haste else 2.0, 0.0, 0.0)) for node in sharing.nodes]
-            for sharing in sharings
-        ]
+        return 0.0 if owned.get(layer_name(node)) == site.method else 2.0
+
+    def predict(gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
+        return [[Prediction(1.0, Estimate(seconds(site, node), 0.0, 0.0)) for node in site.nodes] for site in sites]
 
     return run_passes(capture(model, tuple(inputs)), config, observer, predict)
 
 
-def haste_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> list[str]:
-    """The names of the layers that are HASTE convolutions for some inputs."""
+def owned_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> dict[str, str]:
+    """Of the layers that methods took for some inputs, by name, the method's name."""
     return _part(compiled, inputs)[2]
 
 
-def _part(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> tuple[Executable, list[Tensor], list[str]]:
-    """The code for some inputs, the tensors to run it on, and the names of its HASTE layers."""
+def _part(
+    compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]
+) -> tuple[Executable, list[Tensor], dict[str, str]]:
+    """The code for some inputs, the tensors to run it on, and the layers of methods."""
     if isinstance(compiled, LoadedModule):
         part, tensors, _ = compiled._for_inputs(inputs)
-        return part.executable, tensors, [choice.name for choice, _, _ in part.choices if choice.haste]
+        return part.executable, tensors, _owned(choice for choice, _, _ in part.choices)
     made, tensors = compiled._for_inputs(inputs)
     if made is None:
         raise InputError("there are no layers to check on an empty batch")
-    return made.executable, tensors, [layer.name for layer in made.layers if layer.eligible]
+    return made.executable, tensors, _owned(made.layers)
+
+
+def _owned(layers: Iterable[ConvLayer | LayerChoice]) -> dict[str, str]:
+    return {layer.name: layer.method for layer in layers if layer.method is not None}
 
 
 class _Checker:
@@ -142,15 +152,15 @@ class _Checker:
         """Check a layer, and return what the compiled one made; what it should make where it has no kernel."""
         calls = self._calls(layer)
         stats = self._recording.stats.get(layer.name)
-        plain = layer.plain() if layer.kind == "haste" else None
-        expected = plain if plain is not None and stats is not None and stats.gave_up else layer.compute()
+        plain = None if layer.owned is None else layer.plain()
+        expected = plain if plain is not None and stats is not None and stats.computed_plainly else layer.compute()
         found = _like(expected, calls[-1].result) if calls else None
         if found is None:
             return expected
         differing, error = compare(expected, found)
         ties = 0
-        if layer.kind == "haste" and expected is not plain and differing.any():
-            explained, ties = _near_ties(layer, expected, found)
+        if layer.owned is not None and expected is not plain and differing.any():
+            explained, ties = _near_ties(layer.owned, expected, found)
             differing &= ~explained
             error = compare(expected, torch.where(explained, expected, found))[1]
         wrong = ""
@@ -174,7 +184,7 @@ class _Checker:
         """The kernels' calls that make up one run of a layer."""
         calls = self._recording.calls.get(layer.name, [])
         if layer.kind != "pool":
-            # Names of convolutions and linear layers are unique.
+            # Names of layers other than pools are unique.
             return calls
         pools = [call for call in calls if call.symbol.startswith("pool")]
         self._seen[layer.name] += 1
@@ -204,14 +214,12 @@ def _like(expected: Tensor, result: Tensor) -> Tensor | None:
     return result.reshape(expected.shape) if result.numel() == expected.numel() else None
 
 
-def _near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:
-    """The patches of a HASTE layer that differ because of a near tie: their elements (bool, as the output), how many.
+def _near_ties(layer: OwnedLayer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:
+    """The patches of a layer that differ because of a near tie: their elements (bool, as the output), how many.
 
-    The operator is run again on inputs that differ within rounding: a patch that rounding decides moves then, too.
+    The operators are run again on inputs that differ within rounding: a patch that rounding decides moves then, too.
     """
-    grouping = layer.args[0]
-    assert isinstance(grouping, Grouping)
-    patch = conv_geometry(layer.node, tuple(grouping.window[-1])).patch
+    patch = layer.patch
     scale = float(expected.abs().max())
     distance = _by_patch(found - expected, patch)
     moved = torch.zeros_like(distance)
@@ -225,13 +233,17 @@ def _near_ties(layer: Layer, expected: Tensor, found: Tensor) -> tuple[Tensor, i
         explained = differing & (distance <= 2 * moved + ROUNDING * scale)
         if bool((explained == differing).all()):
             break
-    whole = explained.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)
-    height, width = expected.shape[2:]
-    return whole[:, :, :height, :width].expand_as(expected), int(explained.sum())
+    whole = explained
+    if patch is not None:
+        height, width = expected.shape[2:]
+        whole = explained.repeat_interleave(patch[0], 2).repeat_interleave(patch[1], 3)[:, :, :height, :width]
+    return whole.expand_as(expected), int(explained.sum())
 
 
-def _by_patch(difference: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Largest absolute difference of each patch, (N, 1, PH, PW)."""
+def _by_patch(difference: Tensor, patch: tuple[int, int] | None) -> Tensor:
+    """Largest absolute difference of each patch, (N, 1, PH, PW); of the whole, (1, ..., 1), where there is no patch."""
+    if patch is None:
+        return difference.abs().amax(tuple(range(difference.dim())), keepdim=True)
     return functional.max_pool2d(difference.abs().amax(1, keepdim=True), patch, patch, ceil_mode=True)
 
 
@@ -248,10 +260,12 @@ def _between(node: fx.Node) -> str:
     """The operators without kernels of their own that lie between the last layers and a node."""
 
     def is_source(each: fx.Node) -> bool:
-        return each.op == "placeholder" or is_call(each, *RECORDED)
+        return each.op == "placeholder" or is_layer(each)
 
     found = between(node, is_source)
     origin = " and ".join(sorted({layer_name(each) for each in found if is_source(each)})) or "constants"
-    kernels = (*RECORDED, *GROUPING, operator.getitem)
-    operators = ", ".join(each.name for each in found if each.op == "call_function" and not is_call(each, *kernels))
+    others = (*deferred_operators(), operator.getitem)
+    operators = ", ".join(
+        each.name for each in found if each.op == "call_function" and not (is_layer(each) or is_call(each, *others))
+    )
     return f"made of {origin} by {operators}" if operators else f"which is the output of {origin}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.testing.layers import compare, rewritten
-from haste_compiler.testing.replay import LAYERS, Layer, Replay
+from haste_compiler.testing.replay import Layer, Replay, is_product
 from haste_compiler.validation.running import fresh_copy
 
 CLOSE = 1e-3
@@ -24,7 +24,7 @@ CLOSE = 1e-3
 
 @dataclass(frozen=True)
 class BrokenPass:
-    """A pass after which the graph computes something else, nothing being merged.
+    """A pass after which the graph computes something else, no method doing anything.
 
     Attributes:
         name: the pass; "capture" if the captured graph is wrong already.
@@ -42,17 +42,18 @@ class BrokenPass:
 
 
 def find_broken_pass(
-    model: nn.Module, inputs: Sequence[Any], config: HasteConfig, haste: Collection[str]
+    model: nn.Module, inputs: Sequence[Any], config: ConfigLike | Configs, owned: Mapping[str, str]
 ) -> BrokenPass | None:
     """Find the first pass that changes what the graph computes; None: they all keep it.
 
-    Every pass's graph is run in eager PyTorch with nothing merged, so that nothing but rounding may change.
+    Every pass's graph, and every method's, is run in eager PyTorch with the methods' layers computed as if the methods
+    did nothing: nothing but rounding may change.
 
     Args:
         model: the original.
         inputs: positional arguments of one call.
         config: what the network was compiled with.
-        haste: names of the layers that became HASTE convolutions.
+        owned: of the layers that methods took, by name, the method's name.
 
     Raises:
         CaptureError: the model can't be captured.
@@ -61,7 +62,7 @@ def find_broken_pass(
     with torch.no_grad(), evaluation_mode(model):
         expected = [leaf for leaf in tree_leaves(model(*fresh_copy(inputs))) if isinstance(leaf, Tensor)]
         graphs.append(("capture", capture(model, tuple(inputs)).gm))
-        rewritten(model, inputs, config, haste, lambda name, gm: graphs.append((name, copy_module(gm))))
+        rewritten(model, inputs, config, owned, lambda name, gm: graphs.append((name, copy_module(gm))))
         tensors = [leaf for leaf in tree_leaves(tuple(inputs)) if isinstance(leaf, Tensor)]
         good: fx.GraphModule | None = None
         for name, gm in graphs:
@@ -77,7 +78,7 @@ def find_broken_pass(
 
 
 class _Plain(Replay):
-    """Runs a graph, captured or rewritten, without merging anything, and keeps the results of some nodes."""
+    """Runs a graph, captured or rewritten, as if the methods did nothing, and keeps the results of some nodes."""
 
     def __init__(self, gm: fx.GraphModule, keep: Collection[fx.Node] = ()) -> None:
         super().__init__(gm, Layer.plain)
@@ -114,7 +115,7 @@ def _first_layer(before: fx.GraphModule, after: fx.GraphModule, tensors: Sequenc
 
 
 def _is_layer(node: fx.Node) -> bool:
-    return is_call(node, *LAYERS, *CONVOLUTIONS, torch.ops.aten.linear.default)
+    return is_product(node) or is_call(node, *CONVOLUTIONS, torch.ops.aten.linear.default)
 
 
 def _chain(node: fx.Node) -> list[fx.Node]:

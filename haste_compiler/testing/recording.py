@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.runtime.executable import Executable, to_torch
 
 
@@ -40,12 +40,12 @@ class Recording:
     Attributes:
         outputs: what it returned, flat.
         calls: the kernels' calls by the layer that they belong to, each in order.
-        stats: what its HASTE layers did.
+        stats: what the methods' layers did, by name.
     """
 
     outputs: list[Tensor]
     calls: dict[str, list[KernelCall]]
-    stats: dict[str, LayerStats]
+    stats: dict[str, LayerStatistics]
 
 
 def record(executable: Executable, tensors: Sequence[Tensor]) -> Recording:

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from haste_compiler.graph.nodes import is_call, layer_name
-from haste_compiler.methods.haste.ops.convolve import CONVOLVE
-from haste_compiler.methods.haste.ops.group import GROUP
-from haste_compiler.methods.haste.ops.hash import HASH
-from haste_compiler.methods.haste.ops.merge import MERGE
-from haste_compiler.methods.haste.settings import Settings
+from haste_compiler.methods.layers import OWNER
+from haste_compiler.methods.registry import method, methods
+from haste_compiler.methods.replayed import OwnedLayer
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR
 
-haste, aten = torch.ops.haste, torch.ops.aten
+aten = torch.ops.aten
 
-GROUPING = (HASH, GROUP, MERGE)
-LAYERS = (CONV2D, LINEAR, CONVOLVE)
 _POOLS = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default, aten.mean.dim)
-RECORDED = (*LAYERS, *_POOLS)
-"""The operators that have kernels of their own."""
+_KINDS: dict[Any, str] = {CONV2D: "conv", LINEAR: "linear", **dict.fromkeys(_POOLS, "pool")}
+"""The operators of no method that have kernels of their own, and what their layers are called."""
 
 
-class Grouping(NamedTuple):
-    """The inputs of a hash, group and merge, which are computed where a convolution needs them.
+def is_layer(node: fx.Node) -> bool:
+    """Whether a node of a rewritten graph has a kernel of its own."""
+    return OWNER in node.meta or is_call(node, *_KINDS)
+
+
+def is_product(node: fx.Node) -> bool:
+    """Whether it is a convolution, a linear layer, or what a method put in such a layer's place."""
+    return OWNER in node.meta or is_call(node, CONV2D, LINEAR)
+
+
+def deferred_operators() -> tuple[Any, ...]:
+    """The methods' operators whose work is done where a layer needs it."""
+    return tuple(each for method in methods() for each in method.deferred())
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """The value of a call whose work is done where a layer needs it.
 
     Attributes:
-        x: (N, C, H, W), what the layer reads.
-        planes, norm: hyperplanes and the norms of the channels' filters.
-        settings: packed.
-        window: kernel, stride, padding, dilation, groups, patch.
-        merge, skip: the rules.
+        values: of the nodes that it and the deferred calls before it read, but for these calls.
     """
 
-    x: Tensor
-    planes: Tensor
-    settings: Tensor
-    window: tuple[Any, ...]
-    norm: Tensor | None = None
-    merge: str = ""
-    skip: str = ""
+    values: Mapping[fx.Node, Any]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class Layer:
 
     Attributes:
         node: in the graph.
-        args: the node's arguments, values in the place of nodes; a ``Grouping`` first where it is a HASTE convolution.
+        args: the node's arguments, values in the place of nodes; empty where a method owns the layer.
+        owned: what its method says of it; None: no method owns it.
     """
 
     node: fx.Node
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = ()
+    owned: OwnedLayer | None = None
 
     @property
     def name(self) -> str:
@@ -67,39 +71,24 @@ class Layer:
 
     @property
     def kind(self) -> str:
-        """ "haste", "conv", "linear" or "pool"."""
-        names: dict[Any, str] = {
-            CONVOLVE: "haste",
-            CONV2D: "conv",
-            LINEAR: "linear",
-        }
-        return names.get(self.node.target, "pool")
+        """The name of the method that owns it; else "conv", "linear" or "pool"."""
+        return self.node.meta.get(OWNER) or _KINDS[self.node.target]
 
     @property
     def x(self) -> Tensor:
         """What it reads."""
-        first: Any = self.args[0]
-        return first.x if isinstance(first, Grouping) else first
+        read: Tensor = self.args[0] if self.owned is None else self.owned.x
+        return read
 
-    def compute(self, x: Tensor | None = None) -> Tensor:
-        """What the layer should return; ``x`` instead of what it reads."""
-        if not isinstance(self.args[0], Grouping):
-            return self.node.target(self.x if x is None else x, *self.args[1:])  # type: ignore[operator]
-        whole = self.args[0]
-        x = whole.x if x is None else x
-        codes = haste.hash(x, whole.planes, whole.settings, *whole.window)
-        groups = haste.group(x, codes, whole.norm, whole.settings, *whole.window, whole.merge, whole.skip)
-        merged = haste.merge(x, groups[0], *whole.window, whole.merge)
-        result: Tensor = haste.convolve(merged, *groups, *self.args[4:])
-        return result
+    def compute(self) -> Tensor:
+        """What the layer should return."""
+        if self.owned is not None:
+            return self.owned.compute()
+        return self.node.target(*self.args)  # type: ignore[operator]
 
     def plain(self) -> Tensor:
-        """What it would return if nothing were merged: the plain convolution."""
-        if not isinstance(self.args[0], Grouping):
-            return self.compute()
-        weight, bias, residual, _, stride, padding, dilation, groups, _, activation = self.args[4:]
-        result: Tensor = haste.conv2d(self.x, weight, bias, residual, stride, padding, dilation, groups, activation)
-        return result
+        """What it would return if no method did anything."""
+        return self.compute() if self.owned is None else self.owned.plain()
 
 
 class Replay(fx.Interpreter):
@@ -108,14 +97,19 @@ class Replay(fx.Interpreter):
     Args:
         gm: a graph that ``run_passes`` returned.
         see: called with every layer and returns the value that later nodes read.
-        settings: of each grouping, by the name of its first layer, in the place of those in the graph.
+        steered: values of the methods' parameters, by the name of each layer that they are for, in the place of those
+            in the graph.
     """
 
     def __init__(
-        self, gm: fx.GraphModule, see: Callable[[Layer], Tensor], settings: dict[str, Settings] | None = None
+        self,
+        gm: fx.GraphModule,
+        see: Callable[[Layer], Tensor],
+        steered: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__(gm)
-        self._see, self._settings = see, settings or {}
+        self._see, self._steered = see, steered or {}
+        self._deferred = deferred_operators()
 
     def flat(self, tensors: Sequence[Tensor]) -> list[Any]:
         """What the graph returns for its flat inputs, flat."""
@@ -124,19 +118,29 @@ class Replay(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """See ``fx.Interpreter``."""
-        if is_call(n, *GROUPING) or (is_call(n, operator.getitem) and is_call(n.args[0], *GROUPING)):
-            return self._grouping(n)
-        if is_call(n, *RECORDED) and not n.kwargs:
-            args, _ = self.fetch_args_kwargs_from_env(n)
-            return self._see(Layer(n, tuple(args)))
-        return super().run_node(n)
+        if self._is_deferred(n):
+            return Deferred(self._values(n))
+        layer = self._layer(n)
+        return super().run_node(n) if layer is None else self._see(layer)
 
-    def _grouping(self, n: fx.Node) -> Any:
-        args, _ = self.fetch_args_kwargs_from_env(n)
-        if is_call(n, HASH):
-            x, planes, settings, *window = args
-            steered = self._settings.get(n.meta["layer"])
-            return Grouping(x, planes, settings if steered is None else steered.pack(), tuple(window))
-        if is_call(n, GROUP):
-            return args[1]._replace(norm=args[2], merge=args[-2], skip=args[-1])
-        return args[1] if is_call(n, MERGE) else args[0]
+    def _is_deferred(self, n: fx.Node) -> bool:
+        picked = n.args[0] if is_call(n, operator.getitem) else None
+        return is_call(n, *self._deferred) or (isinstance(picked, fx.Node) and isinstance(self.env[picked], Deferred))
+
+    def _layer(self, n: fx.Node) -> Layer | None:
+        owner = n.meta.get(OWNER)
+        if owner is not None:
+            owned = method(owner).replayed(n, self._values(n), self._steered.get(layer_name(n)))
+            return None if owned is None else Layer(n, owned=owned)
+        if is_call(n, *_KINDS) and not n.kwargs:
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            return Layer(n, tuple(args))
+        return None
+
+    def _values(self, n: fx.Node) -> dict[fx.Node, Any]:
+        """The values that a node and the deferred calls before it read: they are freed after their last use."""
+        values: dict[fx.Node, Any] = {}
+        for source in n.all_input_nodes:
+            value = self.env[source]
+            values |= value.values if isinstance(value, Deferred) else {source: value}
+        return values

@@ -112,8 +112,8 @@ class LayerTally:
             for signature, layers in each.taken.items():
                 if self._taken.setdefault(signature, layers) != layers:
                     raise ValidationError(
-                        "the processes chose different layers for their methods: their cost models differ. Give them one cache, "
-                        "a configuration without cost model, or one saved network"
+                        "the processes chose different layers for their methods: their cost models differ. Give them "
+                        "one cache, a configuration without cost model, or one saved network"
                     )
             self._reasons = self._reasons or each.reasons
             for name, layer in each.layers.items():

@@ -45,8 +45,8 @@ def dense_macs(model: nn.Module, inputs: Sequence[Any]) -> int:
     """Count the multiply-adds of a network by running it once.
 
     Half of what ``torch.utils.flop_counter.FlopCounterMode`` counts (a multiply-add is two of its operations):
-    convolutions and matrix products, not element-wise work, pooling or normalisation. A HASTE convolution counts as
-    the dense convolution that it replaces; attention on the CPU, which PyTorch's counter leaves out, is counted.
+    convolutions and matrix products, not element-wise work, pooling or normalisation. A method's layer counts as the
+    dense convolution that it replaces; attention on the CPU, which PyTorch's counter leaves out, is counted.
 
     Args:
         model: any module, or a graph of the passes; evaluated in evaluation mode, and left as it was.

@@ -14,8 +14,6 @@ from haste_compiler.methods.macs import MacCount
 from haste_compiler.methods.registry import names
 from haste_compiler.validation.report import LayerReport, OutputComparison, Times, ValidationReport
 
-_OVERHEADS = ("hashing", "centring", "norms", "coefficients", "merge_inputs", "merge_filters", "means")
-
 
 def render(report: ValidationReport) -> str:
     """The report as plain text: a summary, then the outputs, then the layers. No colours, no line is wrapped."""
@@ -59,7 +57,7 @@ def _times(times: Times) -> Iterable[tuple[str, str]]:
 
 
 def _overheads(macs: MacCount) -> str:
-    spent = [(name, getattr(macs, name)) for name in _OVERHEADS]
+    spent = macs.overheads.items()
     shares = [f"{name.replace('_', ' ')} {_percent(count / macs.dense)}" for name, count in spent if count]
     return ", ".join(shares) + " of the dense multiply-adds" if shares else "none"
 

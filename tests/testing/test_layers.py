@@ -11,12 +11,15 @@ from tvm import relax
 
 import haste_compiler
 from haste_compiler import HasteConfig, InputError
-from haste_compiler.codegen import operators
+from haste_compiler.codegen.rules import layout
 from haste_compiler.demo import load_network
 from haste_compiler.graph.nodes import is_call, layer_name
+from haste_compiler.methods.haste.method import Haste
+from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
+from haste_compiler.methods.haste.rewrite import rewrite_haste
 from haste_compiler.passes import pipeline
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.testing.layers import LayerCheck, check_layers, haste_layers
+from haste_compiler.testing.layers import LayerCheck, check_layers, owned_layers
 from haste_compiler.testing.passes import find_broken_pass
 from tests.methods.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of, unharmed
@@ -28,6 +31,7 @@ CONVOLUTIONS = {
     *(f"blocks.{block}.conv{conv}" for block in range(3) for conv in (1, 2)),
     "blocks.1.shortcut.0",
 }
+OWNED = dict.fromkeys(CONVOLUTIONS, "haste")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +60,9 @@ def test_nothing_is_wrong(model: nn.Module, config: HasteConfig) -> None:
     checks = check_layers(model, compiled, (IMAGES,))
     assert not wrong(checks) and max(check.error for check in checks) < 1e-5
     assert {check.name for check in checks if check.kind in ("conv", "haste")} == CONVOLUTIONS
-    assert [check.name for check in checks if check.kind == "haste"] == haste_layers(compiled, (IMAGES,))
-    assert find_broken_pass(model, (IMAGES,), config, haste_layers(compiled, (IMAGES,))) is None
+    owned = owned_layers(compiled, (IMAGES,))
+    assert [check.name for check in checks if check.kind == "haste"] == list(owned) and set(owned.values()) <= {"haste"}
+    assert find_broken_pass(model, (IMAGES,), config, owned) is None
 
 
 def test_steered_settings_are_followed(model: nn.Module) -> None:
@@ -140,7 +145,7 @@ class Wired(nn.Module):
 def test_a_fault_between_two_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = Wired().eval(), redundant_images(1, 8, 12, 12)
     assert not wrong(check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,)))
-    monkeypatch.setitem(operators._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
+    monkeypatch.setitem(layout._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
     found = check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,))
     assert wrong(found) == ["second"]
     assert "it reads something wrong, made of first by" in found[-1].wrong and "mul" in found[-1].wrong
@@ -157,7 +162,7 @@ def test_a_fault_after_the_last_layer(monkeypatch: pytest.MonkeyPatch) -> None:
             return y, y * x[:, :, 1:-1, 1:-1]
 
     model, x = Scaled().eval(), redundant_images(1, 8, 12, 12)
-    monkeypatch.setitem(operators._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
+    monkeypatch.setitem(layout._BINARY, torch.ops.aten.mul.Tensor, relax.op.subtract)
     found = check_layers(model, haste_compiler.compile(model, (x,), cache=False), (x,))
     assert wrong(found) == ["output[1]"] and "mul" in found[-1].wrong
 
@@ -212,24 +217,19 @@ def break_pass(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 )
 def test_a_broken_pass(model: nn.Module, break_pass: Any, name: str, layer: str) -> None:
     break_pass(name, layer)
-    found = find_broken_pass(model, (IMAGES,), CONFIG, CONVOLUTIONS)
+    found = find_broken_pass(model, (IMAGES,), CONFIG, OWNED)
     assert found is not None and (found.name, found.layer) == (name, layer)
     assert "elements differ" in str(found)
 
 
 def test_a_pass_that_breaks_a_haste_layer(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = next(step for step in pipeline.PASSES if step.name == "rewrite_haste")
-
-    def shift(gm: fx.GraphModule, *rest: Any) -> fx.GraphModule:
-        gm = step.run(gm, *rest)
+    def shift(self: Haste, gm: fx.GraphModule, config: HasteConfig) -> fx.GraphModule:
+        gm = rewrite_haste(gm, config)
         for node in gm.graph.nodes:
-            if is_call(node, torch.ops.haste.convolve.default) and layer_name(node) == "blocks.0.conv2":
-                args = list(node.args)
-                args[9] = [0, 2, 1, 1]  # padding: top, bottom
-                node.args = tuple(args)
+            if is_call(node, CONVOLVE) and layer_name(node) == "blocks.0.conv2":
+                ConvolveCall.of(node).replace(padding=[0, 2, 1, 1]).write_to(node)  # top, bottom
         return gm
 
-    passes = tuple(pipeline.Pass(each.name, shift) if each is step else each for each in pipeline.PASSES)
-    monkeypatch.setattr(pipeline, "PASSES", passes)
-    found = find_broken_pass(model, (IMAGES,), CONFIG, CONVOLUTIONS)
+    monkeypatch.setattr(Haste, "rewrite", shift)
+    found = find_broken_pass(model, (IMAGES,), CONFIG, OWNED)
     assert found is not None and (found.name, found.layer) == ("rewrite_haste", "blocks.0.conv2")

@@ -1,19 +1,17 @@
 """A compiled network without a compiler: the eager HASTE modules behind the interface that the validator asks for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.haste.record import NAME
 from haste_compiler.methods.haste.reference.module import HasteConv2d
 from haste_compiler.methods.haste.reference.swap import swap_convs
+from haste_compiler.methods.haste.statistics import LayerStats
 from haste_compiler.methods.layers import ConvLayer
-from haste_compiler.methods.macs import MacCount
 
 
 class SmallNet(nn.Module):
@@ -34,15 +32,6 @@ MERGED = ["block.1", "strided"]
 ALL_LAYERS = ["stem", "block.1", "strided", "head"]
 
 
-@dataclass
-class LayerStats:
-    geometry: ConvGeometry
-    images: int
-    counts: Any
-    bound: Any
-    macs: MacCount
-
-
 class StandIn:
     """What ``compile`` would return for ``model``; ``change`` is applied to its outputs."""
 
@@ -56,7 +45,7 @@ class StandIn:
         )
         self.network = swap_convs(model, self.config).eval()
         self.merged = {name: m for name, m in self.network.named_modules() if isinstance(m, HasteConv2d)}
-        self.layers = [ConvLayer(name, name, None, True, "wide enough") for name in self.merged]
+        self.layers = [ConvLayer(name, name, None, NAME, "wide enough") for name in self.merged]
         self.calls = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -75,7 +64,7 @@ class StandIn:
             result, macs = module.analyse(x)
             geometry = module.geometry(x.shape[2], x.shape[3])
             bound = result.bound.unsqueeze(-1).numpy()
-            found[name] = LayerStats(geometry, len(x), result.counts.numpy(), bound, macs)
+            found[name] = LayerStats(name, geometry, len(x), result.counts.numpy(), bound, macs)
 
         hooks = [
             module.register_forward_pre_hook(lambda m, args, name=name: record(name, m, args[0]))
@@ -126,8 +115,3 @@ class Function(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         return self.function(*inputs)
-
-
-def changed(stats: Any, **fields: Any) -> Any:
-    """Statistics with some fields replaced."""
-    return SimpleNamespace(**{**vars(stats), **fields})

@@ -1,5 +1,6 @@
 """Compiled networks that cheat or are broken."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from haste_compiler.errors import ValidationError
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.macs import MacCount
 from haste_compiler.validation import ValidationReport, validate
-from tests.validation.standin import Fake, Function, SmallNet, StandIn, changed
+from tests.validation.standin import Fake, Function, SmallNet, StandIn
 
 
 def quick(model: nn.Module, compiled: object, inputs: object, **arguments: object) -> ValidationReport:
@@ -133,7 +134,7 @@ class Lying(StandIn):
         self.fields = fields
 
     def stats(self, *inputs: Any) -> dict[str, Any]:
-        return {name: changed(stats, **self.fields) for name, stats in super().stats(*inputs).items()}
+        return {name: dataclasses.replace(stats, **self.fields) for name, stats in super().stats(*inputs).items()}
 
 
 def test_dense_multiply_adds_are_not_taken_on_trust(model: nn.Module, x: Tensor) -> None:

@@ -22,7 +22,7 @@ def test_dictionary_and_json_hold_everything(report: ValidationReport) -> None:
     merged = plain["layers"][1]
     overheads = ("hashing", "centring", "norms", "coefficients", "merge_inputs", "merge_filters", "means")
     assert merged["macs"]["spent"] == sum(merged["macs"][part] for part in (*overheads, "convolution"))
-    assert set(merged["channels"]) == {"kept", "merged", "skipped"}
+    assert set(merged["channels"]) == {"of", "kept", "merged", "skipped"}
     assert plain["accuracy"]["original"] == 1 and plain["times"]["rounds"] == 2
     assert plain["outputs"][0]["name"] == "output" and isinstance(plain["warnings"], list)
 

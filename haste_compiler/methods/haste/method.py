@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.job import Trial
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.rules import Rules
+    from haste_compiler.methods.haste.replayed import Replayed
     from haste_compiler.methods.haste.statistics import LayerStats
     from haste_compiler.methods.prediction import Prediction
 
@@ -51,6 +52,7 @@ class Haste(Method):
     TITLE = "HASTE"
     CONFIG = HasteConfig
     PARAMETERS = tuple(map(_parameter, Settings._fields))
+    NEARER = "a lower tolerance, flat_tolerance, or more hyperplanes"
 
     def default(self) -> HasteConfig:
         """See ``Method``."""
@@ -165,6 +167,20 @@ class Haste(Method):
         """See ``Method``."""
         steered = {each.name: each.written(value) for each, value in zip(self.PARAMETERS, values, strict=True)}
         return {"enabled": True, "cost_model": False, "patch_size": setting, **steered}
+
+    def deferred(self) -> tuple[Any, ...]:
+        """See ``Method``."""
+        from haste_compiler.methods.haste.ops.group import GROUP
+        from haste_compiler.methods.haste.ops.hash import HASH
+        from haste_compiler.methods.haste.ops.merge import MERGE
+
+        return HASH, GROUP, MERGE
+
+    def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
+        """See ``Method``."""
+        from haste_compiler.methods.haste.replayed import Replayed
+
+        return Replayed.of(node, values, steered)
 
 
 METHOD = Haste()

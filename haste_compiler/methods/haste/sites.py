@@ -13,7 +13,7 @@ from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.record import NAME
 from haste_compiler.methods.method import Site, Verdict
-from haste_compiler.methods.prediction import CHOICE, Choice
+from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 
 
@@ -35,10 +35,10 @@ def sites(gm: fx.GraphModule, config: HasteConfig) -> list[Site]:
 
 
 def _is_wanted(node: fx.Node, config: HasteConfig) -> bool:
-    choice: Choice | None = node.meta.get(CHOICE)
-    if choice is not None and not (choice.method == NAME and choice.taken):
-        return False
-    return choice is not None or eligibility(configured_geometry(node, config), config)[0]
+    choice = node.meta.get(CHOICE)
+    if is_open(choice, NAME):
+        return eligibility(configured_geometry(node, config), config)[0]
+    return is_taken(choice, NAME)
 
 
 def judge(node: fx.Node, config: HasteConfig) -> Verdict | None:

@@ -15,13 +15,14 @@ from haste_compiler.codegen.dynamic import hint_of
 from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.nodes import layer_name
+from haste_compiler.methods.haste.calls import Calls
 from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
 from haste_compiler.methods.haste.cpu.layout import group_layout
 from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
-from haste_compiler.methods.haste.lowering import Calls, deferred, squared_norm
+from haste_compiler.methods.haste.lowering import deferred, record_of, squared_norm
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.ops.group import GROUP
 from haste_compiler.methods.haste.ops.hash import HASH
@@ -65,7 +66,7 @@ def merge(walk: Walk[Cpu], node: fx.Node) -> _Grouped:
     )
     *handed_on, counts, bound = tensors[: len(layout)]
     chosen = tensors[len(layout) :]
-    walk.add_record(calls.record(walk, hint_of(batch), gated), [counts, bound, *chosen])
+    walk.add_record(record_of(walk, calls, hint_of(batch), gated), [counts, bound, *chosen])
     return _Grouped([*handed_on, counts], skip, [*chosen, x] if gated else [])
 
 

@@ -12,6 +12,7 @@ from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.haste.calls import Calls
 from haste_compiler.methods.haste.cuda.convolve import (
     choose_haste_tile,
     haste_convolve_kernel,
@@ -22,7 +23,7 @@ from haste_compiler.methods.haste.cuda.convolve import (
 from haste_compiler.methods.haste.cuda.group import group_steps
 from haste_compiler.methods.haste.cuda.layout import MOST_CHANNELS, group_layout
 from haste_compiler.methods.haste.cuda.sums import pack_planes
-from haste_compiler.methods.haste.lowering import Calls, deferred, squared_norm
+from haste_compiler.methods.haste.lowering import deferred, record_of, squared_norm
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.ops.group import GROUP
 from haste_compiler.methods.haste.ops.hash import HASH
@@ -58,7 +59,7 @@ def merge(walk: Walk[Cuda], node: fx.Node) -> dict[str, Any]:
             step.kernel,
         )
         tensors.update(zip(step.outputs, made, strict=True))
-    walk.add_record(calls.record(walk, batch, gated=False), [tensors["counts"], tensors["bound"]])
+    walk.add_record(record_of(walk, calls, batch, gated=False), [tensors["counts"], tensors["bound"]])
     return tensors
 
 
