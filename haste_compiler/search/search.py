@@ -96,7 +96,7 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
             time is saved.
         batch_size: most images a call.
         confidence: with which unseen images keep a budget on quality, one-sided, 0.5 (no margin) to 1.
-        seed: of all that is drawn at random, unless ``config`` is given: of made-up images, and of HASTE's hyperplanes.
+        seed: of made-up images, and of what the methods draw at random unless ``config`` is given: HASTE's hyperplanes.
         progress: show on standard error what is being done.
 
     Returns:
