@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -137,7 +137,7 @@ class Method(ABC):
     def judge(self, node: fx.Node, config: Any) -> Verdict | None:
         """What it says of a convolution, plain or its own; None: nothing, its kind of node is another."""
 
-    def check_layers(self, gm: fx.GraphModule, config: Any) -> None:
+    def check_layers(self, gm: fx.GraphModule, config: Any) -> None:  # noqa: B027  (most check nothing)
         """Check that a configuration's overrides each match a layer that it could take.
 
         Raises:
@@ -200,11 +200,18 @@ class Method(ABC):
         """Values of the parameters that a search tries, roughly by rising damage."""
         return ()
 
+    def searched(self, config: Any) -> Any:
+        """A configuration as a search starts from it: without the overrides' fields that the search decides.
+
+        What a search finds are overrides of this one, of every layer that ``explored`` lets it take.
+        """
+        return config
+
     def explored(self, config: Any, setting: Any = None) -> Any:
         """A configuration under which a search measures every layer: all that can be taken are, nothing changes.
 
         Args:
-            config: what isn't searched.
+            config: what ``searched`` returned.
             setting: what is compiled in and searched too, one of ``settings``; None: the configuration's.
         """
         return config
@@ -212,6 +219,10 @@ class Method(ABC):
     def settings(self, timed: bool) -> Sequence[Any]:
         """What is compiled in and searched too, each for a compilation; ``timed``: where time is to be saved."""
         return (None,)
+
+    def alike(self, geometry: ConvGeometry, setting: Any) -> Hashable:
+        """What one of ``settings`` comes to for a convolution: those of which this is the same are measured once."""
+        return setting
 
     def override(self, values: Sequence[float], setting: Any) -> dict[str, Any]:
         """The fields of a layer's override that stand for these values and setting."""

@@ -1,9 +1,11 @@
-"""Giving every layer one of its measured settings, so that the damage is least for what is saved."""
+"""Giving every layer one of its measured points, so that the damage is least for what is saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -16,14 +18,25 @@ _PRICES = 200
 _SWEEPS = 20
 
 
+def rivals(units: Sequence[Unit]) -> list[set[Unit]]:
+    """Units of different methods that share layers, in order: of each set one unit at most is not dense."""
+    graph = nx.Graph()
+    graph.add_nodes_from(units)
+    for one, other in combinations(units, 2):
+        if one.method != other.method and not set(one.layers).isdisjoint(other.layers):
+            graph.add_edge(one, other)
+    return list(nx.connected_components(graph))
+
+
 def frontier(units: Sequence[Unit], points: Sequence[Point], products: Tensor) -> list[Allocation]:
     """Allocations that minimise ``damage + price * cost``, for prices from 0 to where all that can save does.
 
     To first order, what points do to the outputs adds up, sign and all: layers that shrink what they pass on all push
     one way. The damage of an allocation is the square of that sum's norm, thus the sum of the inner products of all
     pairs of its points. For one price after the other, each unit in turn takes the point that is best given those of
-    the others, until none changes (coordinate descent from the last price's allocation). Where points are orthogonal
-    this is the Lagrangian relaxation of the multiple-choice knapsack problem, solved exactly.
+    the others, until none changes (coordinate descent from the last price's allocation); ``rivals`` do so as one unit.
+    Where points are orthogonal this is the Lagrangian relaxation of the multiple-choice knapsack problem, solved
+    exactly.
 
     Args:
         units: all of them.
@@ -33,18 +46,18 @@ def frontier(units: Sequence[Unit], points: Sequence[Point], products: Tensor) -
     Returns:
         The allocations by strictly falling cost; the first is all dense.
     """
-    own = {unit: [i for i, point in enumerate(points) if point.unit == unit] for unit in units}
-    own = {unit: indices for unit, indices in own.items() if indices}
+    choices = [[i for i, point in enumerate(points) if point.unit in together] for together in rivals(units)]
+    choices = [indices for indices in choices if indices]
     saved = torch.tensor([point.unit.cost - point.cost for point in points], dtype=torch.float64)
     dense = sum(unit.cost for unit in units)
     allocations: list[Allocation] = [{}]
     lowest = dense
-    chosen: dict[Unit, int] = {}
+    chosen: dict[int, int] = {}
     for price in _prices(products, saved):
-        chosen = _descend(own, products, price * saved, chosen)
+        chosen = _descend(choices, products, price * saved, chosen)
         cost = dense - sum(float(saved[index]) for index in chosen.values())
         if cost < lowest - 1e-9 * dense:
-            allocations.append({unit: points[index] for unit, index in chosen.items()})
+            allocations.append({points[index].unit: points[index] for index in chosen.values()})
             lowest = cost
     return allocations
 
@@ -63,19 +76,20 @@ def _prices(products: Tensor, saved: Tensor) -> list[float]:
 
 
 def _descend(
-    own: Mapping[Unit, list[int]], products: Tensor, reward: Tensor, start: Mapping[Unit, int]
-) -> dict[Unit, int]:
+    choices: Sequence[list[int]], products: Tensor, reward: Tensor, start: Mapping[int, int]
+) -> dict[int, int]:
+    """For each of ``choices``, by its number, the point that is best given the others'; none: dense is."""
     chosen = dict(start)
     for _ in range(_SWEEPS):
         before = dict(chosen)
-        for unit, mine in own.items():
-            others = [index for other, index in chosen.items() if other != unit]
+        for number, mine in enumerate(choices):
+            others = [index for other, index in chosen.items() if other != number]
             loss = products.diag()[mine] - reward[mine] + 2 * products[mine][:, others].sum(dim=1)
             best = int(loss.argmin())
             if loss[best] < 0:
-                chosen[unit] = mine[best]
+                chosen[number] = mine[best]
             else:
-                chosen.pop(unit, None)
+                chosen.pop(number, None)
         if chosen == before:
             break
     return chosen

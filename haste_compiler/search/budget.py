@@ -37,6 +37,11 @@ class Budget:
         """Whether it limits the damage; otherwise it asks for savings, and the damage is made as small as it can be."""
         return not self.kind.startswith("target_")
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it limits what becomes of classes."""
+        return self.kind in ("max_accuracy_drop", "min_agreement")
+
 
 class BudgetError(HasteError):
     """The search ran, and nothing that it measured keeps the budget.

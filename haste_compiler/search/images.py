@@ -46,6 +46,12 @@ class Images:
         labels = None if self.labels is None else self.labels[first:last]
         return Images(self.calls[start:stop], self.size, last - first, outputs, labels)
 
+    def divided(self, most: int) -> tuple[Images, Images]:
+        """A quarter of the calls, with at most ``most`` images or one call, and the others; a single call twice."""
+        calls = len(self.calls)
+        first = max(1, min(calls // 4, most // self.size))
+        return self.part(0, first), self.part(first if calls > 1 else 0, calls)
+
 
 def read_images(model: nn.Module, inputs: Any, labels: Labels, size: int) -> Images:
     """Read images, shuffle nothing, cut them into calls and run the original on them.

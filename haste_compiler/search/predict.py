@@ -28,6 +28,7 @@ class Predictor:
     """
 
     def __init__(self, images: Images, temperature: float, budget: Budget) -> None:
+        self._budget = budget
         self._by_error = budget.kind == "max_output_error" or images.scores is None
         if images.scores is None:
             return
@@ -49,6 +50,11 @@ class Predictor:
         unexplained = (_UNEXPLAINED * _rms(shift)).clamp(min=1e-12)
         overtaken = torch.special.erfc((self._distances + shift) / unexplained / math.sqrt(2)) / 2
         return float((overtaken * self._costs).sum(dim=1).clamp(max=1).mean())
+
+    def overdraws(self, allocation: Allocation) -> bool:
+        """Whether an allocation is predicted to overdraw a budget on quality."""
+        limit = self._budget.limit
+        return self.harm(allocation) > (1 - limit if self._budget.kind == "min_agreement" else limit)
 
     def products(self, points: Sequence[Point], near: Allocation) -> Tensor:
         """Inner products of points, (P, P), under which an allocation's squared norm grows with its ``harm``.

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from haste_compiler.errors import HasteError
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.config import MethodConfig
+from haste_compiler.methods.configs import Configs
 from haste_compiler.search.budget import Budget
 
 
@@ -29,7 +30,7 @@ class ParetoPoint:
         expected_drop: accuracy lost if the original's probabilities are right (with labels: calibrated on them); None
             where no output holds class scores.
         latency: milliseconds an image; None where not measured.
-        config: of the point.
+        config: of the point, as ``compile`` takes it: a method's configuration, or several in a tuple.
     """
 
     mac_reduction: float
@@ -38,7 +39,7 @@ class ParetoPoint:
     accuracy: float | None
     expected_drop: float | None
     latency: float | None
-    config: HasteConfig
+    config: Any
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SearchResult:
     """What a search found. Prints as a table.
 
     Attributes:
-        config: the configuration that saves most within the budget; pass it to ``compile``.
+        config: the configuration that saves most within the budget, or several in a tuple; pass it to ``compile``.
         pareto: what was measured and is not beaten by another point, by rising reduction; the first is the dense
             network, and one of them is ``chosen``.
         chosen: the point of ``config``.
@@ -56,7 +57,7 @@ class SearchResult:
         seconds: that the search took.
     """
 
-    config: HasteConfig
+    config: Any
     pareto: tuple[ParetoPoint, ...]
     chosen: ParetoPoint
     budget: Budget
@@ -66,14 +67,14 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries and lists."""
-        points = [{**vars(point), "config": point.config.to_dict()} for point in self.pareto]
+        points = [{**vars(point), "config": _plain(point.config)} for point in self.pareto]
         return {
             "budget": asdict(self.budget),
             "images": self.images,
             "confidence": self.confidence,
             "seconds": self.seconds,
             "chosen": self.pareto.index(self.chosen),
-            "config": self.config.to_dict(),
+            "config": _plain(self.config),
             "pareto": points,
         }
 
@@ -124,6 +125,11 @@ class SearchResult:
         console.print(table)
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration as JSON can hold it; several by the names of their methods."""
+    return config.to_dict() if isinstance(config, MethodConfig) else Configs.of(config).to_dict()
 
 
 def _height(point: ParetoPoint, scored: bool) -> float:

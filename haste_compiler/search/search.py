@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,24 +16,25 @@ from torch import nn
 from haste_compiler.codegen.target import TargetLike
 from haste_compiler.errors import InputError
 from haste_compiler.graph.capture import evaluation_mode
-from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.configs import ConfigLike
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
-from haste_compiler.search.explorer import Explorer
-from haste_compiler.search.images import read_images
+from haste_compiler.search.combiner import Combiner
+from haste_compiler.search.explorer import Explorer, Tick
+from haste_compiler.search.images import Images, read_images
+from haste_compiler.search.options import Options, searched_configs
+from haste_compiler.search.predict import Predictor
+from haste_compiler.search.quality import calibrated_temperature
 from haste_compiler.search.result import ParetoPoint, SearchResult
-from haste_compiler.search.sensitivity import Patch
+from haste_compiler.search.runner import Measured, Runner
 from haste_compiler.search.synthetic import draw_images
 from haste_compiler.validation.batches import Labels
 from haste_compiler.validation.timing import use_threads
 
-SMALL_PATCHES: tuple[Patch, ...] = (2, 4)
-"""Patches that are tried where multiply-adds are saved: windows of few pixels are flat or alike more often."""
-
-LARGE_PATCHES: tuple[Patch, ...] = (8, 4)
-"""Patches that are tried where time is saved: grouping and merging filters is paid for once a patch."""
+_MEASURED_ON = 128
+"""Images that layers are measured on, at most; a quarter of those given, if that is fewer."""
 
 
-def search(
+def search(  # noqa: PLR0913  (a user's options, each by name)
     model: nn.Module,
     inputs: Any = None,
     *,
@@ -47,14 +48,14 @@ def search(
     save: Literal["macs", "time"] = "macs",
     target: TargetLike = "llvm",
     threads: int | None = None,
-    config: HasteConfig | None = None,
-    patches: Sequence[Patch] | None = None,
+    config: ConfigLike = None,
+    patches: Sequence[Any] | None = None,
     batch_size: int = 64,
     confidence: float = 0.9,
     seed: int = 0,
     progress: bool = True,
 ) -> SearchResult:
-    """Find each layer's tolerance, flat tolerance, hyperplanes and patch, and which layers stay dense, in a budget.
+    """Find the settings of each layer's method, and which layers stay dense, within a budget.
 
     Each layer is driven through a ladder of settings alone, which gives its damage and its savings; the layers' points
     are then combined so that the predicted damage is least for what is saved; and combinations around the budget are
@@ -85,15 +86,17 @@ def search(
         target_macs: see above.
         target_latency: see above.
         save: what a budget on quality is spent on: multiply-adds, or the time of a call with one image as this machine
-            measures it. A layer that merging makes no faster then stays dense.
+            measures it. A layer that no method makes faster then stays dense.
         target: as for ``compile``.
         threads: as for ``compile``.
-        config: merge, nonzeros, seed and ``min_channels`` are taken from it, and layers that it keeps dense stay so.
-        patches: patch sizes that are tried, each for a compilation and as many runs as there are layers and settings;
-            None: 2 and 4, and 8 and 4 where time is saved.
+        config: as for ``compile``: which methods are searched, and what the search doesn't decide. Of HASTE merge,
+            nonzeros, seed and ``min_channels`` are taken from it. Layers that it keeps dense stay so.
+        patches: what is compiled in of a method and tried, patch sizes for HASTE, each for a compilation and as many
+            runs as there are layers and settings; None: what the method suggests, 2 and 4 for HASTE, and 8 and 4 where
+            time is saved.
         batch_size: most images a call.
         confidence: with which unseen images keep a budget on quality, one-sided, 0.5 (no margin) to 1.
-        seed: of the hyperplanes, unless ``config`` is given.
+        seed: of made-up images, and of what the methods draw at random unless ``config`` is given: HASTE's hyperplanes.
         progress: show on standard error what is being done.
 
     Returns:
@@ -101,9 +104,10 @@ def search(
         time is saved.
 
     Raises:
-        InputError: no budget or several, or an argument is out of range.
+        InputError: no budget or several, an argument is out of range, or ``config`` has a method that has nothing to
+            try.
         BudgetError: no configuration reaches ``target_macs`` or ``target_latency``; its ``result`` has the nearest.
-        CaptureError, UnsupportedOperatorError, TargetError: as ``compile``.
+        CaptureError, UnsupportedOperatorError, TargetError, ConfigError: as ``compile``.
     """
     began = time.perf_counter()
     budget = one_budget(
@@ -115,38 +119,44 @@ def search(
     )
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"confidence is {confidence!r}: allowed is 0.5 to below 1")
-    if save not in ("macs", "time"):
-        raise InputError(f"save is {save!r}: allowed are 'macs' and 'time'")
-    if save == "time" and budget.kind == "target_macs":
-        raise InputError("target_macs asks for multiply-adds: save='time' goes with a budget on quality")
-    timed = save == "time" or budget.kind == "target_latency"
-    base = config or HasteConfig(seed=seed)
     count = threads or torch.get_num_threads()
+    options = Options(budget, save, searched_configs(config, seed), target, count, confidence, patches)
     with evaluation_mode(model), use_threads(count), _progress(progress) as tick:
         if inputs is None:
             tick("making up images", 0.0)
             inputs = draw_images(model, _checked_shape(input_shape, labels), seed)
         images = read_images(model, inputs, labels, batch_size)
-        if budget.kind in ("max_accuracy_drop", "min_agreement") and images.scores is None:
+        if budget.needs_scores and images.scores is None:
             raise InputError(f"{budget.kind} needs class scores (N, classes), but {type(model).__name__} returns none")
-        explorer = Explorer(model, images, budget, timed, base, target, count, confidence, tick)
-        explorer.measure(patches or (LARGE_PATCHES if timed else SMALL_PATCHES))
-        candidates = explorer.candidates()
-    keeping = [candidate.point for candidate in candidates if explorer.keeps(candidate)]
+        candidates, held_out = _candidates(model, images, options, tick)
+    return _result(candidates, options, held_out, time.perf_counter() - began)
+
+
+def _candidates(model: nn.Module, images: Images, options: Options, tick: Tick) -> tuple[list[Measured], int]:
+    """What was run, the dense network first, and on how many images."""
+    tried, held_out = images.divided(_MEASURED_ON)
+    temperature = calibrated_temperature(images)
+    predictor = Predictor(tried, temperature, options.budget)
+    explorer = Explorer(model, tried, options, predictor, tick)
+    explorer.explore()
+    runner = Runner(explorer, held_out, options, temperature)
+    return Combiner(explorer, runner, options, predictor, tick).candidates(), held_out.count
+
+
+def _result(candidates: Sequence[Measured], options: Options, held_out: int, seconds: float) -> SearchResult:
+    """The best candidate that keeps the budget, with all others.
+
+    Raises:
+        BudgetError: none reaches the budget's target.
+    """
+    budget = options.budget
     points = [candidate.point for candidate in candidates]
-    chosen = _best(budget, timed, keeping or points[:1]) if keeping or budget.on_quality else _nearest(budget, points)
-    result = SearchResult(
-        chosen.config,
-        _undominated(points, chosen),
-        chosen,
-        budget,
-        explorer.held_out,
-        confidence,
-        time.perf_counter() - began,
-    )
-    if keeping or budget.on_quality:
+    keeping = [candidate.point for candidate in candidates if candidate.keeps(budget)]
+    found = bool(keeping) or budget.on_quality
+    chosen = _best(budget, options.timed, keeping or points[:1]) if found else _nearest(budget, points)
+    front = _undominated(points, chosen)
+    result = SearchResult(chosen.config, front, chosen, budget, held_out, options.confidence, seconds)
+    if found:
         return result
     reached = f"{chosen.latency:.3g} ms" if chosen.latency is not None else f"{chosen.mac_reduction:.3f}"
     raise BudgetError(f"{budget.kind}={budget.limit:g} can't be reached; the nearest is {reached}", result)
@@ -185,7 +195,7 @@ def _undominated(points: Sequence[ParetoPoint], chosen: ParetoPoint) -> tuple[Pa
 
 
 @contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[str, float], object]]:
+def _progress(shown: bool) -> Iterator[Tick]:
     with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
         task = bar.add_task("searching", total=1.0)
         yield lambda doing, part: bar.update(task, description=f"searching: {doing}", completed=part)

@@ -1,43 +1,20 @@
-"""What each layer's settings save and what damage they do, measured one layer at a time."""
+"""What a method's settings and values save in each layer and what damage they do, measured one layer at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.settings import Settings
-from haste_compiler.methods.haste.statistics import LayerStats
+from haste_compiler.methods.registry import method
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.clock import Clock
 from haste_compiler.search.images import Images, floating
 from haste_compiler.search.quality import log_scores
-
-Patch = int | tuple[int, int]
-
-EXACT = Settings(1, 0.0, 0.0)
-"""Settings under which a HASTE convolution changes nothing but the order of its sums."""
-
-LADDER = (
-    Settings(1, 0.0, 0.1),
-    Settings(12, 0.2, 0.1),
-    Settings(16, 0.3, 0.1),
-    Settings(1, 0.0, 0.3),
-    Settings(14, 0.4, 0.15),
-    Settings(10, 0.4, 0.2),
-    Settings(14, 0.5, 0.2),
-    Settings(10, 0.5, 0.2),
-    Settings(12, 0.7, 0.3),
-    Settings(8, 0.7, 0.3),
-    Settings(8, 1.0, 0.4),
-    Settings(6, 1.0, 0.5),
-    Settings(5, math.inf, 0.5),
-)
-"""Settings that are measured, roughly by rising damage: hyperplanes, tolerance, flat tolerance."""
 
 RUNNERS_UP = 5
 
@@ -47,27 +24,36 @@ SAMPLE = 8192
 
 @dataclass(frozen=True)
 class Unit:
-    """Convolutions that share a grouping, most often one, and are therefore set together.
+    """The layers of one record of a method, most often one layer; they are set together.
 
     Attributes:
+        method: the method's name.
         layers: their names.
         cost: what they cost dense, in what the search saves: multiply-adds an image, or milliseconds.
         macs: multiply-adds an image.
     """
 
+    method: str
     layers: tuple[str, ...]
     cost: float
     macs: float
 
+    @property
+    def neutral(self) -> tuple[float, ...]:
+        """Values of its method's parameters under which nothing changes but the order of sums."""
+        values = method(self.method).neutral()
+        assert values is not None
+        return values
+
 
 @dataclass(frozen=True)
 class Point:
-    """A unit under one setting, all else exact.
+    """A unit under one setting and one tuple of values, all else exact.
 
     Attributes:
         unit: which.
-        patch: patch size.
-        settings: what is steered.
+        setting: what is compiled in, see ``Method.settings``.
+        values: of its method's parameters, which are steered.
         cost: of the unit, in what ``unit.cost`` is in.
         change: of the outputs, over the original's norm, (D,) float32; of large outputs a sample.
         shift: what is added to the distance between the original's class and each of its first runners-up, (images,
@@ -75,8 +61,8 @@ class Point:
     """
 
     unit: Unit
-    patch: Patch
-    settings: Settings
+    setting: Any
+    values: tuple[float, ...]
     cost: float
     change: Tensor = field(repr=False, compare=False)
     shift: Tensor = field(repr=False, compare=False)
@@ -87,41 +73,19 @@ class Point:
         error = float(self.change.norm())
         return error if math.isfinite(error) else math.inf
 
-    def override(self) -> dict[str, object]:
-        """The fields of ``HasteConfig`` that it stands for."""
-        planes, tolerance, flat_tolerance = self.settings
-        return {
-            "enabled": True,
-            "cost_model": False,
-            "patch_size": self.patch,
-            "num_hyperplanes": planes,
-            "tolerance": None if math.isinf(tolerance) else tolerance,
-            "flat_tolerance": flat_tolerance,
-        }
+    def override(self) -> dict[str, Any]:
+        """The fields of its layers' overrides that it stands for."""
+        return method(self.unit.method).override(self.values, self.setting)
 
 
-def exact_config(base: HasteConfig, patch: Patch) -> HasteConfig:
-    """A configuration in which every layer that can be is a HASTE convolution, and nothing is changed."""
-    planes, tolerance, flat_tolerance = EXACT
-    return base.replace(
-        enabled=True,
-        cost_model=False,
-        patch_size=patch,
-        num_hyperplanes=planes,
-        tolerance=tolerance,
-        flat_tolerance=flat_tolerance,
-        skip="flat",
-        min_reads=0,
-    )
-
-
-def steer(compiled: CompiledModule, settings: dict[str, Settings]) -> None:
-    """Give layers settings, by name."""
-    compiled.num_hyperplanes = {layer: value.num_hyperplanes for layer, value in settings.items()}
-    compiled.tolerance = {
-        layer: None if math.isinf(value.tolerance) else value.tolerance for layer, value in settings.items()
-    }
-    compiled.flat_tolerance = {layer: value.flat_tolerance for layer, value in settings.items()}
+def steer(compiled: CompiledModule, units: Mapping[Unit, Sequence[float]]) -> None:
+    """Give units values of their methods' parameters."""
+    written: dict[str, dict[str, Any]] = {}
+    for unit, values in units.items():
+        for parameter, value in zip(method(unit.method).PARAMETERS, values, strict=True):
+            written.setdefault(parameter.name, {}).update(dict.fromkeys(unit.layers, parameter.written(value)))
+    for name, by_layer in written.items():
+        setattr(compiled, name, by_layer)
 
 
 def run(compiled: CompiledModule, images: Images) -> tuple[list[Tensor], dict[str, float]]:
@@ -131,45 +95,41 @@ def run(compiled: CompiledModule, images: Images) -> tuple[list[Tensor], dict[st
         result, stats = compiled.run_with_stats(*call)
         answers.append(floating(result, images.size))
         for name, layer in stats.items():
-            spent[name] = spent.get(name, 0.0) + _per_image(layer) / len(images.calls)
+            spent[name] = spent.get(name, 0.0) + layer.macs.spent / layer.images / len(images.calls)
     return [torch.cat(column)[: images.count] for column in zip(*answers, strict=True)], spent
-
-
-def _per_image(layer: LayerStats) -> float:
-    return layer.macs.spent / layer.images
 
 
 def measure(
     compiled: CompiledModule,
     images: Images,
     unit: Unit,
-    patch: Patch,
+    setting: Any,
     enough: Callable[[Point], bool],
     clock: Clock | None,
 ) -> list[Point]:
-    """Measure a unit under the settings of ``LADDER``, all other units exact.
+    """Measure a unit under the values of its method's ladder, all other units exact.
 
     Args:
-        compiled: under ``exact_config``; put back into that state.
+        compiled: as ``Method.explored`` says, all units at neutral values; put back into that state.
         images: to measure on.
         unit: which.
-        patch: that it was compiled with.
+        setting: that it was compiled with.
         enough: whether the unit need not be driven beyond a point.
         clock: to be saved is time, and this tells it; None: multiply-adds.
     """
     points: list[Point] = []
-    for settings in LADDER:
-        steer(compiled, dict.fromkeys(unit.layers, settings))
+    for values in method(unit.method).ladder():
+        steer(compiled, {unit: values})
         outputs, spent = run(compiled, images)
         costs = clock.profile(compiled) if clock else spent
         cost = sum(costs[layer] for layer in unit.layers)
-        point = Point(unit, patch, settings, cost, _change(images, outputs), _shift(images, outputs))
+        point = Point(unit, setting, tuple(values), cost, _change(images, outputs), _shift(images, outputs))
         if not math.isfinite(point.error):
             break
         points.append(point)
         if enough(point):
             break
-    steer(compiled, dict.fromkeys(unit.layers, EXACT))
+    steer(compiled, {unit: unit.neutral})
     return points
 
 

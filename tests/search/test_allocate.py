@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from haste_compiler.methods.haste.settings import Settings
-from haste_compiler.search.allocate import Allocation, frontier
+from haste_compiler.search.allocate import Allocation, frontier, rivals
 from haste_compiler.search.sensitivity import Point, Unit
 
-UNITS = [Unit((name,), cost, cost) for name, cost in (("a", 10.0), ("b", 20.0), ("c", 5.0))]
+UNITS = [Unit("haste", (name,), cost, cost) for name, cost in (("a", 10.0), ("b", 20.0), ("c", 5.0))]
 
 
 def point(unit: Unit, cost: float, change: Tensor) -> Point:
-    return Point(unit, 4, Settings(1, 0.1, 0.1), cost, change, torch.empty(0))
+    return Point(unit, 4, (1, 0.1, 0.1), cost, change, torch.empty(0))
 
 
 def products(points: list[Point]) -> Tensor:
@@ -62,3 +61,14 @@ def test_changes_that_cancel_are_taken_together() -> None:
 def test_a_unit_that_never_saves_stays_dense() -> None:
     dear = [point(UNITS[0], 11.0, torch.zeros(3))]
     assert frontier(UNITS, dear, products(dear)) == [{}]
+
+
+def test_layers_that_two_methods_could_take_are_given_to_one() -> None:
+    """One saves less and does less harm, the other saves more."""
+    other = Unit("other", ("a", "d"), 12.0, 12.0)
+    assert rivals([*UNITS, other]) == [{UNITS[0], other}, {UNITS[1]}, {UNITS[2]}]
+    first, second = torch.tensor([0.1, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+    points = [point(UNITS[0], 5.0, first), point(other, 1.0, second), point(UNITS[1], 10.0, first)]
+    found = frontier([*UNITS, other], points, products(points))
+    assert all(not {UNITS[0], other} <= allocation.keys() for allocation in found)
+    assert UNITS[0] in found[-2] and other in found[-1]

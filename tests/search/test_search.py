@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import BudgetError, HasteConfig, InputError, SearchResult
 from haste_compiler.demo import load_network
+from haste_compiler.methods.registry import method
 
 
 class Small(nn.Module):
@@ -155,6 +156,14 @@ def test_prints_and_reads_back(found: SearchResult, tmp_path: Path) -> None:
 def test_refused(model: nn.Module, images: Tensor, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         search(model, images, **arguments)
+
+
+def test_a_method_without_anything_to_try(model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="config has no method"):
+        search(model, images, max_output_error=0.1, config=[])
+    monkeypatch.setattr(type(method("haste")), "ladder", lambda _: ())
+    with pytest.raises(InputError, match="config has HASTE, of which a search has nothing to try"):
+        search(model, images, max_output_error=0.1, config=HasteConfig())
 
 
 def test_agreement_needs_class_scores(images: Tensor) -> None:

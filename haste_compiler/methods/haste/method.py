@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haste_compiler.codegen.program import Record
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.rules import Rules
     from haste_compiler.methods.haste.replayed import Replayed
+    from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.haste.statistics import LayerStats
     from haste_compiler.methods.prediction import Prediction
 
@@ -29,6 +31,9 @@ SMALL_PATCHES = (2, 4)
 
 LARGE_PATCHES = (8, 4)
 """Patches that are tried where time is saved: grouping and merging filters is paid for once a patch."""
+
+_LEFT_TO_USERS = ("enabled", "merge", "nonzeros", "seed", "min_channels")
+"""Fields of a layer's overrides that a search doesn't decide."""
 
 
 def _parameter(name: str) -> Parameter:
@@ -145,9 +150,14 @@ class Haste(Method):
         """See ``Method``."""
         return LADDER
 
-    def settings(self, timed: bool) -> Sequence[Any]:
-        """See ``Method``: the patches."""
-        return LARGE_PATCHES if timed else SMALL_PATCHES
+    def searched(self, config: HasteConfig) -> HasteConfig:
+        """See ``Method``."""
+        own = {
+            pattern: {name: value for name, value in override.items() if name in _LEFT_TO_USERS}
+            for pattern, override in config.layers.items()
+        }
+        layers = {pattern: override for pattern, override in own.items() if override}
+        return config.replace(skip="flat", min_reads=0, layers=layers)
 
     def explored(self, config: HasteConfig, setting: Any = None) -> HasteConfig:
         """See ``Method``."""
@@ -159,9 +169,16 @@ class Haste(Method):
             num_hyperplanes=planes,
             tolerance=tolerance,
             flat_tolerance=flat_tolerance,
-            skip="flat",
-            min_reads=0,
         )
+
+    def settings(self, timed: bool) -> Sequence[Any]:
+        """See ``Method``: the patches."""
+        return LARGE_PATCHES if timed else SMALL_PATCHES
+
+    def alike(self, geometry: ConvGeometry, setting: Any) -> Hashable:
+        """See ``Method``: a patch larger than the output plane is cut to it."""
+        patch = HasteConfig(patch_size=setting).patch_for(geometry.output_size)
+        return replace(geometry, patch=patch).effective_patch
 
     def override(self, values: Sequence[float], setting: Any) -> dict[str, Any]:
         """See ``Method``."""
