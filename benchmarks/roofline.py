@@ -18,6 +18,7 @@ from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import WinogradTiling
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 
@@ -105,14 +106,14 @@ def convolution(geometry: ConvGeometry, batch: int, target: Any, threads: int) -
     images = geometry.in_channels * math.prod(geometry.input_size)
     images += geometry.out_channels * math.prod(geometry.output_size)
     kind = "depthwise" if geometry.is_depthwise else "winograd" if isinstance(tiling, WinogradTiling) else "conv"
-    far = 4.0 * batch * images > threads * unit.l2_bytes
-    return kind, batch * geometry.dense_macs, 4.0 * (weights + far * batch * images)
+    far = float(FLOAT32.bytes) * batch * images > threads * unit.l2_bytes
+    return kind, batch * geometry.dense_macs, float(FLOAT32.bytes) * (weights + far * batch * images)
 
 
 def linear(module: nn.Linear, batch: int) -> tuple[str, int, float]:
     """Kind, multiply-adds and bytes of a linear layer on vectors, which the cores' caches hold."""
     weights = module.out_features * module.in_features
-    return "linear", batch * weights, 4.0 * (weights + module.out_features)
+    return "linear", batch * weights, float(FLOAT32.bytes) * (weights + module.out_features)
 
 
 def study(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import fx
 from tvm import ir, relax
 
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
 from haste_compiler.codegen.rules import Joined
@@ -227,7 +228,7 @@ class Walk(Generic[M]):
             self._kernels[key] = (self._builder.add_func(build(symbol), symbol), symbol)
         kernel, symbol = self._kernels[key]
         self._launched.append((symbol, layer))
-        described = out if isinstance(out, list) else [("y", out, "float32")]
+        described = out if isinstance(out, list) else [("y", out, FLOAT32.dtype)]
         kinds = [relax.TensorType(self.sizes.checked(shape), dtype) for _, shape, dtype in described]
         return self.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
 
@@ -239,8 +240,8 @@ class Walk(Generic[M]):
         return [self.emit(relax.TupleGetItem(made, i)) for i in range(len(out))] if len(out) > 1 else [made]
 
     def parameters_of(self, layer: str, count: int) -> Any:
-        """A new parameter of ``main``, float32 (count,): the values of a record's parameters; ``layer`` is its first."""
-        var = relax.Var(f"{layer}.settings".replace(".", "_"), relax.TensorType([count], "float32"))
+        """A new parameter of ``main``, (count,): the values of a record's parameters; ``layer`` is its first."""
+        var = relax.Var(f"{layer}.settings".replace(".", "_"), relax.TensorType([count], FLOAT32.dtype))
         self._parameters.append(var)
         return var
 

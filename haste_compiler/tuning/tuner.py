@@ -78,10 +78,11 @@ class Tuner:
     def _candidates(self, work: DenseWork) -> list[DenseTiling]:
         """The model's choice, then what it ranks best: of the convolution as it is written, and of each size of
         Winograd's tiles."""
-        geometry, batch, winograd = work.geometry, work.batch, work.winograd
-        sums, unit, threads = conv_work(geometry, batch), self._machine.unit, self._machine.threads
+        geometry, batch, winograd, unit = work.geometry, work.batch, work.winograd, self._machine.unit
+        sums, threads = conv_work(geometry, batch, work.element), self._machine.threads
         tiles = sorted(
-            register_tiles(sums.rows, sums.columns, sums.channels, unit), key=lambda tile: tile_cost(sums, tile)
+            register_tiles(sums.rows, sums.columns, sums.channels, unit, sums.element),
+            key=lambda tile: tile_cost(sums, tile),
         )
         direct = [choose_tiling(sums, unit, threads, tile) for tile in tiles[:_CANDIDATES]]
         found: list[DenseTiling] = [self._machine.choose_tiling(geometry, batch, winograd), *direct]

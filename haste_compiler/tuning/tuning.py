@@ -21,6 +21,7 @@ from tvm.target import Target
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.tiling import ConvTiling, RegisterTile, WinogradTiling
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.target import machine_of, target_options
 from haste_compiler.errors import TuningError
@@ -40,11 +41,13 @@ class DenseWork:
         geometry: its patch is 1×1.
         batch: images.
         winograd: largest side of Winograd's tiles that its configuration allows.
+        element: of images and filters.
     """
 
     geometry: ConvGeometry
     batch: int
     winograd: int
+    element: Element = FLOAT32
 
     @classmethod
     def of(cls, geometry: ConvGeometry, batch: int, winograd: int) -> Self:
@@ -56,7 +59,9 @@ class DenseWork:
         stride = "" if shape.stride == (1, 1) else f", stride {shape.stride[0]}×{shape.stride[1]}"
         groups = "" if shape.groups == 1 else f", {shape.groups} groups"
         images = "" if self.batch == 1 else f", {self.batch} images"
-        return f"{shape.in_channels} → {shape.out_channels}, {kh}×{kw} on {height}×{width}{stride}{groups}{images}"
+        element = "" if self.element == FLOAT32 else f", {self.element.dtype}"
+        size = f"{kh}×{kw} on {height}×{width}"
+        return f"{shape.in_channels} → {shape.out_channels}, {size}{stride}{groups}{images}{element}"
 
 
 @dataclass(frozen=True)
@@ -230,7 +235,8 @@ def read_layers(stored: Sequence[Mapping[str, Any]]) -> dict[DenseWork, Measured
     """
     layers = {}
     for each in stored:
-        work = DenseWork(ConvGeometry(**each["geometry"]), int(each["batch"]), int(each["winograd"]))
+        geometry, element = ConvGeometry(**each["geometry"]), _element(each)
+        work = DenseWork(geometry, int(each["batch"]), int(each["winograd"]), element)
         seconds, modelled = float(each["seconds"]), float(each["modelled_seconds"])
         layers[work] = Measured(_tiling(each["tiling"]), seconds, modelled, int(each["candidates"]))
     return layers
@@ -238,10 +244,16 @@ def read_layers(stored: Sequence[Mapping[str, Any]]) -> dict[DenseWork, Measured
 
 def _tiling(stored: Mapping[str, Any]) -> DenseTiling:
     """What ``dataclasses.asdict`` made of a tiling."""
-    rest = {**stored, "tile": RegisterTile(**stored["tile"])}
+    tile = {**stored["tile"], "element": _element(stored["tile"])}
+    rest = {**stored, "tile": RegisterTile(**tile)}
     if "direct" not in stored:
         return ConvTiling(**rest)
     return WinogradTiling(**{**rest, "direct": _tiling(stored["direct"])})
+
+
+def _element(stored: Mapping[str, Any]) -> Element:
+    """The element that something was stored with; all were float32 before they were told apart."""
+    return Element(**stored["element"]) if "element" in stored else FLOAT32
 
 
 def _versions() -> dict[str, str]:

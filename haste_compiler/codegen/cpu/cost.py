@@ -28,9 +28,9 @@ SHARED = ("call", "cycles", "tiles", "reloads", "traffic")
 
 
 def dense_features(geometry: ConvGeometry, batch: int, tiling: ConvTiling, unit: VectorUnit, threads: int) -> Features:
-    """Work of the plain kernel: register-tile cycles, tiles written, floats copied to pad, bytes past the L2."""
-    work = conv_work(geometry, batch)
+    """Work of the plain kernel: register-tile cycles, tiles written, elements copied to pad, bytes past the L2."""
     tile = tiling.tile
+    work = conv_work(geometry, batch, tile.element)
     k_tiles = work.groups * math.ceil(work.channels / tile.channels)
     across = math.ceil(work.columns / tile.columns)
     rows, per_row = (across, 1.0) if work.flat else (work.rows, across / tile.rows)
@@ -39,18 +39,18 @@ def dense_features(geometry: ConvGeometry, batch: int, tiling: ConvTiling, unit:
     tasks = blocks * chunks
     imbalance = math.ceil(tasks / threads) / tasks
     tiles = rows * per_row * work.images * k_tiles * imbalance
-    floats = tiling.block * tile.columns * work.window_row_floats if work.flat else work.window(tiling.block)
+    elements = tiling.block * tile.columns * work.window_row_elements if work.flat else work.window(tiling.block)
     # Filters of one register tile that crowd the second-level cache come from beyond it for the next one again.
-    slice_bytes = 4.0 * work.depth * tile.channels
+    slice_bytes = float(tile.element.bytes) * work.depth * tile.channels
     filters = slice_bytes * k_tiles
-    fits = filters + 4 * floats < unit.l2_bytes * 3 / 4
+    fits = filters + work.element.bytes * elements < unit.l2_bytes * 3 / 4
     again = 1 if fits or tiling.channels_first else blocks
-    windows = 4.0 * floats * blocks * (chunks if tiling.channels_first and blocks > 1 else 1)
+    windows = float(work.element.bytes) * elements * blocks * (chunks if tiling.channels_first and blocks > 1 else 1)
     return {
         "call": 1.0,
         "cycles": tiles * tile.cycles() * work.depth,
         "tiles": tiles * tile.pixels * tile.vectors,
-        "copies": float(tasks * floats) / unit.lanes * imbalance if work.copies else 0.0,
+        "copies": float(tasks * elements) / unit.lanes * imbalance if work.copies else 0.0,
         "reloads": tiles * slice_bytes if slice_bytes > unit.l2_bytes / 2 else 0.0,
         "traffic": (filters * again + windows) / threads,
     }

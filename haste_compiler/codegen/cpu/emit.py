@@ -14,6 +14,7 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr as Expr
 from haste_compiler.codegen.emit import bind as bind
 from haste_compiler.codegen.emit import kernel as kernel
@@ -21,8 +22,8 @@ from haste_compiler.codegen.emit import kernel as kernel
 LARGEST = float(np.finfo(np.float32).max)
 """Largest finite float32; ``x <= LARGEST`` is false for NaN and infinities."""
 
-LINE_FLOATS = 16
-"""Floats of a cache line of 64 bytes."""
+LINE_BYTES = 64
+"""Of a cache line."""
 
 
 def load(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
@@ -42,27 +43,28 @@ def prefetch(buffer: Any, index: Expr) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, keep_in_all_caches, data))
 
 
-def prefetch_floats(buffer: Any, index: Expr, count: int) -> None:
-    """Ask for the cache lines of ``count`` floats from ``index`` on."""
-    for line in range(-(-count // LINE_FLOATS)):
-        prefetch(buffer, index + line * LINE_FLOATS)
+def prefetch_elements(buffer: Any, index: Expr, count: int, element: Element) -> None:
+    """Ask for the cache lines of ``count`` elements from ``index`` on."""
+    of_line = LINE_BYTES // element.bytes
+    for line in range(-(-count // of_line)):
+        prefetch(buffer, index + line * of_line)
 
 
-def splat(value: Expr, lanes: int) -> Expr:
-    """``value`` in every lane."""
+def splat(value: Expr, lanes: int, dtype: str = FLOAT32.dtype) -> Expr:
+    """``value`` in every lane; a number of Python's becomes one of ``dtype``."""
     if isinstance(value, float):
-        value = T.float32(value)
+        value = tirx.const(value, dtype)
     return value if lanes == 1 else T.broadcast(value, lanes)
 
 
 class Register:
     """A variable of ``lanes`` elements that LLVM keeps in a register (indices constant, under 1 KiB)."""
 
-    def __init__(self, lanes: int, initial: Expr | float | None = None, dtype: str = "float32") -> None:
+    def __init__(self, lanes: int, initial: Expr | float | None = None, dtype: str = FLOAT32.dtype) -> None:
         self.lanes = lanes
         self.buffer = T.alloc_buffer((lanes,), dtype)
         if initial is not None:
-            self.set(splat(initial, lanes) if isinstance(initial, float) else initial)
+            self.set(splat(initial, lanes, dtype) if isinstance(initial, float) else initial)
 
     def set(self, value: Expr) -> None:
         """Assign."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.graph.geometry import ConvGeometry
 
 L3_BYTES_PER_CYCLE = 12.0
@@ -28,12 +29,16 @@ _CLOSE = 1.15
 
 @dataclass(frozen=True)
 class RegisterTile:
-    """Output pixels (``rows`` × ``columns``) times ``vectors`` of ``lanes`` output channels, summed in registers."""
+    """Output pixels (``rows`` × ``columns``) times ``vectors`` of ``lanes`` output channels, summed in registers.
+
+    ``element`` is what inputs and filters are made of, and says what sums are.
+    """
 
     rows: int
     columns: int
     vectors: int
     lanes: int
+    element: Element = FLOAT32
 
     @property
     def pixels(self) -> int:
@@ -49,7 +54,7 @@ class RegisterTile:
         """Cycles for one input value of each pixel: two FMAs and two loads a cycle, four cycles latency."""
         fmas = self.pixels * self.vectors / 2
         loads = (self.pixels + self.vectors) / 2
-        weights = self.channels * 4 / L2_BYTES_PER_CYCLE
+        weights = self.channels * self.element.bytes / L2_BYTES_PER_CYCLE
         penalty = 1.08 if self.vectors == 1 else 1.0
         return max(fmas * penalty, loads, weights, 4.0) + 0.1
 
@@ -95,7 +100,9 @@ class WinogradTiling:
         return math.ceil(height / self.size), math.ceil(width / self.size)
 
 
-def register_tiles(rows: int, columns: int, channels: int, unit: VectorUnit) -> Iterator[RegisterTile]:
+def register_tiles(
+    rows: int, columns: int, channels: int, unit: VectorUnit, element: Element = FLOAT32
+) -> Iterator[RegisterTile]:
     """Every register tile that fits the registers, the image and the output channels."""
     lanes = min(unit.lanes, 1 << max(0, (channels - 1)).bit_length())
     most_vectors = 8 if rows * columns == 1 else 6
@@ -109,7 +116,7 @@ def register_tiles(rows: int, columns: int, channels: int, unit: VectorUnit) -> 
             for tile_columns in range(1, columns + 1):
                 if tile_rows * tile_columns * vectors > room:
                     break
-                yield RegisterTile(tile_rows, tile_columns, vectors, lanes)
+                yield RegisterTile(tile_rows, tile_columns, vectors, lanes, element)
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,9 @@ class ConvWork:
         channels: output channels of a conv group.
         groups: conv groups.
         depth: products summed for one output value (kh · kw · C / groups).
-        window: for a number of output rows, the floats of the window they read.
+        window: for a number of output rows, the elements of the window they read.
         copies: windows are copied into a padded buffer first.
+        element: of the images.
     """
 
     images: int
@@ -132,14 +140,15 @@ class ConvWork:
     groups: int
     depth: int
     window_rows: tuple[int, int]
-    window_row_floats: int
+    window_row_elements: int
     copies: bool
     flat: bool
+    element: Element = FLOAT32
 
     def window(self, block: int) -> int:
-        """Floats that ``block`` output rows read."""
+        """Elements that ``block`` output rows read."""
         scale, base = self.window_rows
-        return (block * scale + base) * self.window_row_floats
+        return (block * scale + base) * self.window_row_elements
 
 
 def tile_cost(work: ConvWork, tile: RegisterTile) -> float:
@@ -160,7 +169,8 @@ def cheapest_tiling(
     """The modelled cycles of the busiest thread, and the tiling that has the fewest."""
     if tile is not None:
         return _cheapest_with(work, unit, threads, tile)
-    costs = {tile: tile_cost(work, tile) for tile in register_tiles(work.rows, work.columns, work.channels, unit)}
+    tiles = register_tiles(work.rows, work.columns, work.channels, unit, work.element)
+    costs = {tile: tile_cost(work, tile) for tile in tiles}
     close = [tile for tile, cost in costs.items() if cost <= _CLOSE * min(costs.values())]
     return min((_cheapest_with(work, unit, threads, tile) for tile in close), key=lambda each: each[0])
 
@@ -170,12 +180,13 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
     per_row = math.ceil(work.columns / tile.columns)
     rows = math.ceil(work.columns / tile.columns) if work.flat else work.rows
     tile_cycles = tile.cycles() * work.depth + 3.0 * tile.pixels * tile.vectors
-    slice_bytes = work.depth * tile.channels * 4
-    output_bytes = 4.0 * work.images * work.rows * work.columns * work.channels * work.groups
+    slice_bytes = work.depth * tile.channels * tile.element.bytes
+    output_bytes = float(work.element.bytes) * work.images * work.rows * work.columns * work.channels * work.groups
     best: tuple[float, ConvTiling] | None = None
     for block in _block_sizes(rows, 1 if work.flat else tile.rows):
-        floats = block * tile.columns * work.window_row_floats if work.flat else work.window(block)
-        if floats * 4 > unit.l2_bytes // 2 and best is not None:
+        elements = block * tile.columns * work.window_row_elements if work.flat else work.window(block)
+        window_bytes = elements * work.element.bytes
+        if window_bytes > unit.l2_bytes // 2 and best is not None:
             continue
         blocks = math.ceil(rows / block) * work.images
         tiles = block * (1 if work.flat else per_row / tile.rows)
@@ -185,18 +196,18 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
             waves = math.ceil(tasks / threads)
             task = tiles * chunk * tile_cycles + 300.0
             if work.copies:
-                task += floats / unit.lanes * 1.5
+                task += elements / unit.lanes * 1.5
             for channels_first in (False, True):
                 # What the busiest thread sees: tasks that follow each other.
                 places = min(blocks, waves) if channels_first else math.ceil(waves / chunks)
                 parts = math.ceil(waves / blocks) if channels_first else min(chunks, waves)
                 # They share what the cache holds of the filters: all, or those of one chunk.
                 shared = slice_bytes * (chunk if channels_first else channel_tiles)
-                fits = shared + floats * 4 < unit.l2_bytes * 3 // 4
+                fits = shared + window_bytes < unit.l2_bytes * 3 // 4
                 filters = slice_bytes * chunk * parts * (1 if fits else places)
-                windows = floats * 4 * places * (parts if channels_first and blocks > 1 else 1)
+                windows = window_bytes * places * (parts if channels_first and blocks > 1 else 1)
                 traffic = (filters + windows) / L3_BYTES_PER_CYCLE
-                foreign = foreign_cycles(floats * 4, output_bytes, blocks, places, threads)
+                foreign = foreign_cycles(window_bytes, output_bytes, blocks, places, threads)
                 cost = waves * task + 0.5 * traffic + foreign
                 if best is None or cost < best[0] * 0.999:
                     best = (cost, ConvTiling(tile, block, chunk, channels_first))

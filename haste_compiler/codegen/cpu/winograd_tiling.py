@@ -47,7 +47,7 @@ def winograd_tilings(
     across = math.ceil(geometry.output_size[1] / size)
     rows = math.ceil(geometry.output_size[0] / size) * batch
     for block in (each for each in range(1, rows + 1) if rows % each == 0):
-        tiles = register_tiles(1, block * across, geometry.out_channels, unit)
+        tiles = register_tiles(1, block * across, geometry.out_channels, unit, direct.tile.element)
         tile = min(tiles, key=lambda tile: _product_cycles(tile, block * across, geometry) * tile_count(geometry, tile))
         k_tiles = tile_count(geometry, tile)
         for chunk in sorted({k_tiles, math.ceil(k_tiles / threads)}):
@@ -64,8 +64,8 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     """Modelled cycles of the busiest thread."""
     tile, positions, waves = tiling.tile, (tiling.size + 2) ** 2, winograd_waves(geometry, batch, tiling, threads)
     tiles = tiling.block * tiling.grid(geometry)[1]
-    inputs = 4.0 * positions * tiles * geometry.in_channels
-    sums = 4.0 * positions * tiles * tile.channels
+    inputs = float(tile.element.bytes) * positions * tiles * geometry.in_channels
+    sums = float(tile.element.accumulator_bytes) * positions * tiles * tile.channels
     filters = filter_bytes(geometry, tiling)
     transforms = transform_cycles(geometry, tiling, unit)
     products = tiling.channel_tiles * positions * _product_cycles(tile, tiles, geometry)
@@ -76,8 +76,9 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     again = 0 if fits else filters * tiling.channel_tiles * (waves - 1) / L3_BYTES_PER_CYCLE
     cold = filters * tiling.channel_tiles / COLD_BYTES_PER_CYCLE
     blocks = _blocks(geometry, batch, tiling)
-    window = 4.0 * tiling.block * tiling.size * geometry.input_size[1] * geometry.in_channels
-    output = 4.0 * batch * math.prod(geometry.output_size) * geometry.out_channels
+    image_bytes = float(tiling.direct.tile.element.bytes)
+    window = image_bytes * tiling.block * tiling.size * geometry.input_size[1] * geometry.in_channels
+    output = image_bytes * batch * math.prod(geometry.output_size) * geometry.out_channels
     foreign = foreign_cycles(window, output, blocks, min(blocks, waves), threads)
     return waves * (transforms + products + _TASK_CYCLES) + 0.5 * again + cold + foreign
 
@@ -107,7 +108,7 @@ def _chunks(geometry: ConvGeometry, tiling: WinogradTiling) -> int:
 
 def filter_bytes(geometry: ConvGeometry, tiling: WinogradTiling) -> float:
     """Transformed filters of one tile of output channels."""
-    return 4.0 * (tiling.size + 2) ** 2 * geometry.in_channels * tiling.tile.channels
+    return float(tiling.tile.element.bytes) * (tiling.size + 2) ** 2 * geometry.in_channels * tiling.tile.channels
 
 
 def transform_cycles(geometry: ConvGeometry, tiling: WinogradTiling, unit: VectorUnit) -> float:

@@ -10,6 +10,7 @@ from tvm.target import Target
 from haste_compiler.codegen.cuda.kernels.winograd import CardWinograd, winograd_choices
 from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.target import generation, processors
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.graph.geometry import ConvGeometry
 
 _TERA = 1e12
@@ -61,7 +62,7 @@ class CudaCostModel:
         products = winograd.tiles * winograd.positions * geometry.in_channels * geometry.out_channels
         inputs = math.prod(geometry.input_size) * geometry.in_channels
         outputs = math.prod(geometry.output_size) * geometry.out_channels
-        traffic = winograd.traffic + 4 * winograd.batch * (inputs + outputs)
+        traffic = winograd.traffic + FLOAT32.bytes * winograd.batch * (inputs + outputs)
         seconds = products / self.figures.products["fp32"] + traffic / self.figures.memory
         return 3 * LAUNCH_SECONDS + seconds / REACHED
 
@@ -71,5 +72,5 @@ class CudaCostModel:
         pixels = math.prod(geometry.input_size) * geometry.in_channels * kept
         outputs = math.prod(geometry.output_size) * geometry.out_channels
         filters = geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
-        traffic = 4 * (batch * (pixels + outputs) + filters) / (REACHED * self.figures.memory)
+        traffic = FLOAT32.bytes * (batch * (pixels + outputs) + filters) / (REACHED * self.figures.memory)
         return LAUNCH_SECONDS + max(products, traffic)

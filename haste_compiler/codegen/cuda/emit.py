@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
 SHARED_BYTES = 48 << 10
@@ -55,12 +56,12 @@ def each_element(size: int, body: Callable[[Expr], None]) -> None:
             body(at)
 
 
-def shared(size: int, dtype: str = "float32") -> Any:
+def shared(size: int, dtype: str = FLOAT32.dtype) -> Any:
     """Memory that the block's threads share, not initialised."""
     return T.alloc_buffer((size,), dtype, scope="shared")
 
 
-def registers(size: int, dtype: str = "float32") -> Any:
+def registers(size: int, dtype: str = FLOAT32.dtype) -> Any:
     """Registers of one thread: only constant indices keep them there."""
     return T.alloc_buffer((size,), dtype, scope="local")
 
@@ -68,7 +69,7 @@ def registers(size: int, dtype: str = "float32") -> Any:
 class Variable:
     """A variable of one thread."""
 
-    def __init__(self, initial: Expr, dtype: str = "float32") -> None:
+    def __init__(self, initial: Expr, dtype: str = FLOAT32.dtype) -> None:
         self._buffer = registers(1, dtype)
         self.set(initial)
 

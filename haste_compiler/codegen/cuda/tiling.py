@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from haste_compiler.codegen.cuda.emit import SHARED_BYTES, ceil_div
 from haste_compiler.codegen.cuda.precision import Precision
+from haste_compiler.codegen.element import FLOAT32
 
 DEPTH = 16
 """Depth of one step: columns of the first matrix and rows of the second that lie in shared memory at once."""
@@ -84,7 +85,7 @@ class GemmTile:
     @property
     def stages(self) -> int:
         """Steps in shared memory at once: one is computed with, the others are on their way."""
-        return min(_MOST_STAGES, SHARED_BYTES // (4 * self.stage_floats))
+        return min(_MOST_STAGES, SHARED_BYTES // (FLOAT32.bytes * self.stage_floats))
 
 
 TILES = (

@@ -6,6 +6,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu.emit import Register, load, splat, store
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.errors import UnsupportedOperatorError
 
@@ -84,7 +85,7 @@ def exp(value: Expr, lanes: int) -> Expr:
     poly = poly * (rest * rest) + rest + splat(1.0, lanes)
     kind = "int32" if lanes == 1 else f"int32x{lanes}"
     bits = (tirx.Cast(kind, power) + splat(T.int32(127), lanes)) << splat(T.int32(23), lanes)
-    return poly * tirx.reinterpret("float32" if lanes == 1 else f"float32x{lanes}", bits)
+    return poly * tirx.reinterpret(FLOAT32.dtype if lanes == 1 else f"{FLOAT32.dtype}x{lanes}", bits)
 
 
 def erf(value: Expr, lanes: int) -> Expr:

@@ -10,6 +10,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.rows import each_row
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 
 
@@ -21,6 +22,7 @@ def channel_shuffle_kernel(
     groups: int,
     wanted: tuple[int, int],
     lanes: int,
+    element: Element = FLOAT32,
 ) -> tirx.PrimFunc:
     """The kernel (parts ..., y), all (batch, height, width, their channels); see ``haste::channel_shuffle``.
 
@@ -31,7 +33,8 @@ def channel_shuffle_kernel(
         channels: of each part; one part, or as many as there are groups, all alike.
         groups: how many.
         wanted: first and last + 1 of the shuffled channels that are written, divisible by ``groups``.
-        lanes: floats of a vector.
+        lanes: elements of a vector.
+        element: of the images.
     """
     first, count = wanted[0] // groups, (wanted[1] - wanted[0]) // groups
 
@@ -63,4 +66,4 @@ def channel_shuffle_kernel(
 
     shapes = [(batch, *size, each) for each in (*channels, count * groups)]
     names = [*(f"x{i}" for i in range(len(channels))), "y"]
-    return emit.kernel(name, [(label, shape, "float32") for label, shape in zip(names, shapes, strict=True)], body)
+    return emit.kernel(name, [(label, shape, element.dtype) for label, shape in zip(names, shapes, strict=True)], body)

@@ -14,6 +14,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
 
@@ -45,9 +46,9 @@ def concatenation_kernel(
 
         each_row((batch, *size), total, join)
 
-    arguments = [(f"x{i}", (batch, *size, count), "float32") for i, count in enumerate(channels)]
-    constants = [(label, (total,), "float32") for label in ("scale", "shift")] if affine else []
-    return emit.kernel(name, [*arguments, *constants, ("y", (batch, *size, total), "float32")], body)
+    arguments = [(f"x{i}", (batch, *size, count), FLOAT32.dtype) for i, count in enumerate(channels)]
+    constants = [(label, (total,), FLOAT32.dtype) for label in ("scale", "shift")] if affine else []
+    return emit.kernel(name, [*arguments, *constants, ("y", (batch, *size, total), FLOAT32.dtype)], body)
 
 
 def _write_part(

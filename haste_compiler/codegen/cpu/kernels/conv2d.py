@@ -25,21 +25,22 @@ from haste_compiler.codegen.cpu.kernels.activation import apply_activation, is_l
 from haste_compiler.codegen.cpu.kernels.window import copy_rows
 from haste_compiler.codegen.cpu.tiling import ConvTiling, ConvWork, RegisterTile
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 STREAMED_BYTES = 1 << 16
 """Filters of at least so many bytes are prefetched."""
 
-AHEAD_FLOATS = 2048
+AHEAD_BYTES = 1 << 13
 """How far ahead filters are asked for that are read once."""
 
 _MOST_UNROLLED_SUMS = 16
 """Vectors of sums beside which there is room in the registers for the filters of several steps."""
 
 
-def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
-    """What tiling needs to know of a convolution."""
+def conv_work(geometry: ConvGeometry, batch: int, element: Element = FLOAT32) -> ConvWork:
+    """What tiling needs to know of a convolution of images of such elements."""
     (kh, kw), (sh, _), (dh, _) = geometry.kernel, geometry.stride, geometry.dilation
     out_h, out_w = geometry.output_size
     flat = is_flat(geometry)
@@ -55,9 +56,10 @@ def conv_work(geometry: ConvGeometry, batch: int) -> ConvWork:
         groups=geometry.groups,
         depth=kh * kw * channels,
         window_rows=(1, 0) if read_once else (sh, (kh - 1) * dh + 1 - sh),
-        window_row_floats=(1 if flat else width) * geometry.in_channels,
+        window_row_elements=(1 if flat else width) * geometry.in_channels,
         copies=any(geometry.padding),
         flat=flat,
+        element=element,
     )
 
 
@@ -93,16 +95,17 @@ def pack_bias(
 def conv2d_arguments(
     geometry: ConvGeometry, batch: Batch, tile: RegisterTile, *, residual: bool = False
 ) -> list[tuple[str, tuple[Any, ...], str]]:
-    """(name, shape, dtype) of what the kernel takes."""
+    """(name, shape, dtype) of what the kernel takes; sums start with the bias."""
+    element = tile.element
     out_shape = (batch, *geometry.output_size, geometry.out_channels)
     k_tiles = geometry.groups * math.ceil(geometry.out_channels // geometry.groups / tile.channels)
     depth = geometry.in_channels // geometry.groups * geometry.taps
     return [
-        ("x", (batch, *geometry.input_size, geometry.in_channels), "float32"),
-        ("filters", (k_tiles * depth * tile.channels,), "float32"),
-        ("bias", (k_tiles * tile.channels,), "float32"),
-        *([("residual", out_shape, "float32")] if residual else []),
-        ("y", out_shape, "float32"),
+        ("x", (batch, *geometry.input_size, geometry.in_channels), element.dtype),
+        ("filters", (k_tiles * depth * tile.channels,), element.dtype),
+        ("bias", (k_tiles * tile.channels,), element.accumulator),
+        *([("residual", out_shape, element.dtype)] if residual else []),
+        ("y", out_shape, element.dtype),
     ]
 
 
@@ -148,7 +151,7 @@ class _Conv2d:
     def __init__(
         self, geometry: ConvGeometry, batch: Batch, tiling: ConvTiling, activation: str, buffers: list[Expr]
     ) -> None:
-        self.geometry, self.tiling, self.tile = geometry, tiling, tiling.tile
+        self.geometry, self.tiling, self.tile, self.element = geometry, tiling, tiling.tile, tiling.tile.element
         self.images = emit.bind(images_of(batch))
         self.x, self.filters, self.bias = buffers[:3]
         self.flat = is_flat(geometry)
@@ -164,10 +167,10 @@ class _Conv2d:
         self.group_tiles = self.writer.group_tiles
         self.k_tiles = geometry.groups * self.group_tiles
         self.slice = self.group_channels * geometry.taps * self.tile.channels
-        self.streamed = self.k_tiles * self.slice * 4 >= STREAMED_BYTES
+        self.streamed = self.k_tiles * self.slice * self.element.bytes >= STREAMED_BYTES
         # Register tiles that a task computes for the same output channels, and tasks that read the same filters.
         self.tiles = tiling.block if self.flat else tiling.block // self.tile.rows * self.tiles_across
-        work = conv_work(geometry, hint_of(batch))
+        work = conv_work(geometry, hint_of(batch), self.element)
         units = math.ceil(work.columns / self.tile.columns) if self.flat else work.rows
         self.passes = math.ceil(units / tiling.block) * work.images
 
@@ -184,7 +187,7 @@ class _Conv2d:
                 place, chunk = emit.bind(task // chunks), emit.bind(task % chunks)
             image, first = emit.bind(place // blocks), emit.bind(place % blocks * self.tiling.block)
             count = emit.bind(emit.minimum(self.tiling.block, units - first))
-            source, base, row_floats = self._window(image, first)
+            window = self._window(image, first)
             k_first = emit.bind(chunk * self.tiling.channel_tiles)
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
@@ -193,7 +196,7 @@ class _Conv2d:
                         column = emit.bind(
                             emit.minimum((first + step) * self.tile.columns, self.out_w - self.tile.columns)
                         )
-                        self._register_tile(source, base, row_floats, k_tile, image, 0, 0, column, step)
+                        self._register_tile(window, k_tile, image, 0, 0, column, step)
                 else:
                     with T.serial(0, count // self.tile.rows) as row_step:
                         row = emit.bind(row_step * self.tile.rows)
@@ -202,10 +205,10 @@ class _Conv2d:
                                 emit.minimum(column_step * self.tile.columns, self.out_w - self.tile.columns)
                             )
                             index = emit.bind(row_step * self.tiles_across + column_step)
-                            self._register_tile(source, base, row_floats, k_tile, image, first, row, column, index)
+                            self._register_tile(window, k_tile, image, first, row, column, index)
 
     def _window(self, image: Expr, first: Expr) -> tuple[Expr, Expr, int]:
-        """The buffer that the task reads, where its first output row starts, and the floats between rows."""
+        """The buffer that the task reads, where its first output row starts, and the elements between rows."""
         if self.flat:
             return self.x, 0, 0
         _, _, left, right = self.geometry.padding
@@ -216,9 +219,7 @@ class _Conv2d:
 
     def _register_tile(
         self,
-        source: Expr,
-        base: Expr,
-        row_floats: int,
+        window: tuple[Expr, Expr, int],
         k_tile: Expr,
         image: Expr,
         first: Expr,
@@ -228,19 +229,22 @@ class _Conv2d:
     ) -> None:
         """Sum one register tile and write it.
 
-        ``row`` counts from ``first``, the task's first output row; ``index`` counts the task's register tiles.
+        ``row`` counts from ``first``, the task's first output row; ``index`` counts the task's register tiles; for
+        ``window`` see ``_window``.
         """
+        source, base, row_elements = window
         (kh, kw), (dh, dw), (sh, sw) = self.geometry.kernel, self.geometry.dilation, self.geometry.stride
         tile, lanes = self.tile, self.tile.lanes
-        sums = [[emit.Register(lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+        accumulator = self.element.accumulator
+        sums = [[emit.Register(lanes, dtype=accumulator) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
         for v in range(tile.vectors):
             start = emit.bind(emit.load(self.bias, k_tile * tile.channels + v * lanes, lanes))
             for pixel in sums:
                 pixel[v].set(start)
         group = 0 if self.geometry.groups == 1 else k_tile // self.group_tiles
-        corner = emit.bind(base + row * sh * row_floats + column * sw * self.channels + group * self.group_channels)
+        corner = emit.bind(base + row * sh * row_elements + column * sw * self.channels + group * self.group_channels)
         offsets = [
-            py * sh * row_floats + px * sw * self.channels for py in range(tile.rows) for px in range(tile.columns)
+            py * sh * row_elements + px * sw * self.channels for py in range(tile.rows) for px in range(tile.columns)
         ]
         fused = dw == 1 and self.geometry.groups == 1
         taps, length = (1, kw * self.channels) if fused else (kw, self.group_channels)
@@ -249,12 +253,12 @@ class _Conv2d:
         if self.streamed:
             following, stride = self._following_filters(k_tile, index, steps, unroll)
         with T.serial(0, kh) as i, T.serial(0, taps) as j:
-            read = emit.bind(corner + i * dh * row_floats + j * dw * self.channels)
+            read = emit.bind(corner + i * dh * row_elements + j * dw * self.channels)
             filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
             with T.serial(0, length // unroll) as step:
                 if self.streamed:
                     done = (i * taps + j) * (length // unroll) + step
-                    emit.prefetch_floats(self.filters, following + done * stride, stride)
+                    emit.prefetch_elements(self.filters, following + done * stride, stride, self.element)
                 for u in range(unroll):
                     c = step * unroll + u
                     w = [
@@ -268,9 +272,9 @@ class _Conv2d:
         self.writer.store(sums, k_tile, image, first + row, column)
 
     def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
-        """Where the filters begin that a register tile asks for while it sums, and how many floats at each step."""
+        """Where the filters begin that a register tile asks for while it sums, and how many elements at each step."""
         if self.tiles == self.passes == 1:
-            return emit.bind(k_tile * self.slice + AHEAD_FLOATS), unroll * self.tile.channels
+            return emit.bind(k_tile * self.slice + AHEAD_BYTES // self.element.bytes), unroll * self.tile.channels
         # The task's register tiles share the next filters among them.
         stride = -(-self.slice // (self.tiles * steps))
         return emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride)), stride

@@ -22,6 +22,7 @@ from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import COLD_BYTES_PER_CYCLE, ConvTiling, WinogradTiling, cheapest_tiling
 from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
 from haste_compiler.codegen.dynamic import Batch
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
@@ -38,7 +39,9 @@ _HIDDEN = 0.6
 """Share of the time of reading filters that a plain convolution, which multiplies for longer, computes meanwhile."""
 
 
-def choose_dense(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, winograd: int) -> DenseTiling:
+def choose_dense(
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, winograd: int, element: Element = FLOAT32
+) -> DenseTiling:
     """The tiling with the fewest modelled cycles.
 
     Args:
@@ -47,9 +50,10 @@ def choose_dense(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: 
         unit: the target's vector unit.
         threads: threads that tasks are cut for.
         winograd: largest side of Winograd's tiles of outputs; 0: the convolution as it is written.
+        element: of images and filters.
     """
-    cycles, direct = cheapest_tiling(conv_work(geometry, batch), unit, threads)
-    filter_bytes = 4 * geometry.out_channels * geometry.in_channels // geometry.groups * geometry.taps
+    cycles, direct = cheapest_tiling(conv_work(geometry, batch, element), unit, threads)
+    filter_bytes = element.bytes * geometry.out_channels * geometry.in_channels // geometry.groups * geometry.taps
     cycles += (1 - _HIDDEN) * filter_bytes / COLD_BYTES_PER_CYCLE / threads
     found = [
         each

@@ -16,6 +16,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
@@ -37,21 +38,22 @@ def depthwise_kernel(
     *,
     residual: bool = False,
     activation: str = "none",
+    element: Element = FLOAT32,
 ) -> tirx.PrimFunc:
-    """The kernel (x NHWC, packed filters, bias (C,)[, residual NHWC], y NHWC)."""
+    """The kernel (x NHWC, packed filters, bias (C,)[, residual NHWC], y NHWC); sums start with the bias."""
     channels = geometry.in_channels
     out_shape = (batch, *geometry.output_size, channels)
     arguments: list[tuple[str, tuple[Any, ...], str]] = [
-        ("x", (batch, *geometry.input_size, channels), "float32"),
-        ("filters", (geometry.taps * channels,), "float32"),
-        ("bias", (channels,), "float32"),
-        *([("residual", out_shape, "float32")] if residual else []),
-        ("y", out_shape, "float32"),
+        ("x", (batch, *geometry.input_size, channels), element.dtype),
+        ("filters", (geometry.taps * channels,), element.dtype),
+        ("bias", (channels,), element.accumulator),
+        *([("residual", out_shape, element.dtype)] if residual else []),
+        ("y", out_shape, element.dtype),
     ]
-    block = _block_rows(geometry, hint_of(batch), unit, threads)
+    block = _block_rows(geometry, hint_of(batch), unit, threads, element)
 
     def body(*buffers: Expr) -> None:
-        _Depthwise(geometry, batch, unit, block, activation, buffers).write()
+        _Depthwise(geometry, batch, unit, block, activation, buffers, element).write()
 
     return emit.kernel(name, arguments, body)
 
@@ -89,12 +91,13 @@ class _Depthwise:
         block: int,
         activation: str,
         buffers: Sequence[Expr],
+        element: Element,
     ) -> None:
         self.geometry, self.block, self.activation, self.lanes = geometry, block, activation, unit.lanes
         self.images = images_of(batch)
         self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
         self.residual = buffers[3] if len(buffers) == 5 else None
-        self.channels = geometry.in_channels
+        self.channels, self.element = geometry.in_channels, element
         self.out_h, self.out_w = geometry.output_size
         self.pixels = min(self.out_w, max(1, min(8, (unit.registers - 6) // 2)))
 
@@ -148,17 +151,17 @@ class _Depthwise:
     def _tile(self, row: _Row, column: Expr, taps: list[tuple[int, int]], count: int) -> None:
         """Some channels of one tile of pixels: ``taps`` of every row of the filter that falls on the image."""
         (_, kw), (_, sw), (dh, dw) = self.geometry.kernel, self.geometry.stride, self.geometry.dilation
-        row_floats = self.geometry.input_size[1] * self.channels
+        row_elements = self.geometry.input_size[1] * self.channels
         corner = emit.bind(row.source + (column * sw - self.geometry.padding[2]) * self.channels)
         out = emit.bind(row.target + column * self.channels)
 
         def channels(c: Expr, n: int) -> None:
             at = emit.bind(row.channel + c)
             bias = T.bind(emit.load(self.bias, at, n))
-            sums = [emit.Register(n, bias) for _ in range(self.pixels)]
+            sums = [emit.Register(n, bias, self.element.accumulator) for _ in range(self.pixels)]
             # Rows stay a loop: LLVM takes minutes over 49 unrolled taps.
             with T.serial(row.low, T.max(row.low, row.high)) as i:
-                read = emit.bind(corner + i * (dh * row_floats) + c)
+                read = emit.bind(corner + i * (dh * row_elements) + c)
                 for j in sorted({j for j, _ in taps}):
                     w = T.bind(emit.load(self.filters, (i * kw + j) * self.channels + at, n))
                     for p in (p for tap, p in taps if tap == j):
@@ -177,10 +180,10 @@ class _Depthwise:
                 emit.store(self.y, at, apply_activation(emit.load(self.y, at, n), self.activation, n), n)
 
 
-def _block_rows(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> int:
+def _block_rows(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, element: Element) -> int:
     """Output rows of one task: its window in a quarter of the second-level cache, and enough tasks for the threads."""
     out_h = geometry.output_size[0]
-    row_bytes = 4 * geometry.input_size[1] * geometry.in_channels
+    row_bytes = element.bytes * geometry.input_size[1] * geometry.in_channels
     fit = max(1, unit.l2_bytes // 4 // (row_bytes * geometry.stride[0]))
     share = max(1, math.ceil(out_h * batch / threads / 2))
     return max(1, min(out_h, fit, share))

@@ -12,6 +12,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row, fold
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
 
@@ -56,4 +57,4 @@ def layer_norm_kernel(name: str, shape: Sequence[Any], axes: int, eps: float, la
         each_row(leading, size, normalise)
 
     arguments = [("x", shape), ("weight", normalised), ("bias", normalised), ("y", shape)]
-    return emit.kernel(name, [(label, sizes, "float32") for label, sizes in arguments], body)
+    return emit.kernel(name, [(label, sizes, FLOAT32.dtype) for label, sizes in arguments], body)

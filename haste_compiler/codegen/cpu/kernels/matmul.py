@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.rows import matrices_of
 from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 
 _TASK_MACS = 1 << 17
@@ -45,7 +46,7 @@ def choose_tile(rows: int, columns: int, unit: VectorUnit) -> MatmulTile:
 
 
 def matmul_kernel(
-    name: str, leading: Sequence[Any], rows: int, inner: int, columns: int, unit: VectorUnit
+    name: str, leading: Sequence[Any], rows: int, inner: int, columns: int, unit: VectorUnit, element: Element = FLOAT32
 ) -> tirx.PrimFunc:
     """The kernel (a, b, y): ``y = a @ b``, (..., rows, inner) by (..., inner, columns).
 
@@ -54,6 +55,7 @@ def matmul_kernel(
         leading: the sizes in front, the same for all three; the first may be a ``DynamicBatch``.
         rows, inner, columns: of each product.
         unit: the target's vector unit.
+        element: of the matrices.
     """
     lanes, tile = unit.lanes, choose_tile(rows, columns, unit)
     width = tile.vectors * lanes
@@ -74,7 +76,7 @@ def matmul_kernel(
                 column = emit.bind(emit.minimum(group * width, max(0, columns - width)))
                 row = emit.bind(matrix * rows + emit.minimum((first + step) * tile.rows, rows - tile.rows))
                 left, right = emit.bind(row * inner), emit.bind(matrix * inner * columns + column)
-                sums = [[emit.Register(n, 0.0) for _, n in pieces] for _ in range(tile.rows)]
+                sums = [[emit.Register(n, 0.0, element.accumulator) for _, n in pieces] for _ in range(tile.rows)]
                 with T.serial(0, inner) as k:
                     vectors = [T.bind(emit.load(b, right + k * columns + at, n)) for at, n in pieces]
                     for r, registers in enumerate(sums):
@@ -87,4 +89,4 @@ def matmul_kernel(
                         emit.store(y, start + at, register.get(), n)
 
     shapes = [("a", (rows, inner)), ("b", (inner, columns)), ("y", (rows, columns))]
-    return emit.kernel(name, [(label, (*leading, *size), "float32") for label, size in shapes], body)
+    return emit.kernel(name, [(label, (*leading, *size), element.dtype) for label, size in shapes], body)

@@ -9,6 +9,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.pooling import Pooling
 
@@ -16,7 +17,10 @@ from haste_compiler.codegen.pooling import Pooling
 def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lanes: int) -> tirx.PrimFunc:
     """The kernel (x NHWC, y NHWC). NaN wins a maximum, as in PyTorch."""
     (height, width), (out_h, out_w) = pooling.input_size, pooling.output_size
-    arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, out_h, out_w, channels), "float32")]
+    arguments = [
+        ("x", (batch, height, width, channels), FLOAT32.dtype),
+        ("y", (batch, out_h, out_w, channels), FLOAT32.dtype),
+    ]
     # A few outputs: share the channels out over the threads as well.
     slabs = 1
     while hint_of(batch) * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
@@ -80,7 +84,7 @@ def window_scale(
         return None
     count: Callable[[int, Expr, tuple[Expr, Expr]], Expr] = _padded_count(pooling)
     pixels = count(0, row, rows) * count(1, column, columns) if pooling.divisor is None else T.int32(pooling.divisor)
-    return emit.bind(T.float32(1) / tirx.Cast("float32", pixels))
+    return emit.bind(T.float32(1) / tirx.Cast(FLOAT32.dtype, pixels))
 
 
 def _padded_count(pooling: Pooling) -> Callable[[int, Expr, tuple[Expr, Expr]], Expr]:

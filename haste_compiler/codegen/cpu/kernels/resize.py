@@ -9,6 +9,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
 
@@ -58,11 +59,11 @@ def resize_kernel(
                 emit.sweep(channels, lanes, piece)
 
     arguments = [
-        ("x", (batch, height, width, channels), "float32"),
+        ("x", (batch, height, width, channels), FLOAT32.dtype),
         ("rows", (new_height,), "int32"),
-        ("row_shares", (new_height,), "float32"),
+        ("row_shares", (new_height,), FLOAT32.dtype),
         ("columns", (new_width,), "int32"),
-        ("column_shares", (new_width,), "float32"),
-        ("y", (batch, new_height, new_width, channels), "float32"),
+        ("column_shares", (new_width,), FLOAT32.dtype),
+        ("y", (batch, new_height, new_width, channels), FLOAT32.dtype),
     ]
     return emit.kernel(name, arguments, body)

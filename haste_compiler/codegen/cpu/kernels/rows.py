@@ -13,7 +13,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import DynamicBatch, images_of
 from haste_compiler.codegen.emit import Expr
 
-TASK_FLOATS = 1 << 14
+TASK_VALUES = 1 << 14
 """Values of a task: enough to be worth waking a thread for."""
 
 UNROLL = 4
@@ -28,8 +28,8 @@ def matrices_of(leading: Sequence[Any]) -> Expr:
 
 
 def each_row(leading: Sequence[Any], size: int, body: Callable[[Expr], None]) -> None:
-    """Run ``body(row)`` for all rows of ``size`` floats by number, in parallel; ``leading`` sizes count the rows."""
-    rows, block = matrices_of(leading), max(1, TASK_FLOATS // size)
+    """Run ``body(row)`` for all rows of ``size`` values by number, in parallel; ``leading`` sizes count the rows."""
+    rows, block = matrices_of(leading), max(1, TASK_VALUES // size)
     with T.parallel(0, emit.ceil_div(rows, block)) as task:
         first = emit.bind(task * block)
         with T.serial(0, emit.minimum(block, rows - first)) as row:

@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import exp
 from haste_compiler.codegen.cpu.kernels.rows import UNROLL, each_row, fold
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
 _LEAST = -87.3
@@ -56,4 +57,4 @@ def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) ->
 
         each_row(shape[:-1], size, normalise)
 
-    return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)
+    return emit.kernel(name, [("x", shape, FLOAT32.dtype), ("y", shape, FLOAT32.dtype)], body)

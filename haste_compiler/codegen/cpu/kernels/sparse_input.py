@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_FLOATS, TileWriter, conv2d_arguments, is_flat
+from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, TileWriter, conv2d_arguments, is_flat
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.dynamic import Batch
@@ -46,7 +46,8 @@ def sparse_input_kernel(
 ) -> tirx.PrimFunc:
     """The kernel (x, packed filters, packed bias[, residual], y) of one image of one pixel."""
     tile, depth = tiling.tile, geometry.in_channels
-    ahead = max(1, AHEAD_FLOATS // tile.channels)
+    element = tile.element
+    ahead = max(1, AHEAD_BYTES // element.bytes // tile.channels)
 
     def body(*buffers: Expr) -> None:
         x, filters, bias, y = buffers[0], buffers[1], buffers[2], buffers[-1]
@@ -56,7 +57,7 @@ def sparse_input_kernel(
         with T.serial(0, depth) as c:
             T.buffer_store(used, c, [end.get()])
             # TVM's != doesn't hold for NaN.
-            end.set(end.get() + (1 - tirx.Cast("int32", x[c] == T.float32(0))))
+            end.set(end.get() + (1 - tirx.Cast("int32", x[c] == tirx.const(0.0, element.dtype))))
         with T.If(end.get() > int(_MOST_USED * depth)), T.Then():
             with T.serial(0, depth) as c:
                 T.buffer_store(used, c, [c])
@@ -64,12 +65,12 @@ def sparse_input_kernel(
         count = emit.bind(end.get())
         writer = TileWriter(geometry, tile, activation, y, buffers[3] if residual else None)
         with T.parallel(0, math.ceil(geometry.out_channels / tile.channels)) as k_tile:
-            sums = [emit.Register(tile.lanes) for _ in range(tile.vectors)]
+            sums = [emit.Register(tile.lanes, dtype=element.accumulator) for _ in range(tile.vectors)]
             for v, register in enumerate(sums):
                 register.set(emit.load(bias, k_tile * tile.channels + v * tile.lanes, tile.lanes))
             with T.serial(0, count) as i:
                 later = emit.bind(used[T.min(i + ahead, count - 1)])
-                emit.prefetch_floats(filters, (k_tile * depth + later) * tile.channels, tile.channels)
+                emit.prefetch_elements(filters, (k_tile * depth + later) * tile.channels, tile.channels, element)
                 channel = emit.bind(used[i])
                 start = emit.bind((k_tile * depth + channel) * tile.channels)
                 value = T.bind(emit.splat(x[channel], tile.lanes))

@@ -12,6 +12,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
 
 _TASK_ROWS = 4
@@ -19,13 +20,19 @@ _TASK_VECTORS = 64
 
 
 def transpose_kernel(
-    name: str, batch: Batch, rows: int, columns: int, lanes: int, shapes: tuple[tuple[Any, ...], tuple[Any, ...]]
+    name: str,
+    batch: Batch,
+    rows: int,
+    columns: int,
+    lanes: int,
+    shapes: tuple[tuple[Any, ...], tuple[Any, ...]],
+    element: Element = FLOAT32,
 ) -> tirx.PrimFunc:
     """The kernel (x, y): each of ``batch`` matrices of ``rows`` × ``columns`` transposed; ``shapes`` of x and y."""
     strip = lanes * _TASK_ROWS
     strips = -(-rows // strip)
     before, after = shapes
-    arguments = [("x", before, "float32"), ("y", after, "float32")]
+    arguments = [("x", before, element.dtype), ("y", after, element.dtype)]
     if rows <= emit.MOST_INTERLEAVED:
         return emit.kernel(name, arguments, lambda x, y: _interleave(x, y, batch, rows, columns, lanes))
 

@@ -49,11 +49,13 @@ def winograd_arguments(
     geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, *, residual: bool = False
 ) -> list[tuple[str, tuple[Any, ...], str]]:
     """(name, shape, dtype) of what the kernel takes: a plain convolution's, and the transformed filters after x."""
-    x, filters, bias, *rest = conv2d_arguments(geometry, batch, tiling.direct.tile, residual=residual)
+    x, filters, (bias, shape, bias_dtype), *rest = conv2d_arguments(
+        geometry, batch, tiling.direct.tile, residual=residual
+    )
     k_tiles = tile_count(geometry, tiling.tile)
     size = k_tiles * (tiling.size + 2) ** 2 * geometry.in_channels * tiling.tile.channels
-    length = max(*bias[1], k_tiles * tiling.tile.channels)
-    return [x, ("transformed", (size,), "float32"), filters, ("bias", (length,), "float32"), *rest]
+    length = max(*shape, k_tiles * tiling.tile.channels)
+    return [x, ("transformed", (size,), tiling.tile.element.dtype), filters, (bias, (length,), bias_dtype), *rest]
 
 
 def write_winograd(
@@ -78,7 +80,7 @@ class _Winograd:
         self, geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, activation: str, buffers: list[Expr]
     ) -> None:
         self.geometry, self.tiling, self.activation = geometry, tiling, activation
-        self.size, self.tile = tiling.size, tiling.tile
+        self.size, self.tile, self.element = tiling.size, tiling.tile, tiling.tile.element
         self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
         self.residual = buffers[3] if len(buffers) == 5 else None
         self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
@@ -93,19 +95,19 @@ class _Winograd:
         self.chunks = math.ceil(self.k_tiles / tiling.channel_tiles)
         self.tasks = self.blocks * self.chunks
         # One cache line more between positions: strides of a power of two would all fall into one cache set.
-        self.input_stride = self.tiles * self.channels + emit.LINE_FLOATS
-        self.sum_stride = self.tiles * self.tile.channels + emit.LINE_FLOATS
+        self.input_stride = self.tiles * self.channels + emit.LINE_BYTES // self.element.bytes
+        self.sum_stride = self.tiles * self.tile.channels + emit.LINE_BYTES // self.element.accumulator_bytes
         self.slice = self.channels * self.tile.channels
-        self.streamed = self.k_tiles * self.positions * self.slice * 4 >= STREAMED_BYTES
+        self.streamed = self.k_tiles * self.positions * self.slice * self.element.bytes >= STREAMED_BYTES
 
     def write(self, finite: Expr) -> None:
         """All tasks, in parallel; each notes in ``finite`` whether its sums are."""
         with T.parallel(0, self.tasks) as task:
             chunk, block = emit.bind(task // self.blocks), emit.bind(task % self.blocks)
             first = emit.bind(block * self.tiling.block)
-            inputs = T.alloc_buffer((self.positions * self.input_stride,), "float32")
-            sums = T.alloc_buffer((self.positions * self.sum_stride,), "float32")
-            total = emit.Register(self.tile.lanes, 0.0)
+            inputs = T.alloc_buffer((self.positions * self.input_stride,), self.element.dtype)
+            sums = T.alloc_buffer((self.positions * self.sum_stride,), self.element.accumulator)
+            total = emit.Register(self.tile.lanes, 0.0, self.element.accumulator)
             whole = isinstance(self.all_rows, int) or self.rows % self.tiling.block == 0
             rows = self.tiling.block if whole else emit.bind(emit.minimum(self.tiling.block, self.all_rows - first))
             with T.serial(0, rows) as row:
@@ -170,7 +172,7 @@ class _Winograd:
 
             def value(i: int, j: int) -> Expr:
                 if not there[j]:
-                    return emit.splat(0.0, n)
+                    return emit.splat(0.0, n, self.tiling.direct.tile.element.dtype)
                 return T.bind(emit.load(source, read + (i * width + j) * self.channels, n))
 
             columns = [combine(matrix, [value(i, j) for i in range(side)]) for j in range(side)]
@@ -183,7 +185,7 @@ class _Winograd:
 
     def _multiply(self, k_tile: Expr, position: Expr, inputs: Expr, sums: Expr) -> None:
         """The sums over channels of one position, for all tiles of the task."""
-        tile, lanes = self.tile, self.tile.lanes
+        tile, lanes, accumulator = self.tile, self.tile.lanes, self.element.accumulator
         unroll = unrolled(tile, self.channels, (4, 2, 3))
         steps, across = self.channels // unroll, math.ceil(self.tiles / tile.columns)
         packed = emit.bind((k_tile * self.positions + position) * self.slice)
@@ -191,12 +193,14 @@ class _Winograd:
         stride = -(-self.slice // (across * steps))
         with T.serial(0, across) as index:
             column = emit.bind(emit.minimum(index * tile.columns, self.tiles - tile.columns))
-            registers = [[emit.Register(lanes, 0.0) for _ in range(tile.vectors)] for _ in range(tile.columns)]
+            registers = [
+                [emit.Register(lanes, 0.0, accumulator) for _ in range(tile.vectors)] for _ in range(tile.columns)
+            ]
             read = emit.bind(position * self.input_stride + column * self.channels)
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
                 if self.streamed:
-                    emit.prefetch_floats(self.filters, following + step * stride, stride)
+                    emit.prefetch_elements(self.filters, following + step * stride, stride, self.element)
                 for u in range(unroll):
                     c = step * unroll + u
                     at = packed + c * tile.channels

@@ -12,6 +12,7 @@ from tvm import relax
 from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.rules.layout import swapped
 from haste_compiler.codegen.values import is_float, same_shape
@@ -60,7 +61,7 @@ def attention(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     transposed = swapped(walk, walk.nchw(key), (*front, keys, width))
     scores = _multiplied(walk, node, (walk.nchw(query), transposed), front, (queries, width, keys))
     if mask is not None:
-        scaled = walk.emit(relax.op.multiply(scores, relax.const(scale, "float32")))
+        scaled = walk.emit(relax.op.multiply(scores, relax.const(scale, FLOAT32.dtype)))
         scores, scale = walk.emit(relax.op.add(scaled, walk.nchw(mask))), 1.0
     shares = _softmax_rows(walk, node, scores, (*front, queries, keys), scale)
     return Value(_multiplied(walk, node, (shares, walk.nchw(value)), front, (queries, keys, features)))

@@ -19,6 +19,7 @@ from haste_compiler.codegen.cuda.kernels.activation import apply_activation
 from haste_compiler.codegen.cuda.kernels.gemm import BlockProduct, round_filters
 from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import DEPTH, MOST_SPLITS, GemmTile, GemmTiling, choose_gemm
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
 
@@ -82,14 +83,17 @@ def conv2d_kernel(
     out_shape = (batch, *geometry.output_size, geometry.out_channels)
     pixels, filters = batch * out_shape[1] * out_shape[2], geometry.out_channels
     arguments = [
-        ("x", (batch, *geometry.input_size, geometry.in_channels), "float32"),
-        ("filters", padded_filters(geometry, tiling.tile), "float32"),
+        ("x", (batch, *geometry.input_size, geometry.in_channels), FLOAT32.dtype),
+        ("filters", padded_filters(geometry, tiling.tile), FLOAT32.dtype),
     ]
     if not sums:
-        arguments += [("bias", (filters,), "float32"), *([("residual", out_shape, "float32")] if residual else [])]
-        arguments.append(("y", out_shape, "float32"))
+        arguments += [
+            ("bias", (filters,), FLOAT32.dtype),
+            *([("residual", out_shape, FLOAT32.dtype)] if residual else []),
+        ]
+        arguments.append(("y", out_shape, FLOAT32.dtype))
     else:
-        arguments.append(("y", (tiling.splits, pixels, filters), "float32"))
+        arguments.append(("y", (tiling.splits, pixels, filters), FLOAT32.dtype))
 
     def body(*buffers: Expr) -> None:
         epilogue = Epilogue()
@@ -238,10 +242,10 @@ def add_parts_kernel(
     """The kernel (sums (parts, pixels, K), bias (K,)[, residual NHWC], y NHWC): the parts added, and the epilogue."""
     pixels, channels = shape[0] * shape[1] * shape[2], shape[3]
     arguments = [
-        ("sums", (parts, pixels, channels), "float32"),
-        ("bias", (channels,), "float32"),
-        *([("residual", shape, "float32")] if residual else []),
-        ("y", shape, "float32"),
+        ("sums", (parts, pixels, channels), FLOAT32.dtype),
+        ("bias", (channels,), FLOAT32.dtype),
+        *([("residual", shape, FLOAT32.dtype)] if residual else []),
+        ("y", shape, FLOAT32.dtype),
     ]
 
     def body(sums: Expr, bias: Expr, *rest: Expr) -> None:

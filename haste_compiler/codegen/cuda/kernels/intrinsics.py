@@ -11,6 +11,8 @@ from tvm import tirx
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.tirx.script import builder as T
 
+from haste_compiler.codegen.element import FLOAT32
+
 Expr = Any
 
 _COPY = """
@@ -93,7 +95,13 @@ def copy_async(to: Any, to_index: Expr, source: Any, index: Expr, valid: Expr, f
     copy for all threads, which is what asynchronous copies are to avoid.
     """
     whole = to.access_ptr("r", offset=0, extent=to.shape[0])
-    _call(f"haste_copy_{4 * floats}", whole, to_index, tirx.address_of(source[index]), tirx.Cast("int32", valid))
+    _call(
+        f"haste_copy_{FLOAT32.bytes * floats}",
+        whole,
+        to_index,
+        tirx.address_of(source[index]),
+        tirx.Cast("int32", valid),
+    )
 
 
 def commit_copies() -> None:
@@ -113,7 +121,7 @@ def tf32_bits(value: Expr) -> Expr:
 
 def round_to_tf32(value: Expr) -> Expr:
     """The same as a float32."""
-    return _value("haste_round_tf32", "float32", value)
+    return _value("haste_round_tf32", FLOAT32.dtype, value)
 
 
 def bits(value: Expr) -> Expr:

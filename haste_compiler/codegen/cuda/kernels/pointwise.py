@@ -18,6 +18,7 @@ from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.kernels.activation import apply_activation
 from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.graph.geometry import ConvGeometry
@@ -39,11 +40,11 @@ def depthwise_kernel(
     channels, (kh, kw) = geometry.in_channels, geometry.kernel
     out_shape = (batch, out_h, out_w, channels)
     arguments = [
-        ("x", (batch, height, width, channels), "float32"),
-        ("filters", (kh * kw, channels), "float32"),
-        ("bias", (channels,), "float32"),
-        *([("residual", out_shape, "float32")] if residual else []),
-        ("y", out_shape, "float32"),
+        ("x", (batch, height, width, channels), FLOAT32.dtype),
+        ("filters", (kh * kw, channels), FLOAT32.dtype),
+        ("bias", (channels,), FLOAT32.dtype),
+        *([("residual", out_shape, FLOAT32.dtype)] if residual else []),
+        ("y", out_shape, FLOAT32.dtype),
     ]
 
     def body(x: Expr, filters: Expr, bias: Expr, *rest: Expr) -> None:
@@ -73,7 +74,10 @@ def pooling_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> ti
     if pooling.kind == "adaptive_avg" and pooling.output_size == (1, 1):
         return _mean_kernel(name, pooling, batch, channels)
     (height, width), (out_h, out_w) = pooling.input_size, pooling.output_size
-    arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, out_h, out_w, channels), "float32")]
+    arguments = [
+        ("x", (batch, height, width, channels), FLOAT32.dtype),
+        ("y", (batch, out_h, out_w, channels), FLOAT32.dtype),
+    ]
     outputs = batch * out_h * out_w * channels
 
     def body(x: Expr, y: Expr) -> None:
@@ -103,7 +107,7 @@ def _mean_kernel(name: str, pooling: Pooling, batch: int, channels: int) -> tirx
     """The kernel (x NHWC, y (N, 1, 1, C)): a block averages 32 channels, its warps share the pixels."""
     height, width = pooling.input_size
     pixels, warps = height * width, THREADS // 32
-    arguments = [("x", (batch, height, width, channels), "float32"), ("y", (batch, 1, 1, channels), "float32")]
+    arguments = [("x", (batch, height, width, channels), FLOAT32.dtype), ("y", (batch, 1, 1, channels), FLOAT32.dtype)]
 
     def body(x: Expr, y: Expr) -> None:
         with emit.launch((ceil_div(channels, 32), batch), THREADS) as ((block, image), thread):
@@ -130,7 +134,7 @@ def activation_kernel(name: str, shape: Sequence[int], activation: str) -> tirx.
     def body(x: Expr, y: Expr) -> None:
         emit.each_element(math.prod(shape), lambda at: T.buffer_store(y, apply_activation(x[at], activation), [at]))
 
-    return emit.kernel(name, [("x", shape, "float32"), ("y", shape, "float32")], body)
+    return emit.kernel(name, [("x", shape, FLOAT32.dtype), ("y", shape, FLOAT32.dtype)], body)
 
 
 def transpose_kernel(
@@ -164,4 +168,4 @@ def transpose_kernel(
                     T.buffer_store(y, value, [(image * columns + column) * rows + row])
 
     before, after = shapes
-    return emit.kernel(name, [("x", before, "float32"), ("y", after, "float32")], body)
+    return emit.kernel(name, [("x", before, FLOAT32.dtype), ("y", after, FLOAT32.dtype)], body)

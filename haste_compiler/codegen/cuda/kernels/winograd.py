@@ -24,6 +24,7 @@ from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue, choose_tiling
 from haste_compiler.codegen.cuda.tiling import GemmTiling
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
 from haste_compiler.graph.geometry import ConvGeometry
@@ -34,8 +35,8 @@ _BYTE_COST = 6.0
 _LAUNCH_COST = 5e5
 """Products that one multiprocessor makes in the time of a launch."""
 
-_MOST_FLOATS = 1 << 28
-"""Of the transformed images, and of the sums: 1 GiB. Larger ones take a card's memory from what else is on it."""
+_MOST_BYTES = 1 << 30
+"""Of the transformed images, and of the sums. Larger ones take a card's memory from what else is on it."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,16 @@ class CardWinograd:
         return choose_tiling(self.products, self.tiles, processors, "fp32", most_splits=1)
 
     @property
-    def floats(self) -> int:
+    def bytes(self) -> int:
         """Of the larger one of the transformed images and the sums."""
-        return self.tiles * self.positions * max(self.geometry.in_channels, self.geometry.out_channels)
+        return FLOAT32.bytes * self.tiles * self.positions * max(self.geometry.in_channels, self.geometry.out_channels)
 
     @property
     def traffic(self) -> int:
         """Bytes that the transforms and the products read and write besides what any convolution does."""
         channels, filters = self.geometry.in_channels, self.geometry.out_channels
         transformed = 2 * self.tiles * self.positions * (channels + filters)
-        return 4 * (transformed + (self.positions - self.geometry.taps) * channels * filters)
+        return FLOAT32.bytes * (transformed + (self.positions - self.geometry.taps) * channels * filters)
 
 
 def winograd_cost(winograd: CardWinograd, processors: int) -> float:
@@ -116,7 +117,7 @@ def winograd_choices(geometry: ConvGeometry, batch: int, largest: int) -> list[C
         CardWinograd(geometry, batch, size) for size in SIZES if size <= largest and takes_winograd(geometry, size)
     ]
     # Channels are copied in fours.
-    return [each for each in found if geometry.in_channels % 4 == 0 and each.floats <= _MOST_FLOATS]
+    return [each for each in found if geometry.in_channels % 4 == 0 and each.bytes <= _MOST_BYTES]
 
 
 def winograd_filters(weight: NDArray[np.float32], winograd: CardWinograd) -> NDArray[np.float32]:
@@ -135,8 +136,8 @@ def winograd_input_kernel(name: str, winograd: CardWinograd) -> tirx.PrimFunc:
     geometry, side = winograd.geometry, winograd.size + 2
     (height, width), channels = geometry.input_size, geometry.in_channels
     arguments = [
-        ("x", (winograd.batch, height, width, channels), "float32"),
-        ("transformed", (winograd.tiles, 1, 1, winograd.positions * channels), "float32"),
+        ("x", (winograd.batch, height, width, channels), FLOAT32.dtype),
+        ("transformed", (winograd.tiles, 1, 1, winograd.positions * channels), FLOAT32.dtype),
     ]
 
     def body(x: Expr, transformed: Expr) -> None:
@@ -174,12 +175,12 @@ def winograd_output_kernel(
     channels, filters = geometry.in_channels, geometry.out_channels
     shape = (winograd.batch, out_h, out_w, filters)
     arguments = [
-        ("sums", (1, winograd.tiles, winograd.positions * filters), "float32"),
-        ("x", (winograd.batch, height, width, channels), "float32"),
-        ("filters", (geometry.taps, channels, filters), "float32"),
-        ("bias", (filters,), "float32"),
-        *([("residual", shape, "float32")] if residual else []),
-        ("y", shape, "float32"),
+        ("sums", (1, winograd.tiles, winograd.positions * filters), FLOAT32.dtype),
+        ("x", (winograd.batch, height, width, channels), FLOAT32.dtype),
+        ("filters", (geometry.taps, channels, filters), FLOAT32.dtype),
+        ("bias", (filters,), FLOAT32.dtype),
+        *([("residual", shape, FLOAT32.dtype)] if residual else []),
+        ("y", shape, FLOAT32.dtype),
     ]
 
     def body(sums: Expr, x: Expr, plain: Expr, bias: Expr, *rest: Expr) -> None:

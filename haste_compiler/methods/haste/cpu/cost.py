@@ -9,6 +9,7 @@ import numpy as np
 
 from haste_compiler.codegen.cpu.cost import CostModel, Features
 from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.cpu.layout import row_floats
@@ -68,10 +69,10 @@ def group_features(
     vectors, lanes = math.ceil(channels / unit.lanes), unit.lanes
     found = merging.found
     # A window that the first-level cache can't hold is read from the second for every hyperplane.
-    far = 4 * channels * row > _L1_BYTES
+    far = FLOAT32.bytes * channels * row > _L1_BYTES
     entries = geometry.window_pixels / 3 if nonzeros is None else min(nonzeros, geometry.window_pixels)
     window, hashed = float(count * vectors * row), count * planes * vectors * (entries + _PLANE_ENTRIES)
-    written = 4.0 * count * (channels + float(np.mean(found.groups))) * row
+    written = float(FLOAT32.bytes) * count * (channels + float(np.mean(found.groups))) * row
     return {
         "launch": 1.0,
         "tasks": float(count),
@@ -111,9 +112,9 @@ def convolve_features(
     summed = float(np.mean(found.members + np.where(masked, found.flats, 0)))
     inside = float(np.mean(np.where(masked, 0, found.flats))) if skip == "flat" else 0.0
     used = (float(np.mean(found.singles)) + summed) / channels
-    slice_bytes = 4.0 * channels * taps * tile.channels
+    slice_bytes = float(tile.element.bytes) * channels * taps * tile.channels
     filters = slice_bytes * geometry.groups * k_tiles
-    windows = 4.0 * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
+    windows = float(FLOAT32.bytes) * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
     spilled = _beyond_l2(windows, unit) * chunks / threads
     return {
         "call": 1.0,

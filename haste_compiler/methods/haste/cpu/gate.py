@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.counts import COUNTS, Counts
 from haste_compiler.methods.haste.cpu.patch import GroupTensors
@@ -49,8 +50,8 @@ def _choose(sampled: Sampling, counts: Expr, gate: Expr, chosen: Expr) -> None:
     with T.serial(0, sampled.samples) as i:
         entry = emit.bind((i * sampled.step + sampled.step // 2) * len(COUNTS))
         for k in range(len(COUNTS)):
-            cost.add(gate[1 + k] * tirx.Cast("float32", counts[entry + k]))
-    samples = sampled.samples if isinstance(sampled.samples, int) else tirx.Cast("float32", sampled.samples)
+            cost.add(gate[1 + k] * tirx.Cast(FLOAT32.dtype, counts[entry + k]))
+    samples = sampled.samples if isinstance(sampled.samples, int) else tirx.Cast(FLOAT32.dtype, sampled.samples)
     T.buffer_store(chosen, tirx.Cast("int32", cost.get() <= gate[0] * samples), [0])
 
 

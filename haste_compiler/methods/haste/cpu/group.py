@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
@@ -49,11 +50,11 @@ def haste_group_kernel(
     """
     height, width = geometry.input_size
     arguments: list[tuple[str, tuple[Any, ...], str]] = [
-        ("x", (batch, height, width, geometry.in_channels), "float32"),
+        ("x", (batch, height, width, geometry.in_channels), FLOAT32.dtype),
         ("planes", (planes, 2 + geometry.window_pixels), "int32"),
-        ("filter_norm2", (geometry.in_channels,), "float32"),
-        ("settings", (3,), "float32"),
-        *([("gate", (1 + len(COUNTS),), "float32")] if gated else []),
+        ("filter_norm2", (geometry.in_channels,), FLOAT32.dtype),
+        ("settings", (3,), FLOAT32.dtype),
+        *([("gate", (1 + len(COUNTS),), FLOAT32.dtype)] if gated else []),
         *group_layout(geometry, batch, lanes).tensors(),
         *([("chosen", (1,), "int32")] if gated else []),
     ]

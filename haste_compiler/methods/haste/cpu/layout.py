@@ -8,6 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from haste_compiler.codegen.dynamic import Batch, DynamicBatch
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
@@ -40,13 +41,13 @@ class GroupLayout:
     def tensors(self) -> list[tuple[str, tuple[Any, ...], str]]:
         """(name, shape, dtype) in the kernels' argument order."""
         return [
-            ("windows", self.windows, "float32"),
+            ("windows", self.windows, FLOAT32.dtype),
             ("order", self.order, "int32"),
-            ("coeff", self.coeff, "float32"),
+            ("coeff", self.coeff, FLOAT32.dtype),
             ("starts", self.starts, "int32"),
             ("rows", self.rows, "int32"),
             ("counts", self.counts, "int32"),
-            ("bound", self.bound, "float32"),
+            ("bound", self.bound, FLOAT32.dtype),
         ]
 
 

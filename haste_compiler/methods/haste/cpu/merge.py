@@ -6,6 +6,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.cpu.layout import mask_row
 from haste_compiler.methods.haste.cpu.patch import Patch
@@ -49,7 +50,7 @@ def _merge(patch: Patch, begin: Expr, count: Expr, row: Expr, merge: str) -> Non
     """X_g of the members ``sorted[begin : begin + count]`` into a row of the windows; a_c and residual of each."""
     lanes, windows, members = patch.lanes, patch.tensors.windows, patch.scratch.sorted
     target = emit.bind(patch.own(row))
-    scale = emit.bind(1 / tirx.Cast("float32", T.max(count, 1))) if merge == "mean" else None
+    scale = emit.bind(1 / tirx.Cast(FLOAT32.dtype, T.max(count, 1))) if merge == "mean" else None
     energy = emit.Register(lanes, 0.0)
     vectors = patch.row // lanes
     at_once = next(n for n in range(min(vectors, _VECTORS_AT_ONCE), 0, -1) if vectors % n == 0)

@@ -45,18 +45,18 @@ def merge_filters(task: Task, packed: Expr) -> None:
 def _sum_filters(task: Task, packed: Expr, target: Expr, first: Expr, count: Expr) -> None:
     """Filters of ``count`` channels of the list, weighted, into merged filter ``target``."""
     layer, tensors, lanes = task.layer, task.tensors, task.layer.tile.lanes
-    vectors = layer.filter_floats // lanes
+    vectors = layer.filter_elements // lanes
     at_once = next(n for n in range(min(vectors, _MOST_VECTORS_AT_ONCE), 0, -1) if vectors % n == 0)
     with T.serial(0, vectors // at_once) as part:
-        sums = [emit.Register(lanes) for _ in range(at_once)]
+        sums = layer.registers(at_once)
         for register in sums:
-            register.set(emit.splat(0.0, lanes))
+            register.set(emit.splat(0.0, lanes, layer.element.accumulator))
         with T.serial(0, count) as i:
             task.prefetch(packed, tensors.order[first + i], task.turn, layer.sharing)
             factor = T.bind(emit.splat(tensors.coeff[first + i], lanes))
             source = emit.bind(task.filter(packed, tensors.order[first + i]) + part * at_once * lanes)
             for v, register in enumerate(sums):
                 register.add(factor * emit.load(tensors.filters, source + v * lanes, lanes))
-        start = emit.bind(target * layer.filter_floats + part * at_once * lanes)
+        start = emit.bind(target * layer.filter_elements + part * at_once * lanes)
         for v, register in enumerate(sums):
             emit.store(task.merged, start + v * lanes, register.get(), lanes)

@@ -8,6 +8,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cpu.layout import row_floats, window_rows
@@ -138,7 +139,7 @@ class Patch:
 
 
 def _floats(length: int) -> Expr:
-    return T.alloc_buffer((length,), "float32")
+    return T.alloc_buffer((length,), FLOAT32.dtype)
 
 
 def _integers(length: int) -> Expr:

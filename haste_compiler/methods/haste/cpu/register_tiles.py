@@ -28,7 +28,7 @@ def convolve_tiles(task: Task, k_tile: Expr, packed: Expr) -> None:
     with T.serial(0, filled_rows) as i, T.serial(0, filled_columns) as j:
         row = emit.bind(emit.minimum(i * tile.rows, patch_h - tile.rows))
         column = emit.bind(emit.minimum(j * tile.columns, patch_w - tile.columns))
-        sums = [[emit.Register(tile.lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+        sums = [layer.registers(tile.vectors) for _ in range(tile.pixels)]
         for pixel in sums:
             for v, register in enumerate(pixel):
                 register.set(task.start[v].get())
@@ -40,7 +40,7 @@ def convolve_tiles(task: Task, k_tile: Expr, packed: Expr) -> None:
             _add_channel(task, sums, corner + channel * layer.row, tensors.filters, task.filter(packed, channel))
         with T.serial(0, task.convolved.get()) as g:
             merged_row = emit.bind(tensors.rows[task.group_list + g])
-            _add_channel(task, sums, corner + merged_row * layer.row, task.merged, g * layer.filter_floats)
+            _add_channel(task, sums, corner + merged_row * layer.row, task.merged, g * layer.filter_elements)
         _write(task, sums, k_tile, row, column)
 
 

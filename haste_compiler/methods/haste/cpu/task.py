@@ -50,10 +50,11 @@ class Convolution:
     Attributes:
         geometry, tiling, skip, activation: what it computes, and how it is cut.
         tile: the register tile.
+        element: of images and filters.
         channels, group_out, taps: input and output channels of a conv group, taps of a filter.
         row: floats of a channel's window.
         k_tiles: tiles of a conv group's output channels.
-        filter_floats: of one input channel's filters for a tile of output channels.
+        filter_elements: of one input channel's filters for a tile of output channels.
         tiles_down, tiles_across: register tiles of a patch.
         streamed: whether all filters are so large that they are prefetched.
         sharing: patches that read the same filters before any reads the next ones.
@@ -61,30 +62,35 @@ class Convolution:
 
     def __init__(self, geometry: ConvGeometry, batch: Batch, tiling: HasteTiling, skip: str, activation: str) -> None:
         self.geometry, self.batch, self.tiling, self.skip, self.activation = geometry, batch, tiling, skip, activation
-        self.tile = tiling.tile
+        self.tile, self.element = tiling.tile, tiling.tile.element
         self.channels, self.taps = geometry.in_channels // geometry.groups, geometry.taps
         self.group_out = geometry.out_channels // geometry.groups
         self.row = row_floats(geometry, tiling.lanes)
         self.k_tiles = math.ceil(self.group_out / self.tile.channels)
-        self.filter_floats = self.taps * self.tile.channels
+        self.filter_elements = self.taps * self.tile.channels
         rows, columns = geometry.effective_patch
         self.tiles_down, self.tiles_across = -(-rows // self.tile.rows), -(-columns // self.tile.columns)
-        self.streamed = geometry.groups * self.k_tiles * self.channels * self.filter_floats * 4 >= STREAMED_BYTES
+        filters = geometry.groups * self.k_tiles * self.channels * self.filter_elements
+        self.streamed = filters * self.element.bytes >= STREAMED_BYTES
         together = hint_of(batch) * geometry.patch_grid[0] * geometry.patch_grid[1]
         self.sharing = together if tiling.channel_tiles == 1 else 1
 
     def arguments(self, residual: bool) -> list[tuple[str, tuple[Any, ...], str]]:
         """(name, shape, dtype) of ``ConvolveTensors``, in the kernel's order."""
-        k_tiles, width = self.geometry.groups * self.k_tiles, self.tile.channels
+        k_tiles, width, element = self.geometry.groups * self.k_tiles, self.tile.channels, self.element
         output = (self.batch, *self.geometry.output_size, self.geometry.out_channels)
         return [
             *group_layout(self.geometry, self.batch, self.tiling.lanes).tensors()[:-1],
-            ("filters", (k_tiles * self.channels * self.filter_floats,), "float32"),
-            ("tap_sums", (k_tiles * self.channels * width,), "float32"),
-            ("bias", (k_tiles * width,), "float32"),
-            *([("residual", output, "float32")] if residual else []),
-            ("y", output, "float32"),
+            ("filters", (k_tiles * self.channels * self.filter_elements,), element.dtype),
+            ("tap_sums", (k_tiles * self.channels * width,), element.accumulator),
+            ("bias", (k_tiles * width,), element.accumulator),
+            *([("residual", output, element.dtype)] if residual else []),
+            ("y", output, element.dtype),
         ]
+
+    def registers(self, count: int) -> list[emit.Register]:
+        """So many vectors of sums."""
+        return [emit.Register(self.tile.lanes, dtype=self.element.accumulator) for _ in range(count)]
 
 
 class Task:
@@ -124,8 +130,8 @@ class Task:
         top, _, left, _ = geometry.padding
         y, x = self.out_row * geometry.stride[0] - top, self.out_column * geometry.stride[1] - left
         self.on_border = emit.bind(reads_padding(geometry, y, x, self.rows, self.columns))
-        self.merged = T.alloc_buffer(((channels // 2 + 2) * layer.filter_floats,), "float32")
-        self.start = [emit.Register(layer.tile.lanes) for _ in range(layer.tile.vectors)]
+        self.merged = T.alloc_buffer(((channels // 2 + 2) * layer.filter_elements,), layer.element.dtype)
+        self.start = layer.registers(layer.tile.vectors)
         self.convolved = emit.Register(1, T.int32(0), "int32")
 
     @property
@@ -140,15 +146,16 @@ class Task:
 
     def filter(self, packed: Expr, channel: Expr) -> Expr:
         """Where a channel's filters for tile ``packed`` of the output channels begin."""
-        return (packed * self.layer.channels + channel) * self.layer.filter_floats
+        return (packed * self.layer.channels + channel) * self.layer.filter_elements
 
     def prefetch(self, packed: Expr, channel: Expr, turn: Expr, turns: int) -> None:
         """A part of a channel's filters for the next output channels; ``turns`` calls ask for all of them."""
         layer = self.layer
         if not layer.streamed:
             return
-        lines = -(-layer.filter_floats // emit.LINE_FLOATS)
+        of_line = emit.LINE_BYTES // layer.element.bytes
+        lines = -(-layer.filter_elements // of_line)
         each = -(-lines // turns)
         following = T.min(packed + 1, layer.geometry.groups * layer.k_tiles - 1)
-        start = emit.bind(self.filter(following, channel) + turn % -(-lines // each) * (each * emit.LINE_FLOATS))
-        emit.prefetch_floats(self.tensors.filters, start, each * emit.LINE_FLOATS)
+        start = emit.bind(self.filter(following, channel) + turn % -(-lines // each) * (each * of_line))
+        emit.prefetch_elements(self.tensors.filters, start, each * of_line, layer.element)

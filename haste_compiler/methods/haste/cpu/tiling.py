@@ -41,7 +41,7 @@ def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, th
     candidates = register_tiles(rows, columns, channels, unit)
     tile = min((tile for tile in candidates if tile.pixels * tile.vectors <= sums), key=cost)
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
-    filter_bytes = geometry.in_channels * channels * geometry.taps * 4
+    filter_bytes = geometry.in_channels * channels * geometry.taps * tile.element.bytes
     whole = filter_bytes < unit.l2_bytes // 2 and patches >= 4 * threads
     return HasteTiling(tile, math.ceil(channels / tile.channels) if whole else 1, unit.lanes)
 

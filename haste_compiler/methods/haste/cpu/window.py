@@ -8,6 +8,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.cpu.layout import mask_row, reads_padding
 from haste_compiler.methods.haste.cpu.patch import Patch
@@ -36,7 +37,7 @@ class Window:
 
     def inverse(self) -> Expr:
         """Emit one over the number of pixels on the image: times a channel's sum it is the channel's mean."""
-        return emit.bind(T.float32(1) / tirx.Cast("float32", T.max(self.on_image, 1)))
+        return emit.bind(T.float32(1) / tirx.Cast(FLOAT32.dtype, T.max(self.on_image, 1)))
 
 
 def find_window(patch: Patch) -> Window:

@@ -19,6 +19,7 @@ from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue, write_values
 from haste_compiler.codegen.cuda.kernels.gemm import BlockProduct, round_filters
 from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import DEPTH, GemmTile, choose_gemm
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
@@ -77,8 +78,8 @@ def merge_filters_kernel(
     size = geometry.taps * columns
     arguments = [
         *layout.tensors("order", "coeff", "starts", "counts"),
-        ("filters", (geometry.groups, channels, geometry.taps, columns), "float32"),
-        ("merged_filters", shape, "float32"),
+        ("filters", (geometry.groups, channels, geometry.taps, columns), FLOAT32.dtype),
+        ("merged_filters", shape, FLOAT32.dtype),
     ]
 
     def body(order: Expr, coeff: Expr, starts: Expr, counts: Expr, filters: Expr, merged: Expr) -> None:
@@ -117,11 +118,11 @@ def haste_convolve_kernel(
     shape = (batch, *geometry.output_size, geometry.out_channels)
     arguments = [
         *GroupLayout(geometry, batch).tensors("merged", "order", "counts"),
-        ("filters", (geometry.groups, channels, geometry.taps, columns), "float32"),
-        ("merged_filters", merged_filters_shape(geometry, batch, tile), "float32"),
-        ("bias", (geometry.out_channels,), "float32"),
-        *([("residual", shape, "float32")] if residual else []),
-        ("y", shape, "float32"),
+        ("filters", (geometry.groups, channels, geometry.taps, columns), FLOAT32.dtype),
+        ("merged_filters", merged_filters_shape(geometry, batch, tile), FLOAT32.dtype),
+        ("bias", (geometry.out_channels,), FLOAT32.dtype),
+        *([("residual", shape, FLOAT32.dtype)] if residual else []),
+        ("y", shape, FLOAT32.dtype),
     ]
 
     def body(*buffers: Expr) -> None:

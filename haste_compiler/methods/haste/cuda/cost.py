@@ -9,6 +9,7 @@ if at all.
 from __future__ import annotations
 
 from haste_compiler.codegen.cuda.cost import LAUNCH_SECONDS, REACHED, CudaCostModel
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.found import Merging
@@ -32,7 +33,7 @@ def group(model: CudaCostModel, geometry: ConvGeometry, batch: int, config: Hast
     pairs = 2 * waves * (channels / geometry.groups) ** 2
     return (
         _GROUP_LAUNCHES * LAUNCH_SECONDS
-        + 4 * reads / (REACHED * model.figures.cache)
+        + FLOAT32.bytes * reads / (REACHED * model.figures.cache)
         + products / (REACHED * model.figures.products["fp32"])
         + pairs / _PAIRS
     )
@@ -41,7 +42,7 @@ def group(model: CudaCostModel, geometry: ConvGeometry, batch: int, config: Hast
 def convolve(model: CudaCostModel, geometry: ConvGeometry, batch: int, config: HasteConfig, merging: Merging) -> float:
     """Seconds of merging the filters and convolving what is left."""
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1]
-    filters = 4 * geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
+    filters = FLOAT32.bytes * geometry.out_channels * geometry.taps * geometry.in_channels / geometry.groups
     found = merging.total
     # Every member's filters are read, every group's written and read again.
     moved = (found.members + found.flats + 2 * found.groups) / found.channels

@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu.emit import LARGEST, Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.methods.haste.counts import COUNTS, Counts
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 from haste_compiler.methods.haste.cuda.reduce import BlockTotal
@@ -118,7 +119,7 @@ class _Decide:
 
     def _count(self, condition: Callable[[Expr], Expr]) -> Expr:
         """How many channels fulfil a condition."""
-        return tirx.Cast("int32", self._total(lambda c: tirx.Cast("float32", condition(c))))
+        return tirx.Cast("int32", self._total(lambda c: tirx.Cast(FLOAT32.dtype, condition(c))))
 
     def _read(self, numbers: Expr, index: Expr) -> Expr:
         """An element of a shared list, in a register: TVM takes no shared memory in conditions."""
@@ -244,7 +245,7 @@ class _Decide:
                 merged.add(tirx.Cast("int32", lost.get() > 0) if again else T.int32(1))
 
         self._each_channel(find)
-        merges = tirx.Cast("int32", self.block_total.of(tirx.Cast("float32", merged.get())))
+        merges = tirx.Cast("int32", self.block_total.of(tirx.Cast(FLOAT32.dtype, merged.get())))
         merges = emit.Variable(merges, "int32").get()
         self.members = emit.Variable(self._count(lambda c: self._read(self.slot, c) >= 0), "int32").get()
         self.groups = emit.Variable(self._count(lambda c: self._read(self.slot, c) == c), "int32").get()

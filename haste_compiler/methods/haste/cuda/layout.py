@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from haste_compiler.codegen.cuda.emit import ceil_div
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS, Counts
@@ -99,17 +100,17 @@ class GroupLayout:
         """
         channels, parts = self.channels, self.parts
         shapes: dict[str, tuple[tuple[int, ...], str]] = {
-            "sums": ((parts, 2 + self.table_width, channels), "float32"),
-            "totals": ((2 + self.table_width, channels), "float32"),
+            "sums": ((parts, 2 + self.table_width, channels), FLOAT32.dtype),
+            "totals": ((2 + self.table_width, channels), FLOAT32.dtype),
             "state": ((3, channels), "int32"),
             "order": ((channels,), "int32"),
             "starts": ((channels // 2 + 3,), "int32"),
             "counts": ((len(COUNTS),), "int32"),
-            "merged": ((self.pixels, self.slots), "float32"),
-            "products": ((parts, 2, channels), "float32"),
-            "coeff": ((channels,), "float32"),
-            "residuals": ((parts, channels), "float32"),
-            "bound": ((), "float32"),
+            "merged": ((self.pixels, self.slots), FLOAT32.dtype),
+            "products": ((parts, 2, channels), FLOAT32.dtype),
+            "coeff": ((channels,), FLOAT32.dtype),
+            "residuals": ((parts, channels), FLOAT32.dtype),
+            "bound": ((), FLOAT32.dtype),
         }
         given: dict[str, tuple[int, ...]] = {
             "x": (self.batch, *self.geometry.input_size, self.geometry.in_channels),
@@ -118,7 +119,7 @@ class GroupLayout:
             "settings": (3,),
         }
         if name in given:
-            return name, given[name], "float32"
+            return name, given[name], FLOAT32.dtype
         shape, dtype = shapes[name]
         return name, (self.patches, self.geometry.groups, *shape), dtype
 

@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cuda import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.methods.haste.cuda.decide import FLAT, KEY, ROW, SLOT
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
@@ -67,7 +68,7 @@ def haste_merge_kernel(name: str, layout: GroupLayout, *, merge: str, last: bool
                     with T.serial(0, end - begin) as i:
                         value.add(x[at + order[first + begin + i]])
                     if merge == "mean":
-                        value.set(value.get() * (T.float32(1) / tirx.Cast("float32", end - begin)))
+                        value.set(value.get() * (T.float32(1) / tirx.Cast(FLOAT32.dtype, end - begin)))
                 if last:
                     with T.If(tirx.all(on, slot >= found.groups, slot < masked)), T.Then():
                         value.set(T.float32(1))

@@ -6,6 +6,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cuda import emit
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 
@@ -31,7 +32,7 @@ class Window:
         self._row1 = bind(T.max(self._row0, T.min((rows - 1) * sh + reach[0], height - self._top)))
         self._column1 = bind(T.max(self._column0, T.min((columns - 1) * sw + reach[1], width - self._left)))
         on_image = bind((self._row1 - self._row0) * (self._column1 - self._column0))
-        self._inverse = emit.Variable(T.float32(1) / tirx.Cast("float32", T.max(on_image, 1))).get()
+        self._inverse = emit.Variable(T.float32(1) / tirx.Cast(FLOAT32.dtype, T.max(on_image, 1))).get()
 
     def find(self, pixel: Expr) -> tuple[Expr, Expr]:
         """Whether a pixel of the window is on the image, and where its first channel is (of any if it isn't)."""
