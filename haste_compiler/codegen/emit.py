@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.dynamic import DynamicBatch
+from haste_compiler.codegen.element import FLOAT32
 
 KERNEL_ATTR = "haste_kernel"
 """Attribute that marks a PrimFunc as one of ours, scheduled as it stands."""
@@ -62,3 +64,14 @@ def _flat(buffer: Any, shape: Sequence[Any], dtype: str) -> Any:
 def bind(value: Expr) -> Expr:
     """Name a value, so that it is computed once."""
     return value if isinstance(value, int) else T.bind(value)
+
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest finite float32; ``x <= LARGEST`` is false for NaN and infinities."""
+
+
+def splat(value: Expr, lanes: int, dtype: str = FLOAT32.dtype) -> Expr:
+    """``value`` in every lane; a number of Python's becomes one of ``dtype``."""
+    if isinstance(value, float):
+        value = tirx.const(value, dtype)
+    return value if lanes == 1 else T.broadcast(value, lanes)

@@ -14,7 +14,7 @@ from tvm.target import Target
 from haste_compiler.errors import ConfigError
 
 if TYPE_CHECKING:
-    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.codegen.tables import Rules
 
 Shapes = tuple[Sequence[Any], Sequence[Any]]
 """A tensor's shape before and after."""
@@ -73,7 +73,7 @@ class Machine(ABC):
     def missing(self) -> list[str]:
         """What this machine lacks to run the code; empty where it can run here."""
 
-    def check(self, *, tune: bool, dynamic: bool) -> None:
+    def check(self, *, tune: bool, dynamic: bool) -> None:  # noqa: B027  (a target may have all of them)
         """Refuse options of ``compile`` that the target doesn't have.
 
         Raises:

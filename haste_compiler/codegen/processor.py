@@ -1,4 +1,4 @@
-"""The processor that code is made for, or that calls it: its architecture, its extensions, and whether they are here."""
+"""The processor that code is made for, or that calls it: its architecture, its extensions, and what is here of them."""
 
 from __future__ import annotations
 

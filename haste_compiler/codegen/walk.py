@@ -20,9 +20,9 @@ from tvm import ir, relax
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
-from haste_compiler.codegen.rules import Joined
-from haste_compiler.codegen.rules.tvm import TvmOperators
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
+from haste_compiler.codegen.tables import Joined
+from haste_compiler.codegen.tvm_operators import TvmOperators
 from haste_compiler.codegen.values import dtype_name, same_shape
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.graph.dynamic import BatchRange

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.emit import Expr
+from haste_compiler.graph.geometry import ConvGeometry
 
 Matrix = Sequence[Sequence[float]]
 
@@ -95,3 +96,18 @@ def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
         else:
             total = total + value * T.float32(weight)
     return total
+
+
+SIZES = (2, 4)
+"""Sides of a tile of outputs that there are kernels for."""
+
+
+def takes_winograd(geometry: ConvGeometry, size: int) -> bool:
+    """Whether F(size × size, 3 × 3) computes this convolution: 3×3, stride 1, dense, and no smaller than a tile."""
+    return (
+        geometry.kernel == (3, 3)
+        and geometry.stride == (1, 1)
+        and geometry.dilation == (1, 1)
+        and geometry.groups == 1
+        and min(geometry.output_size) >= size
+    )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from haste_compiler.codegen.rules import Joined
+from haste_compiler.codegen.tables import Joined
 from haste_compiler.graph.nodes import argument, is_call, is_tensor
 
 aten = torch.ops.aten

@@ -41,7 +41,7 @@ class Configs:
         if not isinstance(several, (list, tuple)) or not all(isinstance(each, MethodConfig) for each in several):
             classes = " or ".join(f"a {each.CONFIG.__name__}" for each in methods())
             raise ConfigError(f"config is {type(given).__name__}: allowed is {classes}, or a list of such")
-        twice = [name for name in names() if sum(each.METHOD == name for each in several) > 1]
+        twice = [name for name in names() if sum(name == each.METHOD for each in several) > 1]
         if twice:
             raise ConfigError(f"config has two configurations of {twice[0]!r}: allowed is one a method")
         return cls(tuple(sorted(several, key=lambda each: names().index(each.METHOD))))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from haste_compiler.codegen.job import Job, Trial
     from haste_compiler.codegen.machine import Machine
-    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.codegen.tables import Rules
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.config import MethodConfig
     from haste_compiler.methods.prediction import Prediction

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from haste_compiler.codegen.rules import Joined, join
+from haste_compiler.codegen.tables import Joined, join
 from haste_compiler.methods.option import Option, Preset
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from haste_compiler.methods.method import Method
 
 NAMES: tuple[str, ...] = ("haste",)
-"""Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers. The first
-is meant where nothing says which."""
+"""Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers.
+
+The first is meant where nothing says which."""
 
 
 def names() -> Sequence[str]:

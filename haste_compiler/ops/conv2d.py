@@ -24,7 +24,7 @@ Ints = Sequence[int]
     schema="(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, "
     "int groups, str activation) -> Tensor",
 )
-def conv2d(
+def conv2d(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -45,7 +45,7 @@ def conv2d(
 
 
 @conv2d.register_fake
-def _(
+def _(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,

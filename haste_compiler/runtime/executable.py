@@ -143,9 +143,8 @@ class Executable:
         return address in self._constant_addresses or any(address == tensor.data_ptr() for tensor in inputs)
 
     def _refuse(self) -> NoReturn:
-        raise TargetError(
-            f"code for {machine_of(self.code.target).name} can't run here: this machine has no {', '.join(self._missing)}"
-        )
+        name = machine_of(self.code.target).name
+        raise TargetError(f"code for {name} can't run here: this machine has no {', '.join(self._missing)}")
 
     def run_with_stats(
         self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch

@@ -13,10 +13,11 @@ from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.tiling import choose_tiling, register_tiles, tile_cost
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
+from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.walk import lower
+from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.errors import TargetError
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.registry import rules_for

@@ -10,17 +10,15 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.element import FLOAT32, Element
+from haste_compiler.codegen.emit import LARGEST as LARGEST
 from haste_compiler.codegen.emit import Expr as Expr
 from haste_compiler.codegen.emit import bind as bind
 from haste_compiler.codegen.emit import kernel as kernel
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Largest finite float32; ``x <= LARGEST`` is false for NaN and infinities."""
+from haste_compiler.codegen.emit import splat as splat
 
 LINE_BYTES = 64
 """Of a cache line."""
@@ -48,13 +46,6 @@ def prefetch_elements(buffer: Any, index: Expr, count: int, element: Element) ->
     of_line = LINE_BYTES // element.bytes
     for line in range(-(-count // of_line)):
         prefetch(buffer, index + line * of_line)
-
-
-def splat(value: Expr, lanes: int, dtype: str = FLOAT32.dtype) -> Expr:
-    """``value`` in every lane; a number of Python's becomes one of ``dtype``."""
-    if isinstance(value, float):
-        value = tirx.const(value, dtype)
-    return value if lanes == 1 else T.broadcast(value, lanes)
 
 
 class Register:

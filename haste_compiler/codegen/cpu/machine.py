@@ -17,7 +17,7 @@ from haste_compiler.codegen.processor import check_cpu, cpu_name, missing_for, o
 
 if TYPE_CHECKING:
     from haste_compiler.codegen.cpu.kernels.dense import TilingChoice
-    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.codegen.tables import Rules
 
 
 class Cpu(Machine):

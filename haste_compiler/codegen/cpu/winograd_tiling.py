@@ -15,27 +15,14 @@ from haste_compiler.codegen.cpu.tiling import (
     foreign_cycles,
     register_tiles,
 )
+from haste_compiler.codegen.winograd import takes_winograd
 from haste_compiler.graph.geometry import ConvGeometry
-
-SIZES = (2, 4)
-"""Sides of a tile of outputs that there are kernels for."""
 
 _INPUT_CYCLES = {2: 70.0, 4: 200.0}
 _OUTPUT_CYCLES = {2: 60.0, 4: 180.0}
 """Cycles of one tile's transforms, for a vector of channels; most of it is waiting for the second-level cache."""
 
 _TASK_CYCLES = 300.0
-
-
-def takes_winograd(geometry: ConvGeometry, size: int) -> bool:
-    """Whether F(size × size, 3 × 3) computes this convolution: 3×3, stride 1, dense, and no smaller than a tile."""
-    return (
-        geometry.kernel == (3, 3)
-        and geometry.stride == (1, 1)
-        and geometry.dilation == (1, 1)
-        and geometry.groups == 1
-        and min(geometry.output_size) >= size
-    )
 
 
 def winograd_tilings(

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen import emit
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 

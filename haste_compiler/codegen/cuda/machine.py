@@ -18,7 +18,7 @@ from haste_compiler.errors import TargetError
 
 if TYPE_CHECKING:
     from haste_compiler.codegen.cuda.precision import Precisions
-    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.codegen.tables import Rules
 
 
 class Cuda(Machine):

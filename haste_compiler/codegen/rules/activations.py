@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from tvm import tirx
 
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import layer_name, shape_of
 from haste_compiler.ops.activation import ACTIVATIONS, activation_name

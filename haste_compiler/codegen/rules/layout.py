@@ -12,7 +12,7 @@ from torch import fx
 from tvm import ir, relax
 
 from haste_compiler.codegen.dynamic import DynamicBatch
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import dtype_name, is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, is_constant, is_tensor, shape_of, unsupported

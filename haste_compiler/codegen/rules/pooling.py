@@ -10,7 +10,7 @@ from torch import fx
 from tvm import tirx
 
 from haste_compiler.codegen.pooling import Pooling
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
 

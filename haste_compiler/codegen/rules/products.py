@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from haste_compiler.codegen.dynamic import DynamicBatch
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name, shape_of

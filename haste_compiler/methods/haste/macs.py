@@ -23,10 +23,10 @@ def count_macs(
 ) -> MacCount:
     """Count the multiply-adds of one layer, by what they are spent on.
 
-    ``hashing`` is windows times the non-zero entries of the hyperplanes; ``centring`` means over the channels; ``norms``
-    window norms, where a tolerance or skipping needs them; ``coefficients`` products of members and groups, and members'
-    residuals; ``merge_inputs`` adding up windows; ``merge_filters`` adding up filters; ``convolution`` convolving what
-    is left; ``means`` adding the means of dropped flat channels to the output.
+    Of its parts ``hashing`` is windows times the non-zero entries of the hyperplanes, ``centring`` means over the
+    channels, ``norms`` window norms, where a tolerance or skipping needs them. ``coefficients`` are products of members
+    and groups, and members' residuals. ``merge_inputs`` adds up windows, ``merge_filters`` filters. ``convolution``
+    convolves what is left; ``means`` adds the means of dropped flat channels to the output.
 
     With q the window's pixels, L hyperplanes, C and K channels of one convolution group and o the outputs of a patch:
     hashing C L for each non-zero of a plane (q / 3 of them in the published draw), centring C q, norms C q; each time

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from haste_compiler.codegen.job import Trial
     from haste_compiler.codegen.machine import Machine
-    from haste_compiler.codegen.rules import Rules
+    from haste_compiler.codegen.tables import Rules
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.haste.replayed import Replayed
     from haste_compiler.methods.haste.statistics import LayerStats

@@ -13,8 +13,9 @@ from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense
 from haste_compiler.codegen.cpu.target import VectorUnit, vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling, choose_tiling
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
+from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.examples import ConvExample, conv_examples, several
 from tests.codegen.kernels import assert_near, conv_case, run_dense

@@ -11,7 +11,6 @@ import pytest
 import tvm_ffi
 from tvm import tirx
 
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES
 from haste_compiler.codegen.cuda.build import (
     NVCC_OPTIONS,
     bound_registers,
@@ -32,6 +31,7 @@ from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import DEPTH, TILES, GemmTiling
 from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.errors import HasteError
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.cuda.convolve import haste_convolve_kernel, merge_filters_kernel

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES
 from haste_compiler.codegen.cuda import machine
 from haste_compiler.codegen.cuda.kernels.conv2d import choose_tiling, conv2d_kernel, pack_filters
 from haste_compiler.codegen.cuda.kernels.winograd import (
@@ -21,6 +20,7 @@ from haste_compiler.codegen.cuda.kernels.winograd import (
     winograd_input_kernel,
     winograd_output_kernel,
 )
+from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.cuda import emulator
 from tests.codegen.cuda.kernels import PROCESSORS, CudaArguments, build, call

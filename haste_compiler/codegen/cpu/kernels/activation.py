@@ -5,9 +5,9 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import Register, load, splat, store
+from haste_compiler.codegen.cpu.emit import Register, load, store
 from haste_compiler.codegen.element import FLOAT32
-from haste_compiler.codegen.emit import Expr
+from haste_compiler.codegen.emit import Expr, splat
 from haste_compiler.errors import UnsupportedOperatorError
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)

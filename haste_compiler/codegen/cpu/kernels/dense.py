@@ -20,10 +20,11 @@ from haste_compiler.codegen.cpu.kernels.conv2d import (
 from haste_compiler.codegen.cpu.kernels.winograd import pack_winograd_filters, winograd_arguments, write_winograd
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import COLD_BYTES_PER_CYCLE, ConvTiling, WinogradTiling, cheapest_tiling
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES, winograd_tilings
+from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.dynamic import Batch
 from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
+from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.graph.geometry import ConvGeometry
 
 DenseTiling = ConvTiling | WinogradTiling

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -11,7 +9,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.pooling import Pooling
+from haste_compiler.codegen.pooling import Pooling, nan_maximum, window_range, window_scale
 
 
 def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lanes: int) -> tirx.PrimFunc:
@@ -52,48 +50,3 @@ def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lan
                 emit.sweep(slab, lanes, reduce)
 
     return emit.kernel(name, arguments, body)
-
-
-def nan_maximum(value: Expr, most: Expr, lanes: int) -> Expr:
-    """The larger of two, NaN if either is."""
-    # NaN by its bits: TVM would simplify value != value to false.
-    integer = "int32" if lanes == 1 else f"int32x{lanes}"
-    bits = tirx.reinterpret(integer, value) & emit.splat(T.int32(0x7FFFFFFF), lanes)
-    is_nan = bits > emit.splat(T.int32(0x7F800000), lanes)
-    return tirx.Select(value > most, value, tirx.Select(is_nan, value, most))
-
-
-def window_range(pooling: Pooling, axis: int, position: Expr) -> tuple[Expr, Expr]:
-    """First input index of the window that is on the image, and how many there are."""
-    size, out = pooling.input_size[axis], pooling.output_size[axis]
-    if pooling.kind == "adaptive_avg":
-        start = emit.bind(position * size // out)
-        return start, emit.bind(((position + 1) * size + out - 1) // out - start)
-    step = pooling.dilation[axis]
-    origin = emit.bind(position * pooling.stride[axis] - pooling.padding[axis])
-    skipped = emit.bind((T.max(0, -origin) + step - 1) // step)
-    end = emit.bind(T.min(pooling.kernel[axis], T.max(0, (size - origin + step - 1) // step)))
-    return emit.bind(origin + skipped * step), emit.bind(T.max(0, end - skipped))
-
-
-def window_scale(
-    pooling: Pooling, row: Expr, column: Expr, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr]
-) -> Expr | None:
-    """One over the number of pixels an average counts; None for a maximum."""
-    if pooling.kind == "max":
-        return None
-    count: Callable[[int, Expr, tuple[Expr, Expr]], Expr] = _padded_count(pooling)
-    pixels = count(0, row, rows) * count(1, column, columns) if pooling.divisor is None else T.int32(pooling.divisor)
-    return emit.bind(T.float32(1) / tirx.Cast(FLOAT32.dtype, pixels))
-
-
-def _padded_count(pooling: Pooling) -> Callable[[int, Expr, tuple[Expr, Expr]], Expr]:
-    def count(axis: int, position: Expr, clipped: tuple[Expr, Expr]) -> Expr:
-        if pooling.kind == "adaptive_avg" or not pooling.count_include_pad:
-            return clipped[1]
-        # The window with its padding, cut where even the padded image ends (ceil_mode).
-        origin = position * pooling.stride[axis] - pooling.padding[axis]
-        end = T.min(origin + pooling.kernel[axis], pooling.input_size[axis] + pooling.padding[axis])
-        return end - origin
-
-    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from haste_compiler.codegen.rules import Rules, tables
+from haste_compiler.codegen.tables import Rules, tables
 
 ROOMS = (
     "haste_compiler.codegen.rules.layout",

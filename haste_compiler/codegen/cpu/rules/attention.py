@@ -13,8 +13,8 @@ from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.element import FLOAT32
-from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.rules.layout import swapped
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float, same_shape
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of

@@ -14,10 +14,11 @@ from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
 from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
-from haste_compiler.codegen.rules import Rules, layout
+from haste_compiler.codegen.rules import layout
 from haste_compiler.codegen.rules.activations import activation_rules
 from haste_compiler.codegen.rules.layout import Maps, joining_rules
 from haste_compiler.codegen.rules.pooling import pooling_rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import layer_name, shape_of

@@ -7,7 +7,7 @@ from torch import fx
 
 from haste_compiler.codegen.cpu.kernels.layer_norm import layer_norm_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.kernels.pooling import nan_maximum, window_range, window_scale
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.kernels.activation import apply_activation
 from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr, bind
-from haste_compiler.codegen.pooling import Pooling
+from haste_compiler.codegen.pooling import Pooling, nan_maximum, window_range, window_scale
 from haste_compiler.graph.geometry import ConvGeometry
 
 THREADS = 256

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import LARGEST
-from haste_compiler.codegen.cpu.winograd_tiling import SIZES, takes_winograd
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue, choose_tiling
 from haste_compiler.codegen.cuda.tiling import GemmTiling
 from haste_compiler.codegen.element import FLOAT32
-from haste_compiler.codegen.emit import Expr, bind
-from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
+from haste_compiler.codegen.emit import LARGEST, Expr, bind
+from haste_compiler.codegen.winograd import INPUT, OUTPUT, SIZES, combine, takes_winograd, transform_filters
 from haste_compiler.graph.geometry import ConvGeometry
 
 _BYTE_COST = 6.0

@@ -10,10 +10,10 @@ from tvm import relax, tirx
 
 from haste_compiler.codegen.cuda.kernels.pointwise import activation_kernel, pooling_kernel
 from haste_compiler.codegen.cuda.machine import Cuda
-from haste_compiler.codegen.rules import Rules
 from haste_compiler.codegen.rules.activations import activate, activation_rules
 from haste_compiler.codegen.rules.layout import Maps, joining_rules
 from haste_compiler.codegen.rules.pooling import pooling_rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Walk
 
 

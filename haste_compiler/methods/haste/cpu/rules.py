@@ -12,7 +12,7 @@ from haste_compiler.codegen.cpu.kernels.conv2d import pack_bias
 from haste_compiler.codegen.cpu.kernels.dense import pack_dense
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.dynamic import hint_of
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.haste.calls import Calls

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from haste_compiler.codegen.cpu.emit import LARGEST, Expr, bind
+from haste_compiler.codegen.cpu.emit import Expr, bind
 from haste_compiler.codegen.cuda import emit
 from haste_compiler.codegen.cuda.emit import ceil_div
 from haste_compiler.codegen.element import FLOAT32
+from haste_compiler.codegen.emit import LARGEST
 from haste_compiler.methods.haste.counts import COUNTS, Counts
 from haste_compiler.methods.haste.cuda.layout import GroupLayout
 from haste_compiler.methods.haste.cuda.reduce import BlockTotal

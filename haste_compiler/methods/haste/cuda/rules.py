@@ -8,7 +8,7 @@ import numpy as np
 from torch import fx
 
 from haste_compiler.codegen.cuda.machine import Cuda
-from haste_compiler.codegen.rules import Rules
+from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.graph.nodes import layer_name, shape_of
