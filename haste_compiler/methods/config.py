@@ -23,8 +23,8 @@ class MethodConfig:
     """Base of the methods' configurations: frozen dataclasses of plain values, hashable and JSON-able.
 
     A subclass is declared with ``@dataclass(frozen=True, eq=False)`` and checks its own fields in ``check``. It has
-    ``enabled`` and ``cost_model`` (bool) and, as its last field, ``layers``: overrides, from a layer's qualified name or
-    an ``fnmatch`` pattern of it to the fields that differ there; later entries win.
+    ``enabled`` and ``cost_model`` (bool) and, as its last field, ``layers``: overrides, from a layer's qualified name
+    or an ``fnmatch`` pattern of it to the fields that differ there; later entries win.
 
     Attributes:
         METHOD: the method's name.
