@@ -201,6 +201,33 @@ def test_it_runs_without_pytorch(compiled: CompiledModule, file: Path, tmp_path:
     assert "blocks.0.conv1" in done.stdout and done.stdout.split()[-1] == "False"
 
 
+# Files of older versions
+
+
+def of_format_1(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as the version that knew one method wrote it."""
+    old = {**manifest, "format_version": 1}
+    (old["config"],) = old.pop("configs").values()
+    for part in old["specializations"]:
+        records = part.pop("records")
+        part["groups"] = [{"layers": it["layers"], "settings": it["values"], **it["data"]} for it in records]
+        for layer in part["layers"]:
+            choice = layer["choice"]
+            choice["haste"], choice["haste_ms"] = choice.pop("method") is not None, choice.pop("method_ms")
+    return old
+
+
+def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: Callable[..., Path]) -> None:
+    old = of_format_1(manifest_of(file))
+    loaded, x = haste_compiler.load(altered({"manifest.json": json.dumps(old).encode()}, sealed=True)), images(3)
+    assert torch.equal(loaded(x), compiled(x))
+    assert loaded.config == compiled.config and str(loaded.explain()) == str(compiled.explain())
+    assert loaded.groupings == compiled.groupings and loaded.tolerance == compiled.tolerance
+    mine, theirs = loaded.stats(x), compiled.stats(x)
+    assert {name: each.macs for name, each in mine.items()} == {name: each.macs for name, each in theirs.items()}
+    assert [choice.haste for choice in loaded.explain().layers] == [layer.eligible for layer in compiled.layers]
+
+
 # Structures
 
 Pair = namedtuple("Pair", ["scores", "count"])
@@ -317,7 +344,7 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_file.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 2.*reads up to 1"),
+        ({"format_version": artifact_file.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 3.*reads up to 2"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
         ({"specializations": [{}]}, DamagedArtifactError, "doesn't describe a network: KeyError"),
