@@ -41,6 +41,7 @@ def compile(
       haste compile timm:resnet34 --target 'llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76' -o arm.haste
     """
     import haste_compiler
+    from haste_compiler.methods.explanation import described
 
     if tune and tuning:
         raise click.UsageError("--tune and --tuning exclude each other", click.get_current_context())
@@ -52,7 +53,7 @@ def compile(
         compiled.prepare(*example)
     compiled.save(output)
     seconds, choices = time.perf_counter() - start, compiled.explain().layers
-    chosen = [layer.name for layer in choices if layer.haste]
+    taken = [layer.method for layer in choices if layer.method is not None]
     data = {
         "output": str(output),
         "bytes": output.stat().st_size,
@@ -60,10 +61,11 @@ def compile(
         "dynamic": dynamic,
         "inputs": [[list(x.shape) for x in example] for example in examples],
         "convolutions": len(choices),
-        "haste": chosen,
+        "methods": {layer.name: layer.method for layer in choices if layer.method is not None},
+        "haste": [layer.name for layer in choices if layer.haste],
         "target": str(compiled.target),
         "threads": compiled.threads,
         "config": how["config"].to_dict(),
     }
     size = f"{output.stat().st_size / 1e6:.1f} MB"
-    emit(as_json, data, f"{output}: {size}, {len(chosen)} of {len(choices)} convolutions HASTE, {seconds:.1f} s")
+    emit(as_json, data, f"{output}: {size}, {described(taken, len(choices))}, {seconds:.1f} s")

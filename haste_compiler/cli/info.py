@@ -20,6 +20,7 @@ from haste_compiler.cli.options import (
 )
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.errors import InputError
+from haste_compiler.methods.registry import names
 
 
 @click.command(cls=MethodsListed, short_help="Look into a saved network, or explain MODEL's layers.")
@@ -67,13 +68,16 @@ def _saved(path: Path, as_json: bool) -> None:
         artifact.check()
         manifest = artifact.manifest
     parts = manifest["specializations"]
-    tables = [str(Explanation(tuple(LayerChoice(**layer["choice"]) for layer in part["layers"]))) for part in parts]
-    texts = [f"input {_signature(part)}: {table}" for part, table in zip(parts, tables, strict=True)]
+    choices = [tuple(LayerChoice.from_dict(layer["choice"]) for layer in part["layers"]) for part in parts]
+    texts = [f"input {_signature(part)}: {Explanation(each)}" for part, each in zip(parts, choices, strict=True)]
     emit(as_json, manifest, "\n\n".join([_summary(path, manifest), *texts]))
 
 
 def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
     target = manifest["target"]
+    # Files of format 1 hold the configuration of the one method that there was.
+    configs = manifest.get("configs") or {names()[0]: manifest["config"]}
+    described = [", ".join(f"{name}={value}" for name, value in config.items()) for config in configs.values()]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = {
         "network": f"{manifest['name']}, {path.stat().st_size / 1e6:.1f} MB",
@@ -81,7 +85,7 @@ def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
         f"threads: {manifest['threads']}",
         "needs": ", ".join(target["features"]) or "nothing special",
         "made by": versions,
-        "configuration": ", ".join(f"{name}={value}" for name, value in manifest["config"].items()),
+        "configuration": "; ".join(f"{name}: {each}" for name, each in zip(configs, described, strict=True)),
     }
     return "\n".join(f"{name:<14}{value}" for name, value in rows.items())
 

@@ -6,7 +6,7 @@ Most decorators gather their options into one argument of the command.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from haste_compiler.cli.images import ImageSource
 from haste_compiler.cli.networks import NetworkSource
 from haste_compiler.cli.parameter_types import EXISTING_FILE, LIMIT, NONE, click_type
+from haste_compiler.methods.config import stored_fields
 from haste_compiler.methods.option import Option
 from haste_compiler.methods.registry import config_class, method_options, method_presets
 
@@ -99,20 +100,31 @@ def _presets() -> dict[str, str]:
 
 
 def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any]) -> Any:
-    """The configuration of the first method that has the preset and every option that is given.
+    """The configuration of the first method that has the preset, every option that is given and the file's fields.
+
+    Where none has the fields, it is the first that has the rest, which says what is wrong with the file.
 
     Raises:
-        UsageError: there is none.
+        ConfigError: the file holds no configuration.
+        UsageError: there is no method that has the preset and the options.
     """
-    for method, options in method_options().items():
-        fields = {_parameter(option): option.field for option in options}
-        presets = {each.name: each.make for each in method_presets()[method]}
-        if given.keys() <= fields.keys() and (preset is None or preset in presets):
-            config = config_class(method)
-            base = config.load(file) if file else presets[preset]() if preset else config()
-            return base.replace(**{fields[name]: None if value is NONE else value for name, value in given.items()})
-    flags = [*(["--preset " + preset] if preset else []), *("--" + name.replace("_", "-") for name in given)]
-    raise click.UsageError(f"no one method takes all of {', '.join(flags)}", click.get_current_context())
+    fields = {name: {_parameter(each): each.field for each in options} for name, options in method_options().items()}
+    presets = {name: {each.name: each.make for each in made} for name, made in method_presets().items()}
+    able = [name for name in fields if given.keys() <= fields[name].keys() and preset in (None, *presets[name])]
+    if not able:
+        flags = [*(["--preset " + preset] if preset else []), *("--" + name.replace("_", "-") for name in given)]
+        raise click.UsageError(f"no one method takes all of {', '.join(flags)}", click.get_current_context())
+    chosen = _of_file(file, able) if file else able[0]
+    config = config_class(chosen)
+    base = config.load(file) if file else presets[chosen][preset]() if preset else config()
+    return base.replace(**{fields[chosen][name]: None if value is NONE else value for name, value in given.items()})
+
+
+def _of_file(file: Path, methods: Sequence[str]) -> str:
+    """The first of some methods whose configuration has every field that a file holds; where none has, the first."""
+    stored = stored_fields(file)
+    names = set(stored) if isinstance(stored, Mapping) else set()
+    return next((method for method in methods if names.issubset(config_class(method).fields())), methods[0])
 
 
 def config_options(command: Command) -> Command:

@@ -17,6 +17,12 @@ from haste_compiler.graph.nodes import argument, unsupported
 
 aten = torch.ops.aten
 
+_TRANSLATED = ("aten", "torchvision", "haste")
+"""The namespaces of operators that TVM is asked for.
+
+It knows operators by their names without these, and would take another library's for PyTorch's. Ours are left to it
+where there are no values: those that are called as PyTorch's are have the same shapes."""
+
 
 class TvmOperators:
     """TVM's translations, into a function that is being built.
@@ -41,7 +47,8 @@ class TvmOperators:
             UnsupportedOperatorError: TVM has no translation, fails, or gives another shape or dtype than PyTorch.
         """
         name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
-        convert = self._importer.convert_map.get(name)
+        known = getattr(node.target, "namespace", "aten") in _TRANSLATED
+        convert = self._importer.convert_map.get(name) if known else None
         reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
         if convert is None or reason:
             raise unsupported(node, reason)

@@ -36,16 +36,13 @@ def choose_layers(gm: fx.GraphModule, configs: Configs, predict: Predict | None)
 
 def _choose(gm: fx.GraphModule, method: Method, sites: Sequence[Site], predict: Predict | None) -> None:
     asked = [site for site in sites if predict is not None and len(site.forced) < len(site.nodes)]
+    found = predict(gm, asked) if predict is not None and asked else []
+    predicted = asked if found else []
     for site in sites:
-        if site not in asked:
+        if site not in predicted:
             for node in site.nodes:
                 node.meta[CHOICE] = Choice(method.NAME, True)
-    if predict is None or not asked:
-        return
-    found = predict(gm, asked)
-    if not found:
-        return
-    for site, predictions in zip(asked, found, strict=True):
+    for site, predictions in zip(predicted, found, strict=True):
         together = pays(predictions)
         for node, prediction in zip(site.nodes, predictions, strict=True):
             alone = pays([prediction], shared=True) if site.forced else together

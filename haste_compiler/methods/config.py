@@ -155,15 +155,11 @@ class MethodConfig:
                 it holds what ``from_dict`` refuses.
             OSError: the file can't be read.
         """
-        path = Path(path)
-        parse = _yaml(path).safe_load if _is_yaml(path) else json.loads
-        text = path.read_text(encoding="utf-8")
+        fields = stored_fields(path)
         try:
-            return cls.from_dict(parse(text))
+            return cls.from_dict(fields)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        except Exception as error:
-            raise ConfigError(f"{path} can't be parsed: {first_line(error)}") from error
 
     def __eq__(self, other: object) -> bool:
         """Equal when every field is, and the overrides come in the same order (later ones win)."""
@@ -197,6 +193,21 @@ class MethodConfig:
                 raise ConfigError(f"layers[{pattern!r}]: {error}") from None
             checked[pattern] = MappingProxyType({name: getattr(alone, name) for name in override})
         return MappingProxyType(checked)
+
+
+def stored_fields(path: str | PathLike[str]) -> Any:
+    """What a configuration's file holds, whatever method it is of.
+
+    Raises:
+        ConfigError, OSError: see ``MethodConfig.load``; it is not checked what the file holds.
+    """
+    path = Path(path)
+    parse = _yaml(path).safe_load if _is_yaml(path) else json.loads
+    text = path.read_text(encoding="utf-8")
+    try:
+        return parse(text)
+    except Exception as error:
+        raise ConfigError(f"{path} can't be parsed: {first_line(error)}") from error
 
 
 def matches_layer(pattern: str, name: str) -> bool:

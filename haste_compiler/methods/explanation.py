@@ -85,7 +85,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold: ``layers``, a list of the layers' fields."""
-        return {"layers": [vars(layer) for layer in self.layers]}
+        return {"layers": [{**vars(layer), "haste": layer.haste, "haste_ms": layer.haste_ms} for layer in self.layers]}
 
     def to_json(self) -> str:
         """The same as text."""
@@ -94,7 +94,8 @@ class Explanation:
     def __str__(self) -> str:
         """A table as plain text. No colours, no line is wrapped."""
         taken = [layer.method for layer in self.layers if layer.method is not None]
-        table = Table(box=box.SIMPLE, title=described(taken, len(self.layers)), title_justify="left")
+        title = Text(described(taken, len(self.layers)), no_wrap=True, overflow="ignore")
+        table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "chosen", "why"):
             table.add_column(name)
         for layer in self.layers:
