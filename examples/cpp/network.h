@@ -107,8 +107,8 @@ class Network {
       const Json entry = input.cast<Json>();
       inputs.push_back(Empty(Integers(Get<ffi::json::Array>(entry, "shape")), Get<std::string>(entry, "dtype")));
     }
-    for (const ffi::Any& group : Get<ffi::json::Array>(part, "groups")) {
-      settings.push_back(Settings(Get<ffi::json::Array>(group.cast<Json>(), "settings")));
+    for (const ffi::Any& record : Get<ffi::json::Array>(part, "records")) {
+      settings.push_back(Settings(Get<ffi::json::Array>(record.cast<Json>(), "values")));
     }
     const auto weights = ReadSafetensors(folder + "/weights.safetensors");
     for (const ffi::Any& name : Get<ffi::json::Array>(part, "constants")) {
@@ -125,7 +125,7 @@ class Network {
     }
     ffi::Any result;
     main_.value().CallPacked(arguments.data(), static_cast<int>(arguments.size()), &result);
-    // After the outputs come the groupings' statistics.
+    // After the outputs come the records' statistics.
     const auto all = result.cast<ffi::Array<ffi::Tensor>>();
     return Tensors(all.begin(), all.begin() + outputs_);
   }
@@ -133,13 +133,15 @@ class Network {
   // To be filled before a call: of the shapes and types that the network was saved for.
   Tensors inputs;
 
-  // Of each grouping: hyperplanes, tolerance, flat tolerance. Other values steer the next call.
+  // Of each record, the values of its method's parameters; HASTE's are hyperplanes, tolerance and flat tolerance.
+  // Other values steer the next call.
   Tensors settings;
 
  private:
   static ffi::Tensor Settings(const ffi::json::Array& stored) {
-    ffi::Tensor tensor = Empty(ffi::Shape({3}), "float32");
-    for (int i = 0; i < 3; ++i) {
+    const auto size = static_cast<int64_t>(stored.size());
+    ffi::Tensor tensor = Empty(ffi::Shape({size}), "float32");
+    for (int64_t i = 0; i < size; ++i) {
       // JSON has no infinity: null is "no tolerance".
       const auto number = stored[i].cast<ffi::Optional<double>>();
       const float value = number.has_value() ? *number : std::numeric_limits<float>::infinity();

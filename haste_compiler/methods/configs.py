@@ -37,10 +37,12 @@ class Configs:
             return given
         if given is None:
             return cls(tuple(config for each in methods() if (config := each.default()) is not None))
-        several = [given] if isinstance(given, MethodConfig) else given
-        if not isinstance(several, (list, tuple)) or not all(isinstance(each, MethodConfig) for each in several):
-            classes = " or ".join(f"a {each.CONFIG.__name__}" for each in methods())
-            raise ConfigError(f"config is {type(given).__name__}: allowed is {classes}, or a list of such")
+        several = given if isinstance(given, (list, tuple)) else (given,)
+        known = tuple(each.CONFIG for each in methods())
+        wrong = [each for each in several if not isinstance(each, known)]
+        if wrong:
+            classes = " or ".join(f"a {each.__name__}" for each in known)
+            raise ConfigError(f"config is {type(wrong[0]).__name__}: allowed is {classes}, or a list of such")
         twice = [name for name in names() if sum(name == each.METHOD for each in several) > 1]
         if twice:
             raise ConfigError(f"config has two configurations of {twice[0]!r}: allowed is one a method")

@@ -265,7 +265,7 @@ def test_help_teaches(haste: Haste, name: str) -> None:
 )
 def test_a_cpu_computes_in_fp32(haste: Haste, command: tuple[str, ...]) -> None:
     code, out, err = haste(*command, *MODEL, "--precision", "bf16")
-    assert code == 2 and not out and err.endswith("error: precision is 'bf16': code for a CPU is 'fp32'\n")
+    assert code == 2 and not out and "error: precision is 'bf16': allowed are 'fp32' and None for" in err
 
 
 def test_another_machine(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

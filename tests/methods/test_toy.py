@@ -108,6 +108,12 @@ def test_it_takes_part_only_where_it_is_configured(model: nn.Module) -> None:
         haste_compiler.compile(model, config="toy")  # type: ignore[arg-type]
 
 
+def test_a_method_that_is_not_listed(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "NAMES", NAMES[:1])
+    with pytest.raises(ConfigError, match="config is ToyConfig: allowed is a HasteConfig, or a list of such"):
+        haste_compiler.compile(model, config=[HasteConfig(), ToyConfig()])
+
+
 def test_layers_that_are_left_out(model: nn.Module) -> None:
     x, config = images(), ToyConfig(layers={"first": {"enabled": False}, "third": {"step": 1.0}})
     compiled = haste_compiler.compile(model, (x,), config=config, threads=1)
