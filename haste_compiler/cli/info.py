@@ -76,7 +76,7 @@ def _saved(path: Path, as_json: bool) -> None:
 def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
     target = manifest["target"]
     # Files of format 1 hold the configuration of the one method that there was.
-    configs = manifest.get("configs") or {names()[0]: manifest["config"]}
+    configs = manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]}
     described = [", ".join(f"{name}={value}" for name, value in config.items()) for config in configs.values()]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = {

@@ -50,8 +50,8 @@ class Configs:
 
     @classmethod
     def dense(cls) -> Configs:
-        """No method takes part."""
-        return cls(())
+        """The defaults, disabled: no method takes a layer."""
+        return cls(tuple(config.replace(enabled=False) for config in cls.of(None).all))
 
     @property
     def is_dense(self) -> bool:

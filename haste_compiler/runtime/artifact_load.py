@@ -192,7 +192,7 @@ def _batch(stored: Mapping[str, Any]) -> BatchRange:
 
 def _configs(manifest: Mapping[str, Any]) -> Configs:
     """The configurations; files of format 1 hold that of the one method that there was."""
-    return Configs.from_dict(manifest.get("configs") or {names()[0]: manifest["config"]})
+    return Configs.from_dict(manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]})
 
 
 def _records(stored: Mapping[str, Any]) -> list[Record]:

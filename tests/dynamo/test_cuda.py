@@ -7,7 +7,8 @@ import torch
 from torch import fx
 from torch._subclasses import FakeTensorMode
 
-from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.dynamo import op, region
 from haste_compiler.dynamo.machines import machines
 from haste_compiler.dynamo.partition import find_regions
@@ -19,32 +20,32 @@ from tests.dynamo.networks import DENSE, EXACT, Detector, Residual, assert_close
 
 
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Regions on the CPU become code for a card, which is emulated; returns the targets that they were made for."""
+def emulated(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """Regions on the CPU become code for a card, which is emulated; returns where their tensors were."""
     emulator.require()
-    targets: list[str] = []
+    devices: list[torch.device] = []
 
-    def for_a_card(target: str) -> Any:
-        targets.append(target)
-        return parse_target("cuda")
+    def for_a_card(device: torch.device, threads: int) -> Machine:
+        devices.append(device)
+        return machine_of(parse_target("cuda"), threads)
 
-    monkeypatch.setattr(region, "parse_target", for_a_card)
+    monkeypatch.setattr(region, "machine_for", for_a_card)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    return targets
+    return devices
 
 
 @pytest.mark.parametrize("options", [DENSE, EXACT], ids=["dense", "exact"])
-def test_a_network_runs_on_a_card(emulated: list[str], options: dict[str, Any]) -> None:
+def test_a_network_runs_on_a_card(emulated: list[torch.device], options: dict[str, Any]) -> None:
     model = made(Residual)
     run = compiled(model, options)
     # The second batch makes it a symbol; the third is computed in two pieces.
     for batch in (2, 3, 4):
         x = torch.randn(batch, 3, 12, 12)
         assert_close(run(x), model(x))
-    assert len(emulated) == 3
+    assert len(emulated) == 2  # one a region: of a fixed batch, and of any
 
 
-def test_changed_weights_reach_the_card(emulated: list[str]) -> None:
+def test_changed_weights_reach_the_card(emulated: list[torch.device]) -> None:
     model, x = made(Residual), torch.randn(2, 3, 12, 12)
     run = compiled(model, DENSE)
     assert_close(run(x), model(x))
@@ -53,7 +54,7 @@ def test_changed_weights_reach_the_card(emulated: list[str]) -> None:
     assert_close(run(x), model(x))
 
 
-def test_several_inputs_and_outputs(emulated: list[str]) -> None:
+def test_several_inputs_and_outputs(emulated: list[torch.device]) -> None:
     model, x = made(Detector), torch.randn(2, 3, 16, 16)
     assert_close(compiled(model, DENSE)(x, torch.tensor(2.0)), model(x, torch.tensor(2.0)))
     assert emulated

@@ -30,7 +30,7 @@ from haste_compiler import (
     InputError,
     TargetError,
 )
-from haste_compiler.codegen.cpu import target as target_module
+from haste_compiler.codegen import processor
 from haste_compiler.demo import load_network
 from haste_compiler.runtime import artifact_file
 from tests.methods.haste.networks import redundant_images
@@ -201,6 +201,14 @@ def test_it_runs_without_pytorch(compiled: CompiledModule, file: Path, tmp_path:
     assert "blocks.0.conv1" in done.stdout and done.stdout.split()[-1] == "False"
 
 
+def test_saved_without_a_method(tmp_path: Path) -> None:
+    model, x = nn.Conv2d(9, 8, 3).eval(), redundant_images(1, 9, 12, 12)
+    compiled = haste_compiler.compile(model, (x,), config=[])
+    compiled.save(tmp_path / "conv.haste")
+    loaded = haste_compiler.load(tmp_path / "conv.haste")
+    assert loaded.config == () and torch.equal(loaded(x), compiled(x)) and not loaded.stats(x)
+
+
 # Files of older versions
 
 
@@ -363,7 +371,7 @@ def test_another_processor(file: Path, altered: Callable[..., Path], monkeypatch
     manifest = manifest_of(file)
     manifest["target"]["features"] = ["avx512f", "avx2"]
     path = altered({"manifest.json": json.dumps(manifest).encode()}, sealed=True)
-    monkeypatch.setattr(target_module, "_own_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr(processor, "_own_flags", lambda: frozenset({"avx2", "fma"}))
     with pytest.raises(ArtifactTargetError, match="this machine has no avx512f; compile it for this one"):
         haste_compiler.load(path)
     assert issubclass(ArtifactTargetError, TargetError)

@@ -15,8 +15,8 @@ from tests.passes.checking import Fn
 
 def test_shares_of_the_channels() -> None:
     geometry = ConvGeometry(10, 4, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (8, 8), (8, 8))
-    # Singles, groups, members, zeros, flats.
-    counts = np.array([[[[[3, 1, 4, 1, 2]]]], [[[[10, 0, 0, 0, 0]]]]], np.int32)
+    # Singles, groups, members, zeros, flats, merges.
+    counts = np.array([[[[[3, 1, 4, 1, 2, 4]]]], [[[[10, 0, 0, 0, 0, 0]]]]], np.int32)
     stats = LayerStats("conv", geometry, 2, counts, np.array([[[[3.0]]], [[[4.0]]]], np.float32), MacCount())
     assert stats.channels == 20
     assert (stats.kept, stats.merged, stats.skipped) == (14 / 20, 3 / 20, 3 / 20)
