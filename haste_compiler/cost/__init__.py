@@ -1,1 +1,1 @@
-"""What a convolution costs, dense and as a HASTE convolution, on this machine; and which of the two to choose."""
+"""What a layer costs, plain and under a method, on this machine."""

@@ -1,4 +1,4 @@
-"""What merging to expect, without data: the dense network run on a made-up images, a few patches of it grouped."""
+"""What a network holds, without data: it is run plain on made-up images, and what chosen layers read is kept."""
 
 from __future__ import annotations
 
