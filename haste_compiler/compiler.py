@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,7 +149,10 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
     configs = options.configs.configured(machine)
     if isinstance(options.tune, Tuning):
         configs = options.tune.configure(configs, {layer.name for layer in conv_layers(captured.gm)})
-    observe: Callable[[str, fx.GraphModule], object] = lambda name, gm: graphs.update({name: _text(gm)})  # noqa: E731
+
+    def observe(name: str, gm: fx.GraphModule) -> None:
+        graphs[name] = _text(gm)
+
     gm = rewrite(captured, observe)
     gm = apply_methods(gm, configs, observe, Pricing(machine, leaves))
     refuse_random(gm)

@@ -20,7 +20,6 @@ from haste_compiler.cli.options import (
 )
 from haste_compiler.cli.output import emit, json_option, note
 from haste_compiler.errors import InputError
-from haste_compiler.methods.registry import names
 
 
 @click.command(cls=MethodsListed, short_help="Look into a saved network, or explain MODEL's layers.")
@@ -74,9 +73,10 @@ def _saved(path: Path, as_json: bool) -> None:
 
 
 def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
+    from haste_compiler.runtime.artifact_file import stored_configs
+
     target = manifest["target"]
-    # Files of format 1 hold the configuration of the one method that there was.
-    configs = manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]}
+    configs = stored_configs(manifest)
     described = [", ".join(f"{name}={value}" for name, value in config.items()) for config in configs.values()]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = {

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError
+from haste_compiler.methods.registry import names
 
 FORMAT = "haste-artifact"
 FORMAT_VERSION = 2
@@ -153,3 +154,9 @@ class Artifact:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stored_configs(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of each method's configuration, by its name; files of format 1 hold those of the first method."""
+    configs: dict[str, Any] = manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]}
+    return configs

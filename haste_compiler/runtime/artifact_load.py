@@ -38,7 +38,7 @@ from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, LayerChoice, described
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.methods.registry import method, names
-from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact
+from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact, stored_configs
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.device import on_device
 from haste_compiler.runtime.executable import Executable, to_torch
@@ -111,7 +111,7 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
             except (OSError, RuntimeError, HasteError) as error:
                 raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
             made.append(_part(stored, code, weights, machine.threads))
-    return LoadedModule(made, _configs(manifest), machine, manifest)
+    return LoadedModule(made, Configs.from_dict(stored_configs(manifest)), machine, manifest)
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,6 @@ def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], thr
 
 def _batch(stored: Mapping[str, Any]) -> BatchRange:
     return BatchRange(str(stored["name"]), stored["least"], stored["most"], tuple(stored["inputs"]))
-
-
-def _configs(manifest: Mapping[str, Any]) -> Configs:
-    """The configurations; files of format 1 hold that of the one method that there was."""
-    return Configs.from_dict(manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]})
 
 
 def _records(stored: Mapping[str, Any]) -> list[Record]:
