@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
 
+from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 
 
@@ -41,6 +42,7 @@ class Program:
         outputs: how many outputs come first.
         kernels: for each kernel launched, in order, its symbol and the layer it belongs to.
         batch: the batches that it takes; None: that of its shapes only.
+        fallbacks: what PyTorch runs, by the numbers that the code calls it by.
     """
 
     constants: Sequence[Any]
@@ -48,6 +50,7 @@ class Program:
     outputs: int
     kernels: list[tuple[str, str]]
     batch: BatchRange | None
+    fallbacks: Sequence[Fallback] = field(kw_only=True, default=())
 
 
 @dataclass

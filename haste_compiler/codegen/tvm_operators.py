@@ -1,4 +1,4 @@
-"""What no rule lowers: TVM's own translation of PyTorch's operators."""
+"""TVM's own translation of PyTorch's operators, of those that it is trusted with."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from haste_compiler.codegen.symbolic import SymbolicSizes
 from haste_compiler.codegen.values import dtype_name, same_shape
 from haste_compiler.errors import last_line
-from haste_compiler.graph.nodes import argument, unsupported
+from haste_compiler.graph.nodes import unsupported
 
 aten = torch.ops.aten
-
-_TRANSLATED = ("aten", "torchvision", "haste")
-"""The namespaces of operators that TVM is asked for.
-
-It knows operators by their names without these, and would take another library's for PyTorch's. Ours are left to it
-where there are no values: those that are called as PyTorch's are have the same shapes."""
 
 
 class TvmOperators:
@@ -37,24 +31,18 @@ class TvmOperators:
         self._importer.block_builder = builder
 
     def convert(self, node: fx.Node, sources: Sequence[Any]) -> Any:
-        """Translate a call.
+        """Translate a call that is trusted.
 
         Args:
             node: the call.
             sources: expressions for ``node.all_input_nodes``, stored as their shapes say.
 
         Raises:
-            UnsupportedOperatorError: TVM has no translation, fails, or gives another shape or dtype than PyTorch.
+            UnsupportedOperatorError: the translation fails, or gives another shape or dtype than PyTorch.
         """
-        name = node.target.__name__ if hasattr(node.target, "__name__") else str(node.target)
-        known = getattr(node.target, "namespace", "aten") in _TRANSLATED
-        convert = self._importer.convert_map.get(name) if known else None
-        reason = "TVM has no translation of it" if convert is None else _wrongly_translated(node)
-        if convert is None or reason:
-            raise unsupported(node, reason)
         self._importer.env.update(zip(node.all_input_nodes, sources, strict=True))
         try:
-            expression = convert(node)
+            expression = self._importer.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
             self._check_kind(node, expression.ty)
             return expression
         except Exception as error:
@@ -71,12 +59,3 @@ class TvmOperators:
             if not same_shape(shape, wanted) or str(tensor.dtype) != dtype_name(value.dtype):
                 described = f"{dtype_name(value.dtype)}{tuple(value.shape)}"
                 raise ValueError(f"TVM's translation gives {tensor.dtype}{tuple(shape)} instead of {described}")
-
-
-def _wrongly_translated(node: fx.Node) -> str:
-    """Why TVM's translation of an operator computes something else than PyTorch; empty where it is trusted."""
-    if node.target is aten.max_pool2d_with_indices.default:
-        return "only the values of a max pooling are translated, not their positions"
-    if node.target is aten.batch_norm.default and (argument(node, 5, "training") or argument(node, 3, "mean") is None):
-        return "it is a batch norm by the batch's own statistics"
-    return ""

@@ -6,6 +6,7 @@ and is transposed only where an operator that doesn't know NHWC reads it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,18 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
 from haste_compiler.codegen.tables import Joined
+from haste_compiler.codegen.trusted import is_plain, is_trusted
 from haste_compiler.codegen.tvm_operators import TvmOperators
 from haste_compiler.codegen.values import dtype_name, same_shape
 from haste_compiler.errors import UnsupportedOperatorError
+from haste_compiler.fallback.call import SYMBOL
+from haste_compiler.fallback.record import Fallback
+from haste_compiler.fallback.region import make_region
+from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.graph.dynamic import BatchRange
-from haste_compiler.graph.nodes import get_tensor, is_constant
+from haste_compiler.graph.nodes import get_tensor, is_constant, is_size, unsupported
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Machine)
 
@@ -45,23 +53,26 @@ _BUILDING = threading.RLock()
 """TVM's builders know each other through one stack for all threads."""
 
 
-def lower(gm: fx.GraphModule, machine: Machine, rules: Joined, batch: BatchRange | None = None) -> Lowered:
-    """Lower a graph: every node becomes a call of a kernel of ours, or TVM's own operator.
+def lower(
+    gm: fx.GraphModule, machine: Machine, rules: Joined, batch: BatchRange | None = None, *, fallback: bool = True
+) -> Lowered:
+    """Lower a graph: every node becomes a call of a kernel of ours, of TVM's, or of PyTorch's own.
 
     Args:
         gm: the graph, as the methods left it; every node has ``meta["val"]``.
         machine: what code is made for.
         rules: the machine's and the methods' tables, joined.
         batch: the batches that the graph was captured for; None: one.
+        fallback: let PyTorch run what no kernel computes.
 
     Raises:
-        UnsupportedOperatorError: an operator that neither we nor TVM can lower; the message names it and its layer.
+        UnsupportedOperatorError: an operator can't be lowered; the message names it and its layer.
     """
-    return Walk(gm, machine, rules, batch).run()
+    return Walk(gm, machine, rules, batch, fallback=fallback).run()
 
 
 class Walk(Generic[M]):
-    """The walk over a graph, which asks ``rules`` for every operator's kernels, and TVM where there are none.
+    """The walk over a graph: it asks ``rules`` for every operator's kernels, then TVM, and leaves the rest to PyTorch.
 
     Attributes:
         gm: the graph.
@@ -71,8 +82,10 @@ class Walk(Generic[M]):
         statistics: tensors that are returned behind the outputs, in the order of the records.
     """
 
-    def __init__(self, gm: fx.GraphModule, machine: M, rules: Joined, batch: BatchRange | None = None) -> None:
-        self.gm, self.machine, self._rules = gm, machine, rules
+    def __init__(
+        self, gm: fx.GraphModule, machine: M, rules: Joined, batch: BatchRange | None = None, *, fallback: bool = True
+    ) -> None:
+        self.gm, self.machine, self._rules, self._fallback = gm, machine, rules, fallback
         self.sizes = SymbolicSizes(gm, batch)
         self._builder = relax.BlockBuilder()
         self._tvm = TvmOperators(self._builder, self.sizes)
@@ -84,6 +97,8 @@ class Walk(Generic[M]):
         self._parameters: list[Any] = []
         self._constants: list[NDArray[Any]] = []
         self._constant_params: list[Any] = []
+        self._waiting = Waiting()
+        self._fallbacks: list[Fallback] = []
 
     def run(self) -> Lowered:
         """Lower the whole graph."""
@@ -109,25 +124,72 @@ class Walk(Generic[M]):
             self._builder.emit_func_output(result, [*inputs, *self._parameters, *self._constant_params])
         plan = repr(list(self._kernels))
         mod, batch = self._builder.finalize(), self.sizes.limited()
-        return Lowered(self._constants, self._records, len(outputs), self._launched, batch, mod, plan)
+        described = (self._constants, self._records, len(outputs), self._launched, batch)
+        return Lowered(*described, mod, plan, fallbacks=self._fallbacks)
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:
-            if node.op == "call_function":
-                self.values[node] = self._call(node)
+            if node.op == "call_function" and not (is_size(node) or self._is_known(node)):
+                self._call(node)
             elif node.op == "output":
                 leaves = args_of(node)[0] if isinstance(args_of(node)[0], (tuple, list)) else [args_of(node)[0]]
                 return [self.nchw(leaf) for leaf in leaves]
         raise UnsupportedOperatorError("the graph has no output")
 
-    def _call(self, node: fx.Node) -> Any:
-        if isinstance(node.meta.get("val"), torch.SymInt):
-            return Value(self.sizes.expression(node.meta["val"]))
+    def _is_known(self, node: fx.Node) -> bool:
+        """Whether a call was dealt with before its turn, with the one that it picks a value from."""
+        return node in self.values or node in self._waiting
+
+    def _call(self, node: fx.Node) -> None:
+        launched = len(self._launched)
+        try:
+            value = self._lowered(node)
+        except UnsupportedOperatorError as error:
+            if not self._fallback:
+                raise
+            log.debug("left to PyTorch: %s", error)
+            # What was emitted until then is read by nobody.
+            value, self._launched[launched:] = None, []
+        if value is not None:
+            self.values[node] = value
+        elif self._fallback:
+            self._waiting.add(node)
+        else:
+            raise unsupported(node, "no kernel computes it, and fallback is off")
+
+    def _lowered(self, node: fx.Node) -> Any:
+        """What a rule, or TVM, makes of a node; None: neither takes it."""
+        if getattr(node.target, "namespace", None) == "aten" and not is_plain(node):
+            return None
         for rule in self._rules.get(node.target, ()):
             value = rule(self, node)
             if value is not None:
                 return value
+        if not is_trusted(node):
+            return None
         return Value(self._tvm.convert(node, [self.nchw(source) for source in node.all_input_nodes]))
+
+    def _call_waiting(self, wanted: fx.Node) -> None:
+        """Call what waits and a node's value depends on."""
+        region = make_region(self.gm, self._waiting.take(wanted), self.is_nhwc)
+        inputs = [self.value(node).expr for node in region.inputs]
+        self._launched.append((SYMBOL, region.fallback.layer))
+        kinds = [
+            relax.TensorType(self._stored(node, nhwc), dtype_name(node.meta["val"].dtype))
+            for node, nhwc in region.outputs
+        ]
+        kind = kinds[0] if len(kinds) == 1 else ir.TupleType(kinds)
+        number = relax.prim_value(len(self._fallbacks))
+        result = self.emit(relax.call_pure_packed(SYMBOL, number, *inputs, ty_args=kind))
+        self._fallbacks.append(region.fallback)
+        for index, (node, nhwc) in enumerate(region.outputs):
+            one = result if len(kinds) == 1 else self.emit(relax.TupleGetItem(result, index))
+            self.values[node] = Value(one, nhwc)
+
+    def _stored(self, node: fx.Node, nhwc: bool) -> list[Any]:
+        """A tensor's shape as it is stored."""
+        shape = self.sizes.shape(node)
+        return [shape[0], *shape[2:], shape[1]] if nhwc else shape
 
     # Values and layouts
 
@@ -137,7 +199,8 @@ class Walk(Generic[M]):
 
     def param(self, value: NDArray[Any]) -> Any:
         """A constant tensor as a parameter of ``main``, so that compiled code doesn't depend on weights."""
-        value = np.ascontiguousarray(value)
+        # NumPy's own function gives a scalar a dimension.
+        value = np.ascontiguousarray(value).reshape(value.shape)
         var = relax.Var(f"constant_{len(self._constants)}", relax.TensorType(list(value.shape), str(value.dtype)))
         self._constants.append(value)
         self._constant_params.append(var)
@@ -145,11 +208,20 @@ class Walk(Generic[M]):
 
     def value(self, node: Any) -> Value:
         """A node's tensor, as it is stored."""
-        if is_constant(node) and node not in self.values:
-            self.values[node] = Value(self.param(self.constant(node)))
+        if node not in self.values:
+            self._make(node)
         value = self.values[node]
         assert isinstance(value, Value)
         return value
+
+    def _make(self, node: fx.Node) -> None:
+        """Make a value that is made when it is first asked for."""
+        if node in self._waiting:
+            self._call_waiting(node)
+        elif is_size(node):
+            self.values[node] = Value(self.sizes.expression(node.meta["val"]))
+        elif is_constant(node):
+            self.values[node] = Value(self.param(self.constant(node)))
 
     def nchw(self, node: Any) -> Any:
         """A node's tensor, stored as its shape says."""

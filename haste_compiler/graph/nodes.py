@@ -84,6 +84,12 @@ def is_tensor(node: object) -> TypeGuard[fx.Node]:
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
 
 
+def is_size(node: object) -> bool:
+    """Whether ``node`` is a call whose value is a number that depends on a dynamic batch."""
+    symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
+    return isinstance(node, fx.Node) and node.op == "call_function" and isinstance(node.meta.get("val"), symbolic)
+
+
 def get_tensor(gm: fx.GraphModule, node: fx.Node) -> Tensor:
     """The tensor that a ``get_attr`` node reads, without gradient."""
     owner, _, name = str(node.target).rpartition(".")

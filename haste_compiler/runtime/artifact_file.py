@@ -19,7 +19,7 @@ from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedAr
 from haste_compiler.methods.registry import names
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Counts up when an older version of the package couldn't read what is written."""
 
 WEIGHTS = "weights.safetensors"

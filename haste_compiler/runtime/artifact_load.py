@@ -32,6 +32,7 @@ from haste_compiler.errors import (
     last_line,
     refuse_named,
 )
+from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.configs import Configs
@@ -174,7 +175,15 @@ def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], thr
     constants = [weights[name] for name in stored["constants"]]
     kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
     batch = stored.get("batch")
-    program = Program(constants, _records(stored), int(stored["outputs"]), kernels, batch and _batch(batch))
+    fallbacks = [Fallback(str(each["layer"]), each["program"]) for each in stored.get("fallbacks", ())]
+    program = Program(
+        constants,
+        _records(stored),
+        int(stored["outputs"]),
+        kernels,
+        batch and _batch(batch),
+        fallbacks=fallbacks,
+    )
     return LoadedPart(
         Executable(code, program, threads),
         tuple(tuple(item["shape"]) for item in stored["inputs"]),

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -90,6 +91,19 @@ def save(
             "specializations": described,
         }
         write_artifact(path, manifest, parts)
+    _warn_of_fallbacks(name, made)
+
+
+def _warn_of_fallbacks(name: str, made: Mapping[Signature, Specialization]) -> None:
+    """Say that a saved network isn't whole without PyTorch."""
+    left = [fallback.operators for each in made.values() for fallback in each.executable.fallbacks]
+    operators = list(dict.fromkeys(operator for each in left for operator in each))
+    if operators:
+        warnings.warn(
+            f"the saved {name} needs PyTorch to run, which computes {', '.join(operators)} in it; "
+            "compile(..., fallback=False) refuses networks that do",
+            stacklevel=4,
+        )
 
 
 def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:
@@ -113,6 +127,7 @@ def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
         "output_values": [[position, value_to_json(value)] for position, value in each.constants.items()],
         "records": _records(each.executable),
         "kernels": each.executable.kernels,
+        "fallbacks": [dataclasses.asdict(fallback) for fallback in each.executable.fallbacks],
         "layers": list(map(_layer, each.layers)),
     }
 

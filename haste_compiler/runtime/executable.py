@@ -18,6 +18,7 @@ from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import Program
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import TargetError
+from haste_compiler.fallback.call import Caller
 from haste_compiler.methods.registry import method
 from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.runtime.device import finish, launching, on_device
@@ -33,7 +34,7 @@ def to_torch(tensor: Any) -> Any:
 
 
 class Executable:
-    """Machine code for one input signature. It needs no PyTorch.
+    """Machine code for one input signature. It needs PyTorch only where that runs a part of the network.
 
     Args:
         code: what ``codegen.build`` returned.
@@ -45,7 +46,7 @@ class Executable:
         code: the same.
         constants: packed weights and tables, as TVM tensors.
         device: where they are, and the code runs.
-        records, outputs, kernels, batch: see ``Program``.
+        records, outputs, kernels, batch, fallbacks: see ``Program``.
         pool: called with the number of threads before each run: sets them up for the calling one.
     """
 
@@ -53,9 +54,11 @@ class Executable:
         self.code, self.records = code, program.records
         self.outputs, self.kernels, self.batch = program.outputs, program.kernels, program.batch
         self._threads, self._missing = threads, missing
+        self.fallbacks = list(program.fallbacks)
         self.pool: Callable[[int], object] = use_threads
         self.device = tvm.cpu() if missing else machine_of(code.target).device
         self._on_card = self.device != tvm.cpu()
+        self._caller = Caller.of(self.fallbacks, machine_of(code.target).torch_devices[-1])
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
             on_device(
@@ -112,7 +115,7 @@ class Executable:
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         if self._on_card:
             return self._run_on_card(self._main, tensors, convert)
-        with self._turn:
+        with self._turn, self._caller.running():
             results = list(self._main(*tensors, *self._arguments))
         outputs = results[: self.outputs]
         made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
@@ -125,7 +128,7 @@ class Executable:
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
-        with self._turn, launching(self.device):
+        with self._turn, launching(self.device), self._caller.running():
             results = list(main(*tensors, *self._arguments))
             if home != self.device:
                 finish(self.device)

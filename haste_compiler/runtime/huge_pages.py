@@ -20,11 +20,12 @@ _PAGE = 2 << 20
 
 def place(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """Copy arrays to memory of large pages, each aligned to a cache line; they live as long as one of the copies."""
-    sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
+    # Even an empty one has an address.
+    sizes = [max(1, -(-array.nbytes // _ALIGNMENT)) * _ALIGNMENT for array in arrays]
     memory = _reserve(sum(sizes))
     copies, start = [], 0
     for array, size in zip(arrays, sizes, strict=True):
-        copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        copy: NDArray[Any] = np.ndarray(array.shape, array.dtype, memory.data, start)
         copy[...] = array
         copies.append(copy)
         start += size

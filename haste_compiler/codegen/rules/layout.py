@@ -92,6 +92,26 @@ def slice_(walk: Walk[Any], node: fx.Node) -> Value | None:
     return Value(walk.emit(sliced), nhwc=True)
 
 
+def select(walk: Walk[Any], node: fx.Node) -> Value | None:
+    """One place along an axis whose size is fixed: a slice of one, without the axis."""
+    x, dim, index = args_of(node)
+    shape = walk.shape(x)
+    size = shape[dim % len(shape)]
+    if isinstance(size, DynamicBatch) or not isinstance(index, int):
+        return None
+    axis, start = dim % len(shape), index % size
+    source = walk.nhwc(x) if walk.is_nhwc(x) else walk.nchw(x)
+    along = NHWC_AXIS[axis] if walk.is_nhwc(x) else axis
+    taken = walk.emit(relax.op.strided_slice(source, [along], [start], [start + 1], [1], assume_inbound=True))
+    if not walk.is_nhwc(x):
+        return Value(walk.reshaped(taken, walk.shape(node)))
+    left = [place for place in NHWC_AXIS if place != along]
+    squeezed = walk.emit(relax.op.squeeze(taken, [along]))
+    # Ranks of what is left, in the order of the node's own axes.
+    order = [sorted(left).index(place) for place in left]
+    return Value(squeezed if order == sorted(order) else walk.emit(relax.op.permute_dims(squeezed, order)))
+
+
 def permute(walk: Walk[Any], node: fx.Node) -> Value | None:
     """Between NCHW and NHWC, which moves nothing, and of the last two axes."""
     x, order = args_of(node)
@@ -167,6 +187,7 @@ def channel_shuffle(walk: Walk[Any], node: fx.Node) -> Value:
 
 RULES: Rules = {
     CHANNEL_SHUFFLE: channel_shuffle,
+    aten.select.int: select,
     aten.slice.Tensor: slice_,
     aten.permute.default: permute,
     aten.reshape.default: reshape,

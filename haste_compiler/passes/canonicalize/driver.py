@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from haste_compiler.graph.nodes import finish, replace
+from haste_compiler.graph.nodes import finish, is_tensor, replace
 from haste_compiler.passes.canonicalize import arithmetic, attention, clamping, layout, norms, pieces, pooling
 from haste_compiler.passes.canonicalize.constants import compute, is_computable
 from haste_compiler.passes.canonicalize.no_ops import is_assertion, is_no_op
@@ -19,6 +19,11 @@ _REWRITES: Rewrites = (
     | pooling.REWRITES
     | attention.REWRITES
 )
+
+
+def _has_scalars(node: fx.Node) -> bool:
+    """Whether a call's value, or what it computes with first, is a tensor without dimensions: it has no plain form."""
+    return any(is_tensor(value) and value.meta["val"].dim() == 0 for value in (node, *node.all_input_nodes[:1]))
 
 
 def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
@@ -45,7 +50,7 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
             replace(node, source_of(node))
         elif is_computable(node):
             compute(gm, node)
-        elif (rewrite := _REWRITES.get(node.target)) is not None:
+        elif (rewrite := _REWRITES.get(node.target)) is not None and not _has_scalars(node):
             with gm.graph.inserting_before(node):
                 rewrite(gm, node)
     return finish(gm)

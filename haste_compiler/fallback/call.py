@@ -1,0 +1,109 @@
+"""The call from machine code: a number and tensors go in, what PyTorch makes of them comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tvm_ffi
+
+from haste_compiler.errors import HasteError
+from haste_compiler.fallback.record import Fallback
+
+SYMBOL = "haste.fallback"
+"""What machine code calls, with the fallback's number and its tensors."""
+
+_ALIGNMENT = 64
+"""Bytes that TVM wants a tensor to begin at a multiple of."""
+
+_current = threading.local()
+
+Function = Callable[..., Sequence[Any]]
+"""Takes PyTorch's tensors, returns a tuple of them."""
+
+
+class Caller:
+    """What ``haste.fallback`` calls while a network runs, in the thread that it runs in.
+
+    Args:
+        functions: by their numbers.
+    """
+
+    def __init__(self, functions: Sequence[Function]) -> None:
+        self._functions = functions
+
+    @classmethod
+    def of(cls, fallbacks: Sequence[Fallback], device: str) -> Caller:
+        """The caller for a network's fallbacks, which run on a device that PyTorch names so.
+
+        Raises:
+            HasteError: PyTorch isn't installed, or knows no such operators.
+        """
+        if not fallbacks:
+            return cls(())
+        try:
+            from haste_compiler.fallback.program import read
+        except ModuleNotFoundError as error:
+            needed = ", ".join(dict.fromkeys(name for each in fallbacks for name in each.operators))
+            raise HasteError(
+                f"the network needs {error.name}, which computes {needed} in it, and it isn't installed"
+            ) from None
+        return cls([read(fallback.program, device) for fallback in fallbacks])
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While it is open, calls from this thread's machine code are these functions.
+
+        An error that one of them raises is raised as it is, not as TVM passes it on.
+        """
+        before = getattr(_current, "caller", None)
+        _current.caller, _current.error = self, None
+        try:
+            yield
+        except Exception:
+            error, _current.error = _current.error, None
+            if error is None:
+                raise
+            raise error from None
+        finally:
+            _current.caller = before
+
+    def call(self, number: int, tensors: Sequence[Any]) -> Any:
+        """Run a function on TVM's tensors, without a copy; returns such, compact and in memory of their own."""
+        import torch
+
+        inputs = [torch.utils.dlpack.from_dlpack(tensor) for tensor in tensors]
+        with torch.no_grad(), _as_captured(inputs):
+            outputs = self._functions[number](*inputs)
+        taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+        results = []
+        for output in outputs:
+            result = output.contiguous()
+            if result.untyped_storage().data_ptr() in taken or result.data_ptr() % _ALIGNMENT:
+                result = result.clone()
+            results.append(tvm_ffi.from_dlpack(result))
+        return results[0] if len(results) == 1 else results
+
+
+@contextlib.contextmanager
+def _as_captured(inputs: Sequence[Any]) -> Iterator[None]:
+    """Without the caller's autocast: dtypes are as they were captured."""
+    import torch
+
+    device = inputs[0].device.type if inputs else "cpu"
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
+    with torch.autocast(device, enabled=False):
+        yield
+
+
+@tvm_ffi.register_global_func(SYMBOL)
+def _call(number: int, *tensors: Any) -> Any:
+    try:
+        return _current.caller.call(number, tensors)
+    except Exception as error:
+        _current.error = error
+        raise
