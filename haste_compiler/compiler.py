@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
 from haste_compiler.codegen.build import build, cache_key
@@ -18,7 +19,7 @@ from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.codegen.walk import lower
 from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import ConfigError
-from haste_compiler.graph.arguments import check_arguments
+from haste_compiler.graph.arguments import as_module, check_arguments
 from haste_compiler.graph.capture import Captured, capture
 from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
 from haste_compiler.graph.nodes import drop_other_outputs
@@ -47,16 +48,18 @@ class Options:
         machine: what code is made for.
         tune: measure tilings of the dense kernels, or take these.
         cache: use the cache on disk.
+        fallback: let PyTorch compute what no kernel does.
     """
 
     configs: Configs
     machine: Machine
     tune: bool | Tuning = False
     cache: bool = True
+    fallback: bool = True
 
 
 def compile(  # noqa: PLR0913  (a user's options, each by name)
-    model: nn.Module,
+    model: nn.Module | ExportedProgram,
     example_inputs: Sequence[Any] | Tensor | None = None,
     *,
     target: TargetLike = "llvm",
@@ -67,13 +70,14 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     precision: str | None = None,
     dynamic: bool = False,
     dynamic_shapes: Any = None,
+    fallback: bool = True,
 ) -> CompiledModule:
     """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
 
     The model itself is not changed. It is captured as it behaves in evaluation mode.
 
     Args:
-        model: any model that ``torch.export`` captures.
+        model: any model that ``torch.export`` captures, or what it returned.
         example_inputs: its positional arguments as a tuple (or one tensor): compile for them now. None: compile at the
             first call. Either way, inputs of other shapes are compiled when they first come.
         target: ``"llvm"`` for this machine, ``"llvm -mcpu=..."``, ``"cuda"`` for its card, ``"cuda -arch=sm_90"``, or
@@ -91,6 +95,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
         dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
         dynamic_shapes: the same, for some inputs or within a range, in the form that ``torch.export`` takes: for each
             argument the axes that may vary, such as ``{"x": {0: Dim("batch", min=1, max=64)}}``. Only a batch may.
+        fallback: let PyTorch's own operators compute what no kernel of ours does, inside the compiled network, which
+            then needs PyTorch wherever it runs. False: refuse such networks.
 
     Raises:
         TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
@@ -100,7 +106,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
             ``dynamic_shapes`` are given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
-    example_inputs = check_arguments(model, example_inputs, threads)
+    network: nn.Module = as_module(model)
+    example_inputs = check_arguments(network, example_inputs, threads)
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     configs, varying = Configs.of(config), dynamic or dynamic_shapes
@@ -109,12 +116,12 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):
         tuning.check(machine)
-    options = Options(configs, machine, tuning, cache)
+    options = Options(configs, machine, tuning, cache, fallback)
 
     def specialize(inputs: Sequence[Any], configs: Configs) -> Specialization:
-        return _specialize(model, inputs, varying, replace(options, configs=configs))
+        return _specialize(network, inputs, varying, replace(options, configs=configs))
 
-    compiled = CompiledModule(model, specialize, configs, machine)
+    compiled = CompiledModule(network, specialize, configs, machine)
     if example_inputs is not None:
         compiled.prepare(*example_inputs)
     return compiled
@@ -160,7 +167,8 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
     tuned = options.tune or None
     if tuned is True:
         tuned = tune_here(gm, machine, time.monotonic() + _TUNING_SECONDS)
-    lowered = lower(gm, tuned.applied(machine) if tuned else machine, rules_for(machine), captured.batch)
+    tuned_machine = tuned.applied(machine) if tuned else machine
+    lowered = lower(gm, tuned_machine, rules_for(machine), captured.batch, fallback=options.fallback)
     missing = machine.missing()
     key = cache_key(_signature(gm), machine, lowered.plan) if options.cache and not missing else None
     executable = Executable(build(lowered, machine, key), lowered, machine.threads, missing)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from haste_compiler.errors import InputError
 
 
+def as_module(model: Any) -> Any:
+    """The module of an exported program; anything else as it is."""
+    return model.module(check_guards=False) if isinstance(model, torch.export.ExportedProgram) else model
+
+
 def check_arguments(
-    model: nn.Module, example_inputs: Sequence[Any] | Tensor | None, threads: int | None
+    model: object, example_inputs: Sequence[Any] | Tensor | None, threads: int | None
 ) -> Sequence[Any] | None:
     """Check a model, its example inputs and a number of threads; return the example inputs as a sequence.
 

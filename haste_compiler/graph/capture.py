@@ -21,6 +21,7 @@ from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.dynamic_shapes import batch_symbol, export_shapes, run_fake, shapes_for, violation
 from haste_compiler.graph.explain_failure import check_model, explain_failure
 from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional
+from haste_compiler.graph.inline import inline_regions
 from haste_compiler.graph.nodes import CONVOLUTIONS, finish, set_tensor
 from haste_compiler.graph.quiet import quiet
 
@@ -105,37 +106,53 @@ def _export(
 ) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
     shapes = None if batch is None else export_shapes(model, inputs, batch)
     try:
-        with quiet():
+        with quiet(), _without_autocast():
             with _dataclasses_known(model, strict):
                 program = torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
             drop_dropouts(program.graph_module.graph)
-            gm = program.module(check_guards=False)
+            gm = _module_of(program)
             if needs_decomposing(gm.graph) or not is_simply_functional(gm):
                 # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
-                gm = program.run_decompositions(decompositions()).module(check_guards=False)
+                gm = _module_of(program.run_decompositions(decompositions()))
     except Exception as error:
         if batch is not None and "Constraints violated" in str(error):
             raise CaptureError(f"{name} can't be captured for {batch.name!r} of {batch}: {violation(error)}") from error
         if (fault := explain_failure(model, inputs)) is not None:
             raise fault from error
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
-    assert isinstance(gm, fx.GraphModule)
     functionalize(gm, name)
     return gm, program.call_spec.in_spec, program.call_spec.out_spec
+
+
+def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    gm = program.module(check_guards=False)
+    assert isinstance(gm, fx.GraphModule)
+    inline_regions(gm)
+    return gm
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    # An exported graph refuses to be switched, and need not be.
+    # A scripted or exported graph may refuse to be switched, and need not be.
     if any(training for _, training in modes):
-        model.eval()
+        with contextlib.suppress(NotImplementedError):
+            model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """Capture a network as it computes by itself, whatever the caller's autocast says."""
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from torch import nn
 
 from haste_compiler.codegen.target import TargetLike
 from haste_compiler.errors import InputError
+from haste_compiler.graph.arguments import as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.configs import ConfigLike
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
@@ -117,6 +118,7 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
         target_macs=target_macs,
         target_latency=target_latency,
     )
+    model = as_module(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
     count = threads or torch.get_num_threads()

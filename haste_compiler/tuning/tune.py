@@ -17,7 +17,7 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import InputError, TargetError
-from haste_compiler.graph.arguments import check_arguments
+from haste_compiler.graph.arguments import as_module, check_arguments
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import drop_other_outputs
 from haste_compiler.methods.configs import ConfigLike, Configs
@@ -62,6 +62,7 @@ def tune(  # noqa: PLR0913  (a user's options, each by name)
         TargetError: the target is unknown, no CPU, or this machine can't run its code and no tracker is given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: as ``compile``.
     """
+    model = as_module(model)
     inputs = check_arguments(model, example_inputs, threads)
     if inputs is None:
         raise InputError("example_inputs is None: tuning needs the network's inputs")

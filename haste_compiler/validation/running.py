@@ -83,8 +83,9 @@ def checksums(model: nn.Module) -> dict[str, int]:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return tensor.reshape(-1).view(torch.uint8)
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    # One element is contiguous whatever its stride is, which bytes aren't.
+    return tensor.as_strided(tensor.shape, (1,)).view(torch.uint8)
 
 
 def _address(tensor: Tensor) -> int:

@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from haste_compiler.errors import InputError, ValidationError
+from haste_compiler.graph.arguments import as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
@@ -86,6 +87,7 @@ def validate(
     rounds, threads = options.pop("rounds", 10), options.pop("threads", None)
     given: Limits = options
     limits = Thresholds(**given)
+    model = as_module(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     for name, number in (("rounds", rounds), ("threads", 1 if threads is None else threads)):

@@ -130,7 +130,7 @@ def swapped(walk: Walk[Any], x: Any, shape: tuple[Any, ...]) -> Any:
     """``x``, of ``shape``, with its last two axes swapped."""
     *leading, rows, columns = shape
     after = (*leading, columns, rows)
-    if len(leading) > 1 and isinstance(leading[0], DynamicBatch):
+    if isinstance(rows, DynamicBatch) or (len(leading) > 1 and isinstance(leading[0], DynamicBatch)):
         axes = list(range(len(shape)))
         return walk.emit(relax.op.permute_dims(x, [*axes[:-2], axes[-1], axes[-2]]))
     images = leading[0] if leading and isinstance(leading[0], DynamicBatch) else math.prod(leading)

@@ -1,16 +1,24 @@
-"""Layer normalization on a CPU."""
+"""Layer and group normalisation on a CPU."""
 
 from __future__ import annotations
 
 import torch
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.group_norm import (
+    factors_kernel,
+    moments_kernel,
+    normalise_kernel,
+    parts_of,
+)
 from haste_compiler.codegen.cpu.kernels.layer_norm import layer_norm_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
-from haste_compiler.graph.nodes import argument, layer_name
+from haste_compiler.graph.nodes import argument, layer_name, shape_of, sole_user
+from haste_compiler.ops.activation import activation_name
 
 aten = torch.ops.aten
 
@@ -32,4 +40,42 @@ def layer_norm(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     return Value(y)
 
 
-RULES: Rules = {aten.layer_norm.default: layer_norm}
+def group_norm(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """Of images, with weight and bias; with the activation after it, if nothing else reads the norm."""
+    x, groups, weight, bias = args_of(node)[:4]
+    eps = argument(node, 4, "eps", 1e-5)
+    if not is_float(x, weight, bias) or len(shape_of(x)) != 4:
+        return None
+    user = sole_user(node)
+    activation = activation_name(user) if user is not None else None
+    (batch, channels, height, width), layer = walk.shape(x), layer_name(node)
+    pixels, lanes, source = height * width, walk.machine.unit.lanes, walk.nhwc(x)
+    moments, factors = (batch, parts_of(pixels, channels), channels), (batch, channels)
+    means, deviations = walk.launch_several(
+        ("moments", batch, pixels, channels),
+        layer,
+        [walk.reshaped(source, (batch, pixels, channels))],
+        [("means", moments, FLOAT32.dtype), ("deviations", moments, FLOAT32.dtype)],
+        lambda symbol: moments_kernel(symbol, batch, pixels, channels, lanes),
+    )
+    centre, scale = walk.launch_several(
+        ("group_norm_factors", batch, pixels, channels, groups, eps),
+        layer,
+        [walk.reshaped(source, (batch, pixels, channels)), means, deviations, walk.value(weight).expr],
+        [("centre", factors, FLOAT32.dtype), ("scale", factors, FLOAT32.dtype)],
+        lambda symbol: factors_kernel(symbol, batch, pixels, channels, groups, eps),
+    )
+    y = walk.launch(
+        ("normalise", batch, pixels, channels, activation),
+        layer,
+        [walk.reshaped(source, (batch, pixels, channels)), centre, scale, walk.value(bias).expr],
+        (batch, pixels, channels),
+        lambda symbol: normalise_kernel(symbol, batch, pixels, channels, activation or "none", lanes),
+    )
+    value = Value(walk.reshaped(y, (batch, height, width, channels)), nhwc=True)
+    if activation is not None and user is not None:
+        walk.values[user] = value
+    return value
+
+
+RULES: Rules = {aten.layer_norm.default: layer_norm, aten.group_norm.default: group_norm}
