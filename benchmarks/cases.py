@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests import zoo
+from tests import vision, zoo
 
 ABSENT = "the trained networks are absent (../shared, or where HASTE_SHARED points)"
 
@@ -52,6 +52,15 @@ def _random_network(name: str, batch: int) -> Case:
         raise AbsentError(reason)
     x = [zoo.example_input(name, batch)]
     return Case(zoo.build(name), x, x, ours=("dense",))
+
+
+def _vision_network(name: str, batch: int) -> Case:
+    try:
+        model, x = vision.build(name), vision.example_input(name)
+    except vision.AbsentError as error:
+        raise AbsentError(str(error)) from None
+    calls = [x.expand(batch, *x.shape[1:]).contiguous()]
+    return Case(model, calls, calls, ours=("dense",))
 
 
 def _trained_network(images: Tensor, labels: Tensor | None, batch: int) -> Case:
@@ -122,6 +131,7 @@ CASES: dict[str, Callable[[int], Case]] = {
     "cifar_resnet18": _cifar,
     "photographs_resnet18": _photographs,
     **{name: partial(_random_network, name) for name in zoo.ZOO},
+    **{name: partial(_vision_network, name) for name in vision.VISION},
     "conv_half_duplicated": partial(_single_convolution, 64),
     "conv_none_duplicated": partial(_single_convolution, 0),
     "linear_mostly_zero": _linear,
@@ -146,6 +156,7 @@ TITLES: dict[str, str] = {
     "cifar_resnet18": "ResNet-18 trained on CIFAR-10, 32×32 test images",
     "photographs_resnet18": "ResNet-18 trained on CIFAR-10, photographs at 224×224",
     **{name: f"{name}, {side}×{side}, random weights" for name, side in zoo.ZOO.items()},
+    **{name: f"{name}, {'×'.join(map(str, shape[1:]))}" for name, (_, shape) in vision.VISION.items()},
     "conv_half_duplicated": "convolution 128→128, 3×3, 28×28, half of the channels duplicated",
     "conv_none_duplicated": "convolution 128→128, 3×3, 28×28, no channel duplicated",
     "linear_mostly_zero": "linear layer 9216→4096, three in four inputs zero",

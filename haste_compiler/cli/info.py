@@ -60,7 +60,7 @@ def info(network: NetworkSource, how: dict[str, Any], as_json: bool) -> None:
 
 
 def _saved(path: Path, as_json: bool) -> None:
-    from haste_compiler.methods.explanation import Explanation, LayerChoice
+    from haste_compiler.methods.explanation import Explanation, FallbackChoice, LayerChoice
     from haste_compiler.runtime.artifact_file import Artifact
 
     with Artifact(path) as artifact:
@@ -68,7 +68,11 @@ def _saved(path: Path, as_json: bool) -> None:
         manifest = artifact.manifest
     parts = manifest["specializations"]
     choices = [tuple(LayerChoice.from_dict(layer["choice"]) for layer in part["layers"]) for part in parts]
-    texts = [f"input {_signature(part)}: {Explanation(each)}" for part, each in zip(parts, choices, strict=True)]
+    left = [tuple(map(FallbackChoice.from_stored, part.get("fallbacks", ()))) for part in parts]
+    texts = [
+        f"input {_signature(part)}: {Explanation(layers, fallbacks)}"
+        for part, layers, fallbacks in zip(parts, choices, left, strict=True)
+    ]
     emit(as_json, manifest, "\n\n".join([_summary(path, manifest), *texts]))
 
 

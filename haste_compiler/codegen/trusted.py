@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.graph.nodes import argument, example_size, is_constant
+from haste_compiler.graph.nodes import argument, example_size, is_constant, shape_of
 
 aten = torch.ops.aten
 
@@ -35,6 +35,13 @@ def _constant_padding(node: fx.Node) -> bool:
 
 def _plain_division(node: fx.Node) -> bool:
     return argument(node, 2, "rounding_mode") is None
+
+
+def _whole_factors(node: fx.Node) -> bool:
+    """Resizing by whole numbers, which are the scales as well if there are any."""
+    before, after, scales = shape_of(node.args[0])[2:], shape_of(node)[2:], argument(node, 2, "scale_factors")  # type: ignore[arg-type]
+    whole = all(new % old == 0 for old, new in zip(before, after, strict=True))
+    return whole and (scales is None or all(float(scale).is_integer() for scale in scales))
 
 
 _POINTWISE = (
@@ -89,7 +96,7 @@ TRUSTED: dict[Any, Condition] = {
     aten.div.Tensor: _plain_division,
     aten.constant_pad_nd.default: _constant_padding,
     aten.pad.default: _constant_padding,
-    aten.upsample_nearest2d.vec: _always,
+    aten.upsample_nearest2d.vec: _whole_factors,
 }
 """The operators, each with the condition under which a call is translated."""
 

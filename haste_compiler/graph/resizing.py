@@ -1,13 +1,11 @@
-"""Resizing of images as linear maps of rows and columns, read off PyTorch's own operators."""
+"""Resizing and padding of images as linear maps of rows and columns, read off PyTorch's own operators."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.graph.nodes import (
-    shape_of,
-)
+from haste_compiler.graph.nodes import shape_of
 
 
 def on_axis(node: fx.Node, values: Tensor, axis: int) -> Tensor:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from haste_compiler.fallback.record import Fallback
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.methods.registry import method, names
 
@@ -73,19 +74,48 @@ class LayerChoice:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Every convolution of a compiled network, in the order in which they run; prints as a table."""
+class FallbackChoice:
+    """Neighbouring operators that PyTorch runs, in one call.
 
-    layers: tuple[LayerChoice, ...]
+    Attributes:
+        layer: the layer of the first of them.
+        operators: their names, such as "aten.sort.default", each once.
+        share: of a call's time, 0 to 1; None where it was not measured.
+    """
+
+    layer: str
+    operators: tuple[str, ...]
+    share: float | None = None
 
     @classmethod
-    def of(cls, layers: Sequence[ConvLayer]) -> Explanation:
+    def from_stored(cls, fallback: Mapping[str, Any]) -> Self:
+        """Read the fields of a ``Fallback``."""
+        return cls(str(fallback["layer"]), tuple(Fallback(**fallback).operators))
+
+    def __str__(self) -> str:
+        share = "" if self.share is None else f"{self.share:.1%} of the time: "
+        return f"{share}{', '.join(self.operators)} ({self.layer})"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every convolution of a compiled network, in the order in which they run, and what PyTorch runs of it.
+
+    It prints as a table.
+    """
+
+    layers: tuple[LayerChoice, ...]
+    fallbacks: tuple[FallbackChoice, ...] = ()
+
+    @classmethod
+    def of(cls, layers: Sequence[ConvLayer], fallbacks: tuple[FallbackChoice, ...] = ()) -> Explanation:
         """The explanation of a network's convolutions."""
-        return cls(tuple(map(LayerChoice.of, layers)))
+        return cls(tuple(map(LayerChoice.of, layers)), fallbacks)
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold: ``layers``, a list of the layers' fields."""
-        return {"layers": [{**vars(layer), "haste": layer.haste, "haste_ms": layer.haste_ms} for layer in self.layers]}
+        """A dictionary that JSON can hold: ``layers`` and ``fallbacks``, lists of their fields."""
+        layers = [{**vars(layer), "haste": layer.haste, "haste_ms": layer.haste_ms} for layer in self.layers]
+        return {"layers": layers, "fallbacks": [vars(fallback) for fallback in self.fallbacks]}
 
     def to_json(self) -> str:
         """The same as text."""
@@ -104,7 +134,10 @@ class Explanation:
         console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False, legacy_windows=False)
         console.print(table)
         assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        if self.fallbacks:
+            lines += ["", "  left to PyTorch", *(f"    {fallback}" for fallback in self.fallbacks)]
+        return "\n".join(lines).strip("\n")
 
 
 def described(taken: Sequence[str], convolutions: int) -> str:

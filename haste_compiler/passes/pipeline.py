@@ -18,7 +18,6 @@ from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.narrow_shuffle import narrow_channel_shuffle
-from haste_compiler.passes.resize import write_resizing
 
 Observer = Callable[[str, fx.GraphModule], object]
 """Called with a pass's name and the graph after it."""
@@ -40,7 +39,6 @@ PASSES: Final = tuple(
     Pass.of(run)
     for run in (
         canonicalize,
-        write_resizing,
         fuse_channel_shuffle,
         narrow_channel_shuffle,
         fold_batch_norm,

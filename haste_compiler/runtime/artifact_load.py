@@ -43,6 +43,7 @@ from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact, stored_confi
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.device import on_device
 from haste_compiler.runtime.executable import Executable, to_torch
+from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.steerable import Steerable
 
@@ -272,8 +273,13 @@ class LoadedModule(Steerable):
         return made.executable.profile(tensors)
 
     def explain(self) -> Explanation:
-        """For every convolution the method that takes it, and why; prints as a table."""
-        return Explanation(tuple(choice for choice, _, _ in self._made[-1].choices))
+        """For every convolution the method that takes it, and why; and what PyTorch runs. It prints as a table.
+
+        Where PyTorch runs a part of the network, that is run twice on zeros, to see what share of the time it takes.
+        """
+        made = self._made[-1]
+        fallbacks = explain_fallbacks(made.executable, made.shapes, made.dtypes)
+        return Explanation(tuple(choice for choice, _, _ in made.choices), fallbacks)
 
     @property
     def layers(self) -> list[ConvLayer]:

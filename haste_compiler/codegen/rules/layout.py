@@ -12,6 +12,7 @@ from torch import fx
 from tvm import ir, relax
 
 from haste_compiler.codegen.dynamic import DynamicBatch
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import dtype_name, is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
@@ -65,6 +66,16 @@ def _broadcast(walk: Walk[Any], side: Any, dtype: str) -> Any:
         value = value.reshape((1,) * (4 - value.ndim) + value.shape)
         return walk.param(value.transpose(0, 2, 3, 1))
     return walk.nhwc(side)
+
+
+def prelu(walk: Walk[Any], node: fx.Node) -> Value | None:
+    """A slope below zero, one for all channels or one for each."""
+    x, weight = args_of(node)
+    if len(shape_of(x)) != 4 or not is_constant(weight):
+        return None
+    value, slopes = walk.nhwc(x), walk.param(walk.constant(weight).reshape(-1))
+    below = walk.emit(relax.op.less(value, relax.const(0, FLOAT32.dtype)))
+    return Value(walk.emit(relax.op.where(below, walk.emit(relax.op.multiply(value, slopes)), value)), nhwc=True)
 
 
 def getitem(walk: Walk[Any], node: fx.Node) -> Any:
@@ -190,6 +201,7 @@ RULES: Rules = {
     aten.select.int: select,
     aten.slice.Tensor: slice_,
     aten.permute.default: permute,
+    aten.prelu.default: prelu,
     aten.reshape.default: reshape,
     operator.getitem: getitem,
     **dict.fromkeys(_BINARY, binary),

@@ -11,6 +11,7 @@ from torch import fx
 from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
 from haste_compiler.codegen.cpu.kernels.concatenation import concatenation_kernel
 from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
+from haste_compiler.codegen.cpu.kernels.gather import gather_kernel
 from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
@@ -21,8 +22,8 @@ from haste_compiler.codegen.rules.pooling import pooling_rules
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
-from haste_compiler.graph.nodes import layer_name, shape_of
-from haste_compiler.graph.resizing import axis_map
+from haste_compiler.graph.nodes import argument, layer_name, shape_of
+from haste_compiler.graph.resizing import axis_map, on_axis
 from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE, ShuffleCall
 
 aten = torch.ops.aten
@@ -72,7 +73,7 @@ def channel_shuffle(walk: Walk[Cpu], node: fx.Node) -> Value:
 
 
 def resize(walk: Walk[Cpu], node: fx.Node) -> Value | None:
-    """Bilinear resizing by a whole factor."""
+    """Bilinear resizing."""
     x = args_of(node)[0]
     if not is_float(x):
         return None
@@ -89,6 +90,31 @@ def resize(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     return Value(y, nhwc=True)
 
 
+def pad(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """Padding of height and width with what is there: reflected, repeated, or from the other side."""
+    if argument(node, 2, "mode", "constant") == "constant" or len(argument(node, 1, "pad")) != 4:
+        return None
+    return gather(walk, node)
+
+
+def gather(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """What picks rows and columns of images, whichever; they are read off PyTorch's own operator."""
+    x = args_of(node)[0]
+    if not is_float(x, node) or len(shape_of(x)) != 4:
+        return None
+    batch, channels, *before = walk.shape(x)
+    sizes = (before[0], before[1]), (shape_of(node)[2], shape_of(node)[3])
+    places = [on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis) for axis, size in enumerate(before)]
+    y = walk.launch(
+        ("gather", batch, channels, sizes),
+        layer_name(node),
+        [walk.nhwc(x), *(walk.param(place[0].int().numpy()) for place in places)],
+        (batch, *sizes[1], channels),
+        lambda symbol: gather_kernel(symbol, batch, *sizes, channels, walk.machine.unit.lanes),
+    )
+    return Value(y, nhwc=True)
+
+
 RULES: Rules = {
     **pooling_rules(
         lambda walk, name, pooling, batch, channels: pooling_kernel(
@@ -101,4 +127,9 @@ RULES: Rules = {
     **joining_rules(join),
     CHANNEL_SHUFFLE: channel_shuffle,
     aten.upsample_bilinear2d.vec: resize,
+    aten.upsample_nearest2d.vec: gather,
+    aten._upsample_nearest_exact2d.vec: gather,
+    aten.pad.default: pad,
+    aten.reflection_pad2d.default: gather,
+    aten.replication_pad2d.default: gather,
 }
