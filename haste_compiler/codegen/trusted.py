@@ -6,13 +6,13 @@ pass, which ``tests/test_operator_samples.py`` tests; everything else PyTorch ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.graph.nodes import argument, example_size, is_constant, shape_of
+from haste_compiler.graph.nodes import argument, example_size, shape_of
 
 aten = torch.ops.aten
 
@@ -87,40 +87,59 @@ _MOVING = (
     aten.view.default,
 )
 
+_CHOOSING = (
+    aten.eq.Scalar,
+    aten.eq.Tensor,
+    aten.ge.Scalar,
+    aten.ge.Tensor,
+    aten.gt.Scalar,
+    aten.gt.Tensor,
+    aten.le.Scalar,
+    aten.le.Tensor,
+    aten.logical_not.default,
+    aten.lt.Scalar,
+    aten.lt.Tensor,
+    aten.ne.Scalar,
+    aten.ne.Tensor,
+    aten.to.dtype,
+    aten.where.self,
+)
+"""Operators that also take and make truth values."""
+
 TRUSTED: dict[Any, Condition] = {
-    **dict.fromkeys((*_POINTWISE, *_MOVING), _always),
-    aten.add.Tensor: _plain_sum,
+    **dict.fromkeys((*_POINTWISE, *_MOVING, *_CHOOSING), _always),
     aten.add.Scalar: _plain_sum,
-    aten.sub.Tensor: _plain_sum,
-    aten.sub.Scalar: _plain_sum,
-    aten.div.Tensor: _plain_division,
+    aten.add.Tensor: _plain_sum,
     aten.constant_pad_nd.default: _constant_padding,
+    aten.div.Tensor: _plain_division,
     aten.pad.default: _constant_padding,
+    aten.softmax.int: _always,
+    aten.sub.Scalar: _plain_sum,
+    aten.sub.Tensor: _plain_sum,
     aten.upsample_nearest2d.vec: _whole_factors,
 }
 """The operators, each with the condition under which a call is translated."""
 
 
 def is_trusted(node: fx.Node) -> bool:
-    """Whether TVM translates a call rightly, given that it ``is_plain``."""
+    """Whether TVM translates a call rightly."""
     condition = TRUSTED.get(node.target)
-    return condition is not None and condition(node)
+    kinds = (torch.float32, torch.bool) if node.target in _CHOOSING else (torch.float32,)
+    return condition is not None and _is_of(node, kinds) and condition(node)
 
 
 def is_plain(node: fx.Node) -> bool:
-    """Whether all that a call reads and makes are float32 tensors with dimensions, and with elements in them."""
-    return all(map(_is_plain, (node, *node.all_input_nodes)))
+    """Whether all that a call reads and makes are float32 tensors with elements in them, its value with dimensions."""
+    return _is_of(node, (torch.float32,))
 
 
-def _is_plain(node: fx.Node) -> bool:
+def _is_of(node: fx.Node, kinds: Sequence[torch.dtype]) -> bool:
     value = node.meta.get("val")
-    if isinstance(value, (list, tuple)):
-        return all(isinstance(each, Tensor) and _is_plain_tensor(each) for each in value)
-    if not isinstance(value, Tensor):
-        # A size that depends on the batch.
-        return isinstance(value, torch.SymInt)
-    return _is_plain_tensor(value) or (is_constant(node) and value.dtype == torch.float32 and value.dim() == 0)
-
-
-def _is_plain_tensor(value: Tensor) -> bool:
-    return value.dtype == torch.float32 and value.dim() > 0 and 0 not in map(example_size, value.shape)
+    made = list(value) if isinstance(value, (list, tuple)) else [value]
+    read = [source.meta.get("val") for source in node.all_input_nodes]
+    # A number among what is read is a size that depends on the batch.
+    tensors = [*made, *(each for each in read if not isinstance(each, torch.SymInt))]
+    fits = all(
+        isinstance(each, Tensor) and each.dtype in kinds and 0 not in map(example_size, each.shape) for each in tensors
+    )
+    return fits and all(each.dim() > 0 for each in made if isinstance(each, Tensor))

@@ -32,7 +32,7 @@ from haste_compiler.fallback.record import Fallback
 from haste_compiler.fallback.region import make_region
 from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.graph.dynamic import BatchRange
-from haste_compiler.graph.nodes import get_tensor, is_constant, is_size, unsupported
+from haste_compiler.graph.nodes import METHOD, get_tensor, is_constant, is_size, unsupported
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +145,15 @@ class Walk(Generic[M]):
         try:
             value = self._lowered(node)
         except UnsupportedOperatorError as error:
-            if not self._fallback:
+            if not self._fallback or METHOD in node.meta:
                 raise
             log.debug("left to PyTorch: %s", error)
             # What was emitted until then is read by nobody.
             value, self._launched[launched:] = None, []
         if value is not None:
             self.values[node] = value
+        elif METHOD in node.meta:
+            raise unsupported(node, f"the method {node.meta[METHOD]!r} has no kernel for {self.machine.name}")
         elif self._fallback:
             self._waiting.add(node)
         else:
@@ -159,9 +161,8 @@ class Walk(Generic[M]):
 
     def _lowered(self, node: fx.Node) -> Any:
         """What a rule, or TVM, makes of a node; None: neither takes it."""
-        if getattr(node.target, "namespace", None) == "aten" and not is_plain(node):
-            return None
-        for rule in self._rules.get(node.target, ()):
+        known = getattr(node.target, "namespace", None) != "aten" or is_plain(node)
+        for rule in self._rules.get(node.target, ()) if known else ():
             value = rule(self, node)
             if value is not None:
                 return value
@@ -247,6 +248,9 @@ class Walk(Generic[M]):
 
     def is_nhwc(self, node: Any) -> bool:
         """Whether a node's tensor is stored as NHWC."""
+        if node in self._waiting:
+            # How PyTorch leaves it, only its call says.
+            self._call_waiting(node)
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc
 
     def shape(self, node: fx.Node) -> tuple[Any, ...]:

@@ -15,6 +15,9 @@ from haste_compiler.errors import CaptureError, UnsupportedOperatorError
 
 Target = Callable[..., Any]
 
+METHOD = "made_by"
+"""In ``meta`` of calls that a method made of its own operators: the method's name."""
+
 TRANSPOSED = (
     torch.ops.aten.conv_transpose1d.default,
     torch.ops.aten.conv_transpose2d.input,

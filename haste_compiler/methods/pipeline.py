@@ -7,10 +7,12 @@ from collections.abc import Callable
 from torch import fx
 
 from haste_compiler.graph.capture import Captured
-from haste_compiler.graph.nodes import layer_name
+from haste_compiler.graph.nodes import METHOD, layer_name
 from haste_compiler.methods.choose import Predict, choose_layers
+from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import OWNER
+from haste_compiler.methods.method import Method
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD
 from haste_compiler.passes.pipeline import Observer, rewrite
 
@@ -53,9 +55,19 @@ def apply_methods(
 def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
     return [
         (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, configs), configs, predict)),
-        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: e.rewrite(gm, c)) for each, config in configs),
+        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in configs),
         (allow_winograd.__name__, lambda gm: allow_winograd(gm, configs)),
     ]
+
+
+def _rewritten(gm: fx.GraphModule, method: Method, config: MethodConfig) -> fx.GraphModule:
+    """Let a method rewrite a graph, and note which calls of the new graph are its own."""
+    before = {node.name for node in gm.graph.nodes}
+    gm = method.rewrite(gm, config)
+    for node in gm.graph.nodes:
+        if node.name not in before and getattr(node.target, "namespace", "aten") != "aten":
+            node.meta.setdefault(METHOD, method.NAME)
+    return gm
 
 
 def _checked(gm: fx.GraphModule, configs: Configs) -> fx.GraphModule:
