@@ -14,7 +14,7 @@ import torch
 import tvm
 from tvm import relax
 
-from haste_compiler.codegen.library import DIGEST_BYTES, Code
+from haste_compiler.codegen.library import DIGEST_BYTES, Code, KeptFile
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.errors import HasteError, last_line
@@ -99,7 +99,7 @@ def _source_digest() -> str:
 def _load(path: Path, machine: Machine) -> Code | None:
     """The stored code; None where there is none or the file is damaged, which the system's loader may not survive."""
     try:
-        file = path.open("rb")
+        file = KeptFile(path)
         data = file.read()
         if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
             return None

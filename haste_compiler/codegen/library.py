@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tvm.support import cc
 from tvm.target import Target
@@ -16,6 +18,25 @@ from haste_compiler.errors import HasteError, TargetError, last_line
 
 DIGEST_BYTES = 32
 """Length of the checksum at the end of a library in the cache; whoever loads it doesn't read that far."""
+
+
+class KeptFile:
+    """A file that can be read as long as this object lives, whoever deletes it meanwhile.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self) -> bytes:
+        """All of it."""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
 
 
 @dataclass(frozen=True)
@@ -31,7 +52,7 @@ class Code:
 
     module: Any
     target: Target
-    file: BinaryIO | None = None
+    file: KeptFile | None = None
 
     def write_library(self, path: Path) -> None:
         """Write the code as a shared library.
@@ -42,7 +63,6 @@ class Code:
             OSError: the file can't be written.
         """
         if self.file is not None:
-            self.file.seek(0)
             path.write_bytes(self.file.read()[:-DIGEST_BYTES])
             return
         try:

@@ -29,7 +29,7 @@ from haste_compiler.codegen.values import dtype_name, same_shape
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.fallback.call import SYMBOL
 from haste_compiler.fallback.record import Fallback
-from haste_compiler.fallback.region import make_region
+from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import METHOD, get_tensor, is_constant, is_size, unsupported
@@ -173,7 +173,7 @@ class Walk(Generic[M]):
     def _call_waiting(self, wanted: fx.Node) -> None:
         """Call what waits and a node's value depends on."""
         region = make_region(self.gm, self._waiting.take(wanted), self.is_nhwc)
-        inputs = [self.value(node).expr for node in region.inputs]
+        inputs = [self._raw(node) if is_raw(node) else self.value(node).expr for node in region.inputs]
         self._launched.append((SYMBOL, region.fallback.layer))
         kinds = [
             relax.TensorType(self._stored(node, nhwc), dtype_name(node.meta["val"].dtype))
@@ -186,6 +186,10 @@ class Walk(Generic[M]):
         for index, (node, nhwc) in enumerate(region.outputs):
             one = result if len(kinds) == 1 else self.emit(relax.TupleGetItem(result, index))
             self.values[node] = Value(one, nhwc)
+
+    def _raw(self, node: fx.Node) -> Any:
+        """The bits of a constant that only PyTorch reads."""
+        return self.param(get_tensor(self.gm, node).cpu().contiguous().view(torch.int16).numpy())
 
     def _stored(self, node: fx.Node, nhwc: bool) -> list[Any]:
         """A tensor's shape as it is stored."""
@@ -221,6 +225,8 @@ class Walk(Generic[M]):
             self._call_waiting(node)
         elif is_size(node):
             self.values[node] = Value(self.sizes.expression(node.meta["val"]))
+        elif is_raw(node):
+            raise unsupported(node, "a constant of bfloat16 is no output of a compiled network")
         elif is_constant(node):
             self.values[node] = Value(self.param(self.constant(node)))
 

@@ -8,7 +8,7 @@ from typing import Any
 Program = dict[str, Any]
 """A graph as JSON can hold it: ``inputs`` (how many), ``calls``, ``outputs``."""
 
-_PLUMBING = ("operator.", "math.", "torch.", "aten.sym_size", "aten.permute")
+_PLUMBING = ("operator.", "math.", "torch.", "aten.sym_size", "aten.permute", "aten.view.dtype")
 """Beginnings of the names of what computes nothing."""
 
 

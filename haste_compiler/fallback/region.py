@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from haste_compiler.fallback.program import write
 from haste_compiler.fallback.record import Fallback
-from haste_compiler.graph.nodes import is_size, layer_name, unsupported
+from haste_compiler.graph.nodes import is_constant, is_size, layer_name, unsupported
 
 aten = torch.ops.aten
 
@@ -61,6 +61,8 @@ def make_region(gm: fx.GraphModule, nodes: Sequence[fx.Node], is_nhwc: IsNhwc) -
     stored = [graph.placeholder(node.name) for node in inputs]
     for node, source in zip(inputs, stored, strict=True):
         copies[node] = graph.call_function(aten.permute.default, (source, _TO_NCHW)) if is_nhwc(node) else source
+        if is_raw(node):
+            copies[node] = graph.call_function(aten.view.dtype, (source, torch.bfloat16))
     for node in reads:
         if node not in copies:
             copies[node] = graph.get_attr(str(node.target))
@@ -73,6 +75,11 @@ def make_region(gm: fx.GraphModule, nodes: Sequence[fx.Node], is_nhwc: IsNhwc) -
     graph.output(tuple(results))
     fallback = Fallback(layer_name(nodes[0]), write(graph, gm))
     return Region(fallback, inputs, [(node, formats.get(node, False)) for node in outputs])
+
+
+def is_raw(node: fx.Node) -> bool:
+    """Whether a node is a constant of bfloat16, which NumPy doesn't know: it is kept as bits, int16."""
+    return is_constant(node) and bool(node.meta["val"].dtype == torch.bfloat16)
 
 
 def _with_sizes(nodes: Sequence[fx.Node]) -> list[fx.Node]:

@@ -13,6 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.errors import HasteError, InputError, first_line, refuse_named
 from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.graph.checksums import checksums
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
@@ -72,6 +73,8 @@ class CompiledModule(Steerable):
 
     The methods' parameters, such as ``tolerance``, steer it between two calls, see ``Steerable``.
 
+    It computes with the weights that the model had when it was first compiled, for all shapes; see ``refresh``.
+
     Attributes:
         configs: the configurations it was compiled with.
         target: the target, complete with the CPU's name.
@@ -86,6 +89,7 @@ class CompiledModule(Steerable):
         # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
         self._plain: dict[PlainKey, Specialization] = {}
         self._dense: CompiledModule | None = None
+        self._weights: dict[str, int] | None = None
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
@@ -101,6 +105,7 @@ class CompiledModule(Steerable):
             InputError: an input has a dtype, rank or device that the network doesn't take.
             CaptureError: the model can't be captured with inputs of these shapes.
             UnsupportedOperatorError: it has an operator that can't be compiled.
+            HasteError: it has to be compiled for these shapes, and the model's weights aren't what they were.
         """
         refuse_named(named)
         made, tensors = self._for_inputs(inputs)
@@ -130,6 +135,14 @@ class CompiledModule(Steerable):
         """Compile for inputs like these now, so that the first call doesn't have to."""
         self._for_inputs(inputs)
 
+    def refresh(self) -> None:
+        """Take the model's weights as they are now: each shape is compiled anew when it next comes.
+
+        What was steered stays. The machine code doesn't depend on weights and comes from the cache.
+        """
+        with self._lock:
+            self._made, self._plain, self._dense, self._weights = {}, {}, None, None
+
     @property
     def dense(self) -> CompiledModule:
         """The same network compiled without any method: what its speed is compared with."""
@@ -137,6 +150,7 @@ class CompiledModule(Steerable):
             return self
         if self._dense is None:
             self._dense = CompiledModule(self._model, self._specialize_dense, Configs.dense(), self._machine)
+            self._dense._weights = self._weights
         return self._dense
 
     def _specialize_dense(self, inputs: Sequence[Any], configs: Configs) -> Specialization:
@@ -219,6 +233,7 @@ class CompiledModule(Steerable):
             with self._lock:
                 made = self._find(signature)
                 if made is None:
+                    self._check_weights()
                     made = self._specialize(tree_unflatten(tensors, structure)[0], self.configs)
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
@@ -226,6 +241,18 @@ class CompiledModule(Steerable):
         if key is not None:
             self._plain[key] = made
         return made, tensors
+
+    def _check_weights(self) -> None:
+        """Check that the model's weights are those that other shapes were compiled with."""
+        found = checksums(self._model)
+        if self._weights is None:
+            self._weights = found
+        changed = [name for name, checksum in found.items() if self._weights.get(name) != checksum]
+        if changed:
+            raise HasteError(
+                f"{changed[0]} of {self._name} isn't what it was when the network was compiled, and other shapes still "
+                "compute with what it was: call refresh() to take the new weights for all"
+            )
 
     def _find(self, signature: Signature) -> Specialization | None:
         """The code for inputs of a signature: for just that, or for any batch of it."""

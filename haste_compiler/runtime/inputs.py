@@ -49,8 +49,8 @@ def prepare(leaves: Sequence[Any], known: Signature | None, places: Sequence[str
             raise InputError(f"input {index} is {tensor.layout}: allowed are dense tensors")
         if known is not None:
             _compare(index, tensor, known)
-        elif tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise InputError(f"input {index} is {tensor.dtype}: networks are compiled for torch.float32")
+        elif tensor.is_complex():
+            raise InputError(f"input {index} is {tensor.dtype}: compiled networks take no complex numbers")
         tensor = tensor.detach().resolve_neg().contiguous()
         tensors.append(tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor)
     return tensors

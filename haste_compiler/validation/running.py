@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_leaves, tree_map
+
+from haste_compiler.graph.checksums import bytes_of
 
 Call = Callable[..., Any]
 
@@ -64,7 +65,7 @@ def identical(a: Any, b: Any) -> bool:
     """Whether two leaves are equal bit by bit; the same NaN in the same place is equal."""
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return a is b or (type(a) is type(b) and bool(a == b))
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bytes_of(a), bytes_of(b))
 
 
 def same_memory(first: Sequence[Any], second: Sequence[Any]) -> list[int]:
@@ -74,18 +75,6 @@ def same_memory(first: Sequence[Any], second: Sequence[Any]) -> list[int]:
         for index, (a, b) in enumerate(zip(first, second, strict=True))
         if isinstance(a, Tensor) and isinstance(b, Tensor) and a.numel() and _address(a) == _address(b)
     ]
-
-
-def checksums(model: nn.Module) -> dict[str, int]:
-    """A checksum of every parameter and buffer."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return {name: zlib.crc32(_bytes(tensor).cpu().numpy().data) for name, tensor in tensors}
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    # One element is contiguous whatever its stride is, which bytes aren't.
-    return tensor.as_strided(tensor.shape, (1,)).view(torch.uint8)
 
 
 def _address(tensor: Tensor) -> int:

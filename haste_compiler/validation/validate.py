@@ -15,13 +15,14 @@ from torch import nn
 from haste_compiler.errors import InputError, ValidationError
 from haste_compiler.graph.arguments import as_module
 from haste_compiler.graph.capture import evaluation_mode
+from haste_compiler.graph.checksums import checksums
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
 from haste_compiler.validation.layers import LayersFound, LayerTally
 from haste_compiler.validation.processes import Processes
 from haste_compiler.validation.protocol import Compiled
 from haste_compiler.validation.report import Times, ValidationReport
-from haste_compiler.validation.running import Outputs, checksums, identical, run, same_memory
+from haste_compiler.validation.running import Outputs, identical, run, same_memory
 from haste_compiler.validation.thresholds import Limits, Thresholds
 from haste_compiler.validation.timing import measure, profile, use_threads
 

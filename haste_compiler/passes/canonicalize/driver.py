@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from torch import fx
 
+from haste_compiler.errors import CaptureError
 from haste_compiler.graph.nodes import finish, is_tensor, replace
 from haste_compiler.passes.canonicalize import arithmetic, attention, clamping, layout, norms, pieces, pooling
 from haste_compiler.passes.canonicalize.constants import compute, is_computable
@@ -37,9 +40,6 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
     - Several spellings of one operator become one: ``view`` -> ``reshape``, ``transpose`` and ``t`` -> ``permute``,
       ``chunk`` and ``split`` -> ``slice``, ``unbind`` -> ``select``, ``hardtanh`` -> ``relu6`` or ``clamp``,
       ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
-
-    Raises:
-        CaptureError: the batch is dynamic, and an operator would be written for one batch only.
     """
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or node._erased:
@@ -51,6 +51,7 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
         elif is_computable(node):
             compute(gm, node)
         elif (rewrite := _REWRITES.get(node.target)) is not None and not _has_scalars(node):
-            with gm.graph.inserting_before(node):
+            # What has no plain form for every batch stays as it is.
+            with gm.graph.inserting_before(node), contextlib.suppress(CaptureError):
                 rewrite(gm, node)
     return finish(gm)
