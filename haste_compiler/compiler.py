@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
 from haste_compiler.codegen.build import build, cache_key
@@ -19,7 +18,7 @@ from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.codegen.walk import lower
 from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import ConfigError
-from haste_compiler.graph.arguments import as_module, check_arguments
+from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import Captured, capture
 from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
 from haste_compiler.graph.nodes import drop_other_outputs
@@ -59,7 +58,7 @@ class Options:
 
 
 def compile(  # noqa: PLR0913  (a user's options, each by name)
-    model: nn.Module | ExportedProgram,
+    model: Model,
     example_inputs: Sequence[Any] | Tensor | None = None,
     *,
     target: TargetLike = "llvm",

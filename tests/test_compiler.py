@@ -679,7 +679,7 @@ def test_weights_are_those_of_the_first_compile() -> None:
     compiled = haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False))
     before = compiled(x)
     with torch.no_grad():
-        model[0].weight.mul_(2)
+        model.get_parameter("0.weight").mul_(2)
     assert torch.equal(compiled(x), before)
     with pytest.raises(HasteError, match=r"0\.weight of Sequential isn't what it was .* call refresh\(\)"):
         compiled(x.repeat(2, 1, 1, 1))
@@ -693,7 +693,7 @@ def test_steering_survives_a_refresh() -> None:
     model, x = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU()).eval(), torch.randn(1, 16, 12, 12)
     compiled = haste_compiler.compile(model, (x,), config=HasteConfig(cost_model=False))
     compiled.tolerance = 0.0
-    exact = compiled(x)
+    exact: Tensor = compiled(x)
     compiled.refresh()
     assert torch.equal(compiled(x), exact) and compiled.tolerance == 0.0
 
@@ -717,7 +717,7 @@ def test_exported_programs_are_taken() -> None:
     for each in (program, program.module(), nn.Sequential(program.module())):
         compiled = haste_compiler.compile(each, (x,), config=HasteConfig(enabled=False))
         torch.testing.assert_close(compiled(x), model(x))
-    assert haste_compiler.validate(program, haste_compiler.compile(program), x, time=False).output_error < 1e-5
+    assert haste_compiler.validate(program, haste_compiler.compile(program), x, time=False).max_rel_error < 1e-5
 
 
 class Autocast(nn.Module):

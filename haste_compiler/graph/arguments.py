@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from haste_compiler.errors import InputError
 
+Model = nn.Module | torch.export.ExportedProgram
+"""What is compiled: a module, or what ``torch.export`` made of one."""
+
 
 def as_module(model: Any) -> Any:
     """The module of an exported program; anything else as it is."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from haste_compiler.codegen.target import TargetLike
 from haste_compiler.errors import InputError
-from haste_compiler.graph.arguments import as_module
+from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.configs import ConfigLike
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
@@ -36,7 +36,7 @@ _MEASURED_ON = 128
 
 
 def search(  # noqa: PLR0913  (a user's options, each by name)
-    model: nn.Module,
+    model: Model,
     inputs: Any = None,
     *,
     labels: Labels = None,
@@ -118,19 +118,21 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
         target_macs=target_macs,
         target_latency=target_latency,
     )
-    model = as_module(model)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is {type(model).__name__}: allowed is a torch.nn.Module")
+    network: nn.Module = as_module(model)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model is {type(network).__name__}: allowed is a torch.nn.Module")
     count = threads or torch.get_num_threads()
     options = Options(budget, save, searched_configs(config, seed), target, count, confidence, patches)
-    with evaluation_mode(model), use_threads(count), _progress(progress) as tick:
+    with evaluation_mode(network), use_threads(count), _progress(progress) as tick:
         if inputs is None:
             tick("making up images", 0.0)
-            inputs = draw_images(model, _checked_shape(input_shape, labels), seed)
-        images = read_images(model, inputs, labels, batch_size)
+            inputs = draw_images(network, _checked_shape(input_shape, labels), seed)
+        images = read_images(network, inputs, labels, batch_size)
         if budget.needs_scores and images.scores is None:
-            raise InputError(f"{budget.kind} needs class scores (N, classes), but {type(model).__name__} returns none")
-        candidates, held_out = _candidates(model, images, options, tick)
+            raise InputError(
+                f"{budget.kind} needs class scores (N, classes), but {type(network).__name__} returns none"
+            )
+        candidates, held_out = _candidates(network, images, options, tick)
     return _result(candidates, options, held_out, time.perf_counter() - began)
 
 

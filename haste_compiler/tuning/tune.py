@@ -17,7 +17,7 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import InputError, TargetError
-from haste_compiler.graph.arguments import as_module, check_arguments
+from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import drop_other_outputs
 from haste_compiler.methods.configs import ConfigLike, Configs
@@ -30,7 +30,7 @@ from haste_compiler.tuning.tuning import Tuning
 
 
 def tune(  # noqa: PLR0913  (a user's options, each by name)
-    model: nn.Module,
+    model: Model,
     example_inputs: Sequence[Any] | Tensor,
     *,
     target: TargetLike = "llvm",
@@ -62,8 +62,8 @@ def tune(  # noqa: PLR0913  (a user's options, each by name)
         TargetError: the target is unknown, no CPU, or this machine can't run its code and no tracker is given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: as ``compile``.
     """
-    model = as_module(model)
-    inputs = check_arguments(model, example_inputs, threads)
+    network: nn.Module = as_module(model)
+    inputs = check_arguments(network, example_inputs, threads)
     if inputs is None:
         raise InputError("example_inputs is None: tuning needs the network's inputs")
     if seconds is not None and not seconds > 0:
@@ -73,7 +73,7 @@ def tune(  # noqa: PLR0913  (a user's options, each by name)
     assert isinstance(machine, Cpu)
     deadline = math.inf if seconds is None else time.monotonic() + seconds
 
-    captured = capture(model, tuple(inputs))
+    captured = capture(network, tuple(inputs))
     leaves = captured.flatten_inputs(inputs)
     settings = SettingsTuner(leaves, configs, machine, device)
     gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from haste_compiler.errors import InputError, ValidationError
-from haste_compiler.graph.arguments import as_module
+from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import checksums
 from haste_compiler.validation.batches import Batch, Labels, read_batches
@@ -44,7 +44,7 @@ class Options(Limits, total=False):
 
 
 def validate(
-    model: nn.Module,
+    model: Model,
     compiled: Compiled,
     inputs: Any,
     *,
@@ -88,9 +88,9 @@ def validate(
     rounds, threads = options.pop("rounds", 10), options.pop("threads", None)
     given: Limits = options
     limits = Thresholds(**given)
-    model = as_module(model)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    network: nn.Module = as_module(model)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, not {type(network).__name__}")
     for name, number in (("rounds", rounds), ("threads", 1 if threads is None else threads)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InputError(f"{name} must be a positive integer, not {number!r}")
@@ -98,8 +98,8 @@ def validate(
         raise InputError("min_speedup needs time=True")
     own = getattr(compiled, "threads", None)
     processes = Processes.of_default_group() if distributed else Processes()
-    with evaluation_mode(model), use_threads(threads or own), _progress(progress and processes.rank == 0) as tick:
-        report = _Validation(model, compiled, processes, rounds if time else 0, tick).run(inputs, labels)
+    with evaluation_mode(network), use_threads(threads or own), _progress(progress and processes.rank == 0) as tick:
+        report = _Validation(network, compiled, processes, rounds if time else 0, tick).run(inputs, labels)
     limits.check(report)
     return report
 
