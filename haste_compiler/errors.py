@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 
 class HasteError(Exception):
     """Base of every error that haste_compiler raises on purpose."""
@@ -51,16 +49,6 @@ class ArtifactTargetError(ArtifactError, TargetError):
 
 class TuningError(HasteError):
     """Measuring failed: no device is left, or a tuning that was loaded doesn't fit; the message says which."""
-
-
-def refuse_named(named: Mapping[str, object]) -> None:
-    """Refuse a network's inputs that were given by name.
-
-    Raises:
-        InputError: there are some.
-    """
-    if named:
-        raise InputError(f"inputs are given by position, but {', '.join(named)} was given by name")
 
 
 def first_line(error: BaseException) -> str:

@@ -105,6 +105,9 @@ class Walk(Generic[M]):
         inputs = []
         for node in self.gm.graph.find_nodes(op="placeholder"):
             value = node.meta["val"]
+            if not isinstance(value, torch.Tensor) and not node.users:
+                # A constant, for whose value the graph was captured.
+                continue
             if not isinstance(value, torch.Tensor):
                 raise UnsupportedOperatorError(
                     f"input {node.name!r} is {type(value).__name__}, only tensors are compiled"

@@ -162,14 +162,15 @@ def _dataclasses_known(model: nn.Module, strict: bool) -> Iterator[None]:
         # TorchDynamo would trace the hook.
         yield
         return
-    handle = model.register_forward_hook(lambda module, inputs, output: _register_dataclasses(output))
+    handle = model.register_forward_hook(lambda module, inputs, output: register_dataclasses(output))
     try:
         yield
     finally:
         handle.remove()
 
 
-def _register_dataclasses(value: Any) -> None:
+def register_dataclasses(value: Any) -> None:
+    """Let PyTorch's pytrees know the dataclasses in a value, which they refuse otherwise."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if type(value) not in SUPPORTED_NODES:
             torch.export.register_dataclass(type(value))
@@ -178,7 +179,7 @@ def _register_dataclasses(value: Any) -> None:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            _register_dataclasses(item)
+            register_dataclasses(item)
 
 
 def _reason(error: BaseException) -> str:

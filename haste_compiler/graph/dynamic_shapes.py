@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from haste_compiler.errors import CaptureError, InputError, first_line
 from haste_compiler.graph.dynamic import BatchRange
+from haste_compiler.graph.parameters import CONSTANT
 
 _ALL = "batch"
 """The name of the batch where it was given none."""
@@ -41,6 +42,8 @@ def batch_range(model: nn.Module, inputs: Sequence[Any], dynamic_shapes: Any) ->
     marks = _all_batches(leaves) if dynamic_shapes is True else _marks(model, inputs, dynamic_shapes)
     if not marks:
         return None
+    if any(isinstance(leaf, CONSTANT) for leaf in leaves):
+        raise InputError("dynamic: all inputs must be tensors, and one of these is a constant")
     positions = tuple(marks)
     names = {_name(mark) for mark in marks.values()}
     if len(names) > 1:

@@ -30,11 +30,11 @@ from haste_compiler.errors import (
     HasteError,
     InputError,
     last_line,
-    refuse_named,
 )
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.parameters import CONSTANT, Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, LayerChoice, described
 from haste_compiler.methods.layers import ConvLayer
@@ -125,6 +125,7 @@ class LoadedPart:
         shapes: of the inputs' tensors.
         dtypes: of the same, by NumPy's names.
         inputs: structure of the positional arguments.
+        constants: those that are no tensors, by their position among the leaves.
         outputs: structure of what it returns.
         values: outputs that are no tensors, by their position among the outputs' leaves.
         choices: for each convolution, what was chosen, the graph's node, and its geometry.
@@ -134,6 +135,7 @@ class LoadedPart:
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
     inputs: Structure
+    constants: tuple[tuple[int, Any], ...]
     outputs: Structure
     values: tuple[tuple[int, Any], ...]
     choices: tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
@@ -190,10 +192,19 @@ def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], thr
         tuple(tuple(item["shape"]) for item in stored["inputs"]),
         tuple(item["dtype"] for item in stored["inputs"]),
         Structure.from_json(stored["input_structure"]),
+        tuple((int(position), value_from_json(value)) for position, value in stored.get("input_values", ())),
         Structure.from_json(stored["output_structure"]),
         tuple((int(position), value_from_json(value)) for position, value in stored["output_values"]),
         tuple(map(_choice, stored["layers"])),
     )
+
+
+def _parameters(stored: Mapping[str, Any] | None) -> Parameters:
+    """The inputs' names; files of older formats hold none."""
+    if stored is None:
+        return Parameters((), {})
+    defaults = {str(name): value_from_json(value) for name, value in stored["defaults"].items()}
+    return Parameters(tuple(stored["names"]), defaults, frozenset(stored["optional"]), bool(stored["more"]))
 
 
 def _batch(stored: Mapping[str, Any]) -> BatchRange:
@@ -239,13 +250,14 @@ class LoadedModule(Steerable):
         self.target, self.manifest = machine.target, manifest
         self._made = list(parts)
         self._name = str(manifest["name"])
+        self._parameters = _parameters(manifest.get("parameters"))
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
 
         Args:
             inputs: positional arguments, of a signature that it was saved for.
-            named: refused; a network's inputs have an order only.
+            named: the same, by the names of the model's arguments.
 
         Returns:
             What the model returns: the same structure, new tensors or arrays.
@@ -253,23 +265,23 @@ class LoadedModule(Steerable):
         Raises:
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
-        refuse_named(named)
+        inputs = self._parameters.positional(inputs, named)
         made, tensors, convert = self._for_inputs(inputs)
         return made.build(made.executable.run(tensors, convert)[0])
 
-    def stats(self, *inputs: Any) -> dict[str, Any]:
+    def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
         """Run the network and return what each layer of a method did, by layer name, in order."""
-        return self.run_with_stats(*inputs)[1]
+        return self.run_with_stats(*inputs, **named)[1]
 
-    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+    def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
-        made, tensors, convert = self._for_inputs(inputs)
+        made, tensors, convert = self._for_inputs(self._parameters.positional(inputs, named))
         outputs, stats = made.executable.run_with_stats(tensors, convert)
         return made.build(outputs), stats
 
-    def profile(self, *inputs: Any) -> dict[str, float]:
+    def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
-        made, tensors, _ = self._for_inputs(inputs)
+        made, tensors, _ = self._for_inputs(self._parameters.positional(inputs, named))
         return made.executable.profile(tensors)
 
     def explain(self) -> Explanation:
@@ -319,14 +331,18 @@ class LoadedModule(Steerable):
     def _for_inputs(self, inputs: Sequence[Any]) -> tuple[LoadedPart, list[Any], Callable[[Any], Any]]:
         """The code for these inputs, what to run it on, and what makes its outputs the caller's kind of tensor."""
         structure = Structure.of(tuple(inputs))
-        alike = [part for part in self._made if part.inputs == structure]
+        leaves = list(structure.flatten(tuple(inputs)))
+        constants = tuple((place, leaf) for place, leaf in enumerate(leaves) if isinstance(leaf, CONSTANT))
+        leaves = [leaf for leaf in leaves if not isinstance(leaf, CONSTANT)]
+        alike = [part for part in self._made if part.inputs == structure and part.constants == constants]
         if not alike:
             counts = sorted({len(part.shapes) for part in self._made})
+            values = [value for part in self._made for _, value in part.constants]
             raise InputError(
                 f"{self._name} wasn't saved for inputs like these: it takes {' or '.join(map(str, counts))} tensors in "
-                "the containers that it was compiled with"
+                f"the containers that it was compiled with{f', and the values {values}' if values else ''}"
             )
-        leaves, known = list(structure.flatten(tuple(inputs))), alike[0]
+        known = alike[0]
         if any(map(_is_torch, leaves)):
             tensors, convert = _prepare_torch(leaves, known), to_torch
         else:

@@ -8,6 +8,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.processor import architecture, required_features
 from haste_compiler.codegen.target import target_options
 from haste_compiler.errors import ArtifactError
+from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import LayerChoice
 from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
@@ -35,25 +37,35 @@ if TYPE_CHECKING:
     from haste_compiler.runtime.inputs import Signature
 
 
-def save(
-    path: str | PathLike[str],
-    name: str,
-    configs: Configs,
-    machine: Machine,
-    made: Mapping[Signature, Specialization],
-) -> None:
+@dataclass(frozen=True)
+class Saved:
+    """What is said of a network as a whole.
+
+    Attributes:
+        name: of the network, for error messages.
+        parameters: its inputs' names.
+        configs: that it was compiled with.
+        machine: that the code is for.
+    """
+
+    name: str
+    parameters: Parameters
+    configs: Configs
+    machine: Machine
+
+
+def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Specialization]) -> None:
     """Write a compiled network to a file.
 
     Args:
         path: of the file.
-        name: of the network, for error messages.
-        configs: that it was compiled with.
-        machine: that the code is for.
+        saved: what it is.
         made: what was compiled, by input signature.
 
     Raises:
         ArtifactError, TargetError: see ``CompiledModule.save``.
     """
+    name, machine = saved.name, saved.machine
     if not made:
         raise ArtifactError(f"{name} is not compiled yet: call it, or prepare(), with inputs, then save it")
     weights: dict[str, NDArray[Any]] = {}
@@ -87,7 +99,13 @@ def save(
                 "features": required_features(machine.host),
             },
             "threads": machine.threads,
-            "configs": configs.to_dict(),
+            "configs": saved.configs.to_dict(),
+            "parameters": {
+                "names": saved.parameters.names,
+                "defaults": {key: value_to_json(value) for key, value in saved.parameters.defaults.items()},
+                "optional": sorted(saved.parameters.optional),
+                "more": saved.parameters.more,
+            },
             "specializations": described,
         }
         write_artifact(path, manifest, parts)
@@ -120,6 +138,7 @@ def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
     return {
         "inputs": [{"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")} for shape, dtype in shapes],
         # Positional arguments only: networks are called without keywords.
+        "input_values": [[position, value_to_json(value)] for position, value in signature.constants],
         "input_structure": Structure.of_spec(each.in_spec.children()[0]).to_json(),
         **({} if batch is None else {"batch": dataclasses.asdict(batch)}),
         "outputs": each.executable.outputs,

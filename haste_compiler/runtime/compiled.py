@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from haste_compiler.codegen.machine import Machine
-from haste_compiler.errors import HasteError, InputError, first_line, refuse_named
+from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import checksums
+from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
-from haste_compiler.runtime.artifact_save import save
+from haste_compiler.runtime.artifact_save import Saved, save
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.fallbacks import explain_fallbacks
-from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of
+from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.steerable import Steerable
 
 
@@ -84,7 +85,7 @@ class CompiledModule(Steerable):
         super().__init__(configs)
         self.target, self._machine = machine.target, machine
         self._model, self._specialize = model, specialize
-        self._name = type(model).__name__
+        self._name, self._parameters = type(model).__name__, Parameters.of(model)
         self._made: dict[Signature, Specialization] = {}
         # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
         self._plain: dict[PlainKey, Specialization] = {}
@@ -95,8 +96,9 @@ class CompiledModule(Steerable):
         """Run the network.
 
         Args:
-            inputs: the model's positional arguments: float32 tensors in any memory layout, or containers of tensors.
-            named: refused; a network's inputs have an order only.
+            inputs: the model's positional arguments: tensors in any memory layout, containers of tensors, and numbers,
+                text and None, for whose values it is compiled.
+            named: the same, by the names of the model's arguments.
 
         Returns:
             What the model returns: the same structure, new tensors.
@@ -107,33 +109,33 @@ class CompiledModule(Steerable):
             UnsupportedOperatorError: it has an operator that can't be compiled.
             HasteError: it has to be compiled for these shapes, and the model's weights aren't what they were.
         """
-        refuse_named(named)
-        made, tensors = self._for_inputs(inputs)
+        made, tensors = self._for_inputs(self._parameters.positional(inputs, named) if named else inputs)
         if made is None:
             return self._run_empty(inputs)
         outputs, _ = made.executable.run(tensors)
         return made.outputs(outputs)
 
-    def stats(self, *inputs: Any) -> dict[str, Any]:
+    def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
         """Run the network and return what each layer of a method did, by layer name, in order."""
-        return self.run_with_stats(*inputs)[1]
+        return self.run_with_stats(*inputs, **named)[1]
 
-    def run_with_stats(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+    def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``compiled(...)`` and ``compiled.stats(...)`` do."""
+        inputs = self._parameters.positional(inputs, named)
         made, tensors = self._for_inputs(inputs)
         if made is None:
             return self._run_empty(inputs), {}
         outputs, stats = made.executable.run_with_stats(tensors)
         return made.outputs(outputs), stats
 
-    def profile(self, *inputs: Any) -> dict[str, float]:
+    def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
-        made, tensors = self._for_inputs(inputs)
+        made, tensors = self._for_inputs(self._parameters.positional(inputs, named))
         return {} if made is None else made.executable.profile(tensors)
 
-    def prepare(self, *inputs: Any) -> None:
+    def prepare(self, *inputs: Any, **named: Any) -> None:
         """Compile for inputs like these now, so that the first call doesn't have to."""
-        self._for_inputs(inputs)
+        self._for_inputs(self._parameters.positional(inputs, named))
 
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
@@ -155,8 +157,8 @@ class CompiledModule(Steerable):
 
     def _specialize_dense(self, inputs: Sequence[Any], configs: Configs) -> Specialization:
         """Compile without methods; where none took a layer that is the code that is there already."""
-        leaves, structure = tree_flatten((tuple(inputs), {}))
-        made = self._find(signature_of(prepare(leaves, None, self._machine.torch_devices), structure))
+        tensors, structure = split(inputs)
+        made = self._find(signature_of(prepare(tensors, None, self._machine.torch_devices), structure))
         return made if made is not None and not made.executable.records else self._specialize(inputs, configs)
 
     @property
@@ -209,7 +211,7 @@ class CompiledModule(Steerable):
         """
         with self._lock:
             made = dict(self._made)
-        save(path, self._name, self.configs, self._machine, made)
+        save(path, Saved(self._name, self._parameters, self.configs, self._machine), made)
 
     def _parts(self) -> list[Specialization]:
         return list(self._made.values())
@@ -223,7 +225,7 @@ class CompiledModule(Steerable):
         made = self._plain.get(key) if key is not None else None
         if made is not None:
             return made, list(inputs)
-        leaves, structure = tree_flatten((tuple(inputs), {}))
+        leaves, structure = split(self._parameters.positional(inputs, {}))
         tensors = prepare(leaves, known_like(list(self._made), structure), self._machine.torch_devices)
         signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
@@ -234,7 +236,7 @@ class CompiledModule(Steerable):
                 made = self._find(signature)
                 if made is None:
                     self._check_weights()
-                    made = self._specialize(tree_unflatten(tensors, structure)[0], self.configs)
+                    made = self._specialize(structure.inputs(tensors), self.configs)
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made

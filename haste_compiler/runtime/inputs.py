@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from haste_compiler.errors import InputError
+from haste_compiler.graph.capture import register_dataclasses
+from haste_compiler.graph.parameters import CONSTANT
+
+
+@dataclass(frozen=True)
+class InputStructure:
+    """What inputs are beside their tensors.
+
+    Attributes:
+        spec: of ``(inputs, {})``.
+        constants: the leaves that are no tensors, by position.
+    """
+
+    spec: TreeSpec
+    constants: Mapping[int, Any]
+
+    def __str__(self) -> str:
+        return f"{self.spec} {dict(self.constants)}" if self.constants else str(self.spec)
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors there are."""
+        return self.spec.num_leaves - len(self.constants)
+
+    def inputs(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The inputs, with these tensors."""
+        leaves: list[Any] = list(tensors)
+        for position, value in self.constants.items():
+            leaves.insert(position, value)
+        return tuple(tree_unflatten(leaves, self.spec)[0])
+
+
+def split(inputs: Sequence[Any]) -> tuple[list[Any], InputStructure]:
+    """The leaves of inputs that aren't constants, and all else. Dataclasses become known to PyTorch's pytrees."""
+    register_dataclasses(tuple(inputs))
+    leaves, spec = tree_flatten((tuple(inputs), {}))
+    constants = {position: leaf for position, leaf in enumerate(leaves) if isinstance(leaf, CONSTANT)}
+    return [leaf for leaf in leaves if not isinstance(leaf, CONSTANT)], InputStructure(spec, constants)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Shapes and dtypes of a network's inputs, and the containers that they come in: one compilation each."""
+    """Shapes and dtypes of a network's inputs, the containers that they come in, and what in them is no tensor.
+
+    There is one compilation for each.
+    """
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[torch.dtype, ...]
     structure: str
+    constants: tuple[tuple[int, Any], ...] = ()
 
 
 def prepare(leaves: Sequence[Any], known: Signature | None, places: Sequence[str] = ("cpu",)) -> list[Tensor]:
@@ -97,16 +139,12 @@ def _compare(index: int, tensor: Tensor, known: Signature) -> None:
         )
 
 
-def signature_of(tensors: Sequence[Tensor], structure: TreeSpec) -> Signature:
+def signature_of(tensors: Sequence[Tensor], structure: InputStructure) -> Signature:
     """The signature of prepared inputs and their containers; a dictionary's order counts, as it may for the model."""
     shapes, dtypes = tuple(tuple(tensor.shape) for tensor in tensors), tuple(tensor.dtype for tensor in tensors)
-    return Signature(shapes, dtypes, str(structure))
+    return Signature(shapes, dtypes, str(structure), tuple(structure.constants.items()))
 
 
-def known_like(made: Iterable[Signature], structure: TreeSpec) -> Signature | None:
+def known_like(made: Iterable[Signature], structure: InputStructure) -> Signature | None:
     """The signature, of those compiled before, that inputs of this structure must agree with in ranks and dtypes."""
-    known = list(made)
-    for signature in known:
-        if signature.structure == str(structure):
-            return signature
-    return known[0] if known and len(known[0].shapes) != structure.num_leaves else None
+    return next((signature for signature in made if signature.structure == str(structure)), None)
