@@ -72,7 +72,7 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
     """Load what MODEL names.
 
     Args:
-        name: torchvision:NAME, timm:NAME, FILE.pt2, FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.
+        name: torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx, FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.
         weights: a .safetensors file; "random", of torchvision and timm; None: pretrained, or as the factory made them.
         inputs: signatures, such as "1x3x224x224" or, for two arguments, "1x3x32x32,1x10:int64".
 
@@ -89,11 +89,13 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
         model, usual = _timm(what, pretrained)
     elif name.endswith(".pt2"):
         model, usual = _exported(Path(name))
+    elif name.endswith(".onnx"):
+        model, usual = _onnx(Path(name))
     elif colon and where and what:
         model, usual = _factory(where, what), None
     else:
         raise click.UsageError(
-            f"MODEL is {name!r}: allowed are torchvision:NAME, timm:NAME, FILE.pt2, FILE.py:FACTORY "
+            f"MODEL is {name!r}: allowed are torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx, FILE.py:FACTORY "
             "and PACKAGE.MODULE:FACTORY",
             click.get_current_context(silent=True),
         )
@@ -155,6 +157,17 @@ def _exported(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
     for module in model.modules():
         module.training = False
     return model, tuple(arguments) if arguments and tensors else None
+
+
+def _onnx(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
+    from haste_compiler.onnx import from_onnx
+
+    model = from_onnx(path)
+    try:
+        return model, model.example_inputs()
+    except InputError:
+        # The network leaves sizes open.
+        return model, None
 
 
 def _factory(where: str, what: str) -> nn.Module:
