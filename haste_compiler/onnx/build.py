@@ -124,7 +124,7 @@ class _Builder:
             if any(name in self._lost for name in node.input):
                 if known:
                     raise _LostError
-                raise Unsupported("")
+                raise Unsupported(_reason(node))
             results = self._convert(node, known)
         except (Unsupported, _LostError) as reason:
             if isinstance(reason, Unsupported):
@@ -162,7 +162,7 @@ class _Builder:
         if node.domain in _OURS and (size := arithmetic(site)) is not None:
             return (size,)
         if not known or node.op_type not in OPERATORS:
-            raise Unsupported(REFUSED.get(node.op_type, "") if node.domain in _OURS else "")
+            raise Unsupported(_reason(node))
         result = OPERATORS[node.op_type](site)
         return result if isinstance(result, tuple) else (result,)
 
@@ -213,6 +213,11 @@ class _Builder:
 
 class _LostError(Exception):
     """The node reads what an unsupported operator would have written."""
+
+
+def _reason(node: NodeProto) -> str:
+    """Why an operator isn't known; nothing where there is no more to say."""
+    return REFUSED.get(node.op_type, "") if node.domain in _OURS else ""
 
 
 def _since(op: str, version: int) -> int | None:

@@ -1,8 +1,7 @@
 """ONNX's own tests that ``from_onnx`` doesn't pass, by reason; of the version of onnx that the dev extra names."""
 
-UNSUPPORTED: dict[str, tuple[str, ...]] = {
-    "PyTorch has no such values, or we read none: strings, sequences, numbers of 2, 4 and 8 bits": tuple(
-        """
+UNSUPPORTED: dict[str, str] = {
+    "PyTorch has no such values, or we read none: strings, sequences, numbers of 2, 4 and 8 bits": """
         ai_onnx_ml_label_encoder_string_int ai_onnx_ml_label_encoder_string_int_no_default
         ai_onnx_ml_label_encoder_tensor_mapping ai_onnx_ml_label_encoder_tensor_value_only_mapping
         cast_BFLOAT16_to_FLOAT cast_DOUBLE_to_FLOAT cast_DOUBLE_to_FLOAT16 cast_FLOAT16_to_DOUBLE
@@ -92,10 +91,8 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         strnormalizer_export_monday_casesensintive_nochangecase
         strnormalizer_export_monday_casesensintive_upper strnormalizer_export_monday_empty_output
         strnormalizer_export_monday_insensintive_upper_twodim strnormalizer_nostopwords_nochangecase
-        """.split()
-    ),
-    "operators without a converter": tuple(
-        """
+    """,
+    "operators without a converter": """
         attention_4d_causal_nonpad_attn_mask_composition attention_4d_causal_nonpad_batch_prefill
         attention_4d_causal_nonpad_continued_prefill
         attention_4d_causal_nonpad_negative_offset_structural_empty attention_4d_causal_padded_kv_bf16
@@ -128,10 +125,8 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         tfidfvectorizer_tf_batch_onlybigrams_skip5 tfidfvectorizer_tf_batch_uniandbigrams_skip5
         tfidfvectorizer_tf_only_bigrams_skip0 tfidfvectorizer_tf_onlybigrams_levelempty
         tfidfvectorizer_tf_onlybigrams_skip5 tfidfvectorizer_tf_uniandbigrams_skip5
-        """.split()
-    ),
-    "what says how depends on values (constants, in networks), or on a condition that does": tuple(
-        """
+    """,
+    "what says how depends on values (constants, in networks), or on a condition that does": """
         affine_grid_2d_align_corners_expanded affine_grid_2d_expanded affine_grid_3d_align_corners_expanded
         affine_grid_3d_expanded attention_4d_causal_padded_kv_bf16_expanded
         attention_4d_padded_kv_bf16_expanded attention_local_window_ext_cache_float16_mask_expanded
@@ -151,10 +146,8 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         rotary_embedding_with_interleaved_rotary_dim rotary_embedding_with_interleaved_rotary_dim_expanded
         training_dropout training_dropout_default training_dropout_default_mask training_dropout_mask
         training_dropout_zero_ratio training_dropout_zero_ratio_mask
-        """.split()
-    ),
-    "PyTorch doesn't compute with unsigned numbers of 16 and more bits": tuple(
-        """
+    """,
+    "PyTorch doesn't compute with unsigned numbers of 16 and more bits": """
         add_uint16 add_uint32 add_uint64 bitshift_left_uint16 bitshift_left_uint32 bitshift_left_uint64
         bitshift_right_uint16 bitshift_right_uint32 bitshift_right_uint64 bitwise_not_3d div_uint16 div_uint32
         div_uint64 greater_equal_uint16 greater_equal_uint16_expanded greater_equal_uint32
@@ -163,10 +156,8 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         less_equal_uint32_expanded less_equal_uint64 less_equal_uint64_expanded less_uint16 less_uint32
         less_uint64 max_uint16 max_uint32 max_uint64 min_uint16 min_uint32 min_uint64 mod_uint16 mod_uint32
         mod_uint64 sub_uint16 sub_uint32 sub_uint64
-        """.split()
-    ),
-    "loops": tuple(
-        """
+    """,
+    "loops": """
         linear_attention_decode_step linear_attention_decode_step_expanded linear_attention_delta_expanded
         linear_attention_explicit_scale_expanded linear_attention_fp16_expanded
         linear_attention_gated_delta_beta_scalar_expanded linear_attention_gated_delta_expanded
@@ -178,10 +169,8 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         linear_attention_prefill_with_past_expanded loop11 range_bfloat16_type_positive_delta_expanded
         range_float16_type_positive_delta_expanded range_float_type_positive_delta_expanded
         range_int32_type_negative_delta_expanded scan9_multi_state scan9_scalar scan9_sum scan_sum
-        """.split()
-    ),
-    "the size of the result depends on values": tuple(
-        """
+    """,
+    "the size of the result depends on values": """
         compress_0 compress_1 compress_bfloat16 compress_default_axis compress_negative_axis
         nonmaxsuppression_center_point_box_format nonmaxsuppression_flipped_coordinates
         nonmaxsuppression_identical_boxes nonmaxsuppression_iou_threshold_boundary
@@ -190,70 +179,49 @@ UNSUPPORTED: dict[str, tuple[str, ...]] = {
         nonmaxsuppression_two_classes nonzero_example unique_bfloat16_sorted_without_axis unique_length_1
         unique_not_sorted_without_axis unique_sorted_with_axis unique_sorted_with_axis_3d
         unique_sorted_with_negative_axis unique_sorted_without_axis
-        """.split()
-    ),
-    "recurrent layers": tuple(
-        """
+    """,
+    "recurrent layers": """
         gru_batchwise gru_bidirectional gru_defaults gru_reverse gru_seq_length gru_with_initial_bias
         lstm_batchwise lstm_bidirectional lstm_defaults lstm_reverse lstm_with_initial_bias
         lstm_with_peepholes rnn_seq_length simple_rnn_batchwise simple_rnn_bidirectional simple_rnn_defaults
         simple_rnn_reverse simple_rnn_with_initial_bias
-        """.split()
-    ),
-    "other domains than ONNX's own operators": tuple(
-        """
+    """,
+    "other domains than ONNX's own operators": """
         ai_onnx_ml_array_feature_extractor ai_onnx_ml_binarizer ai_onnx_ml_tree_ensemble_set_membership
         ai_onnx_ml_tree_ensemble_single_tree flexattention flexattention_causal_mask
         flexattention_diff_head_sizes flexattention_double flexattention_fp16 flexattention_gqa
         flexattention_prob_mod flexattention_relative_positional flexattention_scaled flexattention_score_mod
         flexattention_soft_cap
-        """.split()
-    ),
-    "training": tuple(
-        """
+    """,
+    "training": """
         adagrad adagrad_multiple adam adam_multiple batchnorm_epsilon_training_mode
         batchnorm_example_training_mode momentum momentum_multiple nesterov_momentum
-        """.split()
-    ),
-    "pooling with dilations": tuple(
-        """
+    """,
+    "pooling with dilations": """
         averagepool_2d_dilations averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_False
         averagepool_3d_dilations_large_count_include_pad_is_0_ceil_mode_is_True
         averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_False
         averagepool_3d_dilations_large_count_include_pad_is_1_ceil_mode_is_True averagepool_3d_dilations_small
         lppool_2d_dilations
-        """.split()
-    ),
-    "random numbers": tuple(
-        """
+    """,
+    "random numbers": """
         bernoulli bernoulli_double bernoulli_double_expanded bernoulli_expanded bernoulli_seed
         bernoulli_seed_expanded
-        """.split()
-    ),
-    "older than version 7": tuple(
-        """
+    """,
+    "older than version 7": """
         not_2d not_3d not_4d
-        """.split()
-    ),
-    "Col2Im: over 3 axes, padded by [0, 0, 0, 0, 0, 0]": tuple(
-        """
+    """,
+    "Col2Im: over 3 axes, padded by [0, 0, 0, 0, 0, 0]": """
         col2im_5d
-        """.split()
-    ),
-    "DequantizeLinear: in blocks": tuple(
-        """
+    """,
+    "DequantizeLinear: in blocks": """
         dequantizelinear_blocked
-        """.split()
-    ),
-    "MaxPool: with indices, in columns or unequally padded": tuple(
-        """
+    """,
+    "MaxPool: with indices, in columns or unequally padded": """
         maxpool_with_argmax_2d_precomputed_strides
-        """.split()
-    ),
-    "QuantizeLinear: in blocks": tuple(
-        """
+    """,
+    "QuantizeLinear: in blocks": """
         quantizelinear_blocked_asymmetric
-        """.split()
-    ),
+    """,
 }
-"""Names without "test_", by reason."""
+"""Names without "test_", separated by spaces, by reason."""

@@ -178,7 +178,7 @@ def _places(size: int, length: int, factor: float, coordinates: str, part: tuple
         case "half_pixel":
             return (at + 0.5) / factor - 0.5
         case "pytorch_half_pixel":
-            return (at + 0.5) / factor - 0.5 if length > 1 else at * 0 - 0.5
+            return (at + 0.5) / factor - 0.5 if length > 1 else at * 0
         case "tf_half_pixel_for_nn":
             return (at + 0.5) / factor
         case "half_pixel_symmetric":
