@@ -30,11 +30,13 @@ class Network:
         name: as it was asked for.
         model: in evaluation mode.
         examples: positional arguments, one tuple for each signature that was asked for.
+        declared: what the network itself says of its inputs, where that leaves something open.
     """
 
     name: str
     model: nn.Module
     examples: list[tuple[Tensor, ...]]
+    declared: str = ""
 
     @property
     def example(self) -> tuple[Tensor, ...]:
@@ -45,7 +47,8 @@ class Network:
         """
         if not self.examples:
             raise click.UsageError(
-                "what is the network called with? Give --input, such as --input 1x3x224x224",
+                "what is the network called with? Give --input, such as --input 1x3x224x224"
+                + (f"; it declares {self.declared}" if self.declared else ""),
                 click.get_current_context(silent=True),
             )
         return self.examples[0]
@@ -106,7 +109,8 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
     examples = [_examples(text) for text in inputs]
     for text, example in zip(inputs, examples, strict=True):
         _try(model, example, text)
-    return Network(name, model, examples or ([usual] if usual else []))
+    declared = ", ".join(map(str, getattr(model, "inputs", ()))) if name.endswith(".onnx") and not usual else ""
+    return Network(name, model, examples or ([usual] if usual else []), declared)
 
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, tuple[Tensor, ...]]:

@@ -81,9 +81,15 @@ class _Builder:
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self._graph.call_function(function, args, kwargs)
 
-    def layer(self, module: nn.Module, name: str, op: str, *args: Any) -> fx.Node:
-        made = self._names.make(layer_name(name, op), op.lower())
-        self._root.add_module(made, module)
+    def layer(self, module: nn.Module, name: str, op: str, weight: str, *args: Any) -> fx.Node:
+        made = self._names.path(layer_name(name, op, weight), op.lower())
+        inside, _, last = made.rpartition(".")
+        holder = self._root
+        for part in inside.split(".") if inside else []:
+            if part not in holder._modules:
+                holder.add_module(part, nn.Module())
+            holder = holder.get_submodule(part)
+        holder.add_module(last, module)
         self._layers[made] = name
         return self._graph.call_module(made, args)
 

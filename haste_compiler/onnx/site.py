@@ -24,8 +24,8 @@ class Writer(Protocol):
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """A call of a function."""
 
-    def layer(self, module: nn.Module, name: str, op: str, *args: Any) -> fx.Node:
-        """A call of a module, which becomes part of the network."""
+    def layer(self, module: nn.Module, name: str, op: str, weight: str, *args: Any) -> fx.Node:
+        """A call of a module, which becomes part of the network: named by its node or by its weights."""
 
     def constant(self, known: Known) -> fx.Node:
         """A constant as a tensor of the network's."""
@@ -135,7 +135,8 @@ class Site:
 
     def layer(self, module: nn.Module, *args: Any) -> fx.Node:
         """Write a call of a module."""
-        return self.writer.layer(module, self.name, self.op, *args)
+        weight = self.known(1)
+        return self.writer.layer(module, self.name, self.op, "" if weight is None else weight.name, *args)
 
     def weight(self, known: Known) -> nn.Parameter:
         """A constant as a module's parameter."""

@@ -148,11 +148,14 @@ def test_scatter_of_old_versions() -> None:
     assert found.tolist() == [[0, 6], [5, 0]]
 
 
+NODE = "/features/features.0/Conv"
+
+
 def flattening(batch: int | str | None) -> ModelProto:
     """x.reshape(x.size(0), -1) @ w, as exporters write it."""
     return model(
         [
-            node("Conv", ["x", "f"], ["c"], "/features/features.0/Conv", pads=[1, 1, 1, 1]),
+            node("Conv", ["x", "f"], ["c"], NODE, pads=[1, 1, 1, 1]),
             node("Shape", ["c"], ["shape"]),
             node("Gather", ["shape", "first"], ["size"], axis=0),
             node("Unsqueeze", ["size", "axes"], ["sizes"]),
@@ -184,8 +187,8 @@ def test_shape_arithmetic_and_any_batch() -> None:
 
 def test_layers_bear_their_nodes_names() -> None:
     network = from_onnx(flattening(1))
-    assert isinstance(network.features_features_0, nn.Conv2d) and isinstance(network.head, nn.Linear)
-    assert network.layer_names["head"] == "/head/Gemm"
+    assert isinstance(network.get_submodule("features.0"), nn.Conv2d) and isinstance(network.head, nn.Linear)
+    assert network.layer_names["head"] == "/head/Gemm" and network.layer_names["features.0"] == NODE
 
 
 def test_declared_inputs_and_examples() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,18 +18,13 @@ import haste_compiler
 from haste_compiler import OnnxNetwork, from_onnx
 
 
-def export(net: nn.Module, x: Tensor, path: Path, batch: bool = False) -> OnnxNetwork:
+def export(net: nn.Module, x: Tensor, path: Path, batch: bool = False, dynamo: bool = False) -> OnnxNetwork:
+    how: dict[str, Any] = {"opset_version": 17, "dynamic_axes": {"image": {0: "batch"}} if batch else None}
+    if dynamo:
+        how = {"dynamic_shapes": ({0: torch.export.Dim("batch")},) if batch else None, "verbose": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net.eval(),
-            (x,),
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            input_names=["image"],
-            dynamic_axes={"image": {0: "batch"}} if batch else None,
-        )
+        torch.onnx.export(net.eval(), (x,), str(path), dynamo=dynamo, input_names=["image"], **how)
     return from_onnx(path)
 
 
@@ -120,17 +116,25 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.fixture(params=[False, True], ids=["TorchScript", "dynamo"])
+def dynamo(request: pytest.FixtureRequest) -> bool:
+    """Both of PyTorch's exporters."""
+    if request.param:
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed: install the dev extra")
+    return request.param
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_eager(name: str, tmp_path: Path) -> None:
+def test_eager(name: str, dynamo: bool, tmp_path: Path) -> None:
     net, x = NETWORKS[name](), torch.randn(2, 3, 32, 32)
-    network = export(net, x, tmp_path / "net.onnx")
+    network = export(net, x, tmp_path / "net.onnx", dynamo=dynamo)
     torch.testing.assert_close(network(x), net(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_any_batch(name: str, tmp_path: Path) -> None:
+def test_any_batch(name: str, dynamo: bool, tmp_path: Path) -> None:
     net = NETWORKS[name]()
-    network = export(net, torch.randn(2, 3, 32, 32), tmp_path / "net.onnx", batch=True)
+    network = export(net, torch.randn(2, 3, 32, 32), tmp_path / "net.onnx", batch=True, dynamo=dynamo)
     x = torch.randn(5, 3, 32, 32)
     torch.testing.assert_close(network(x), net(x), rtol=1e-5, atol=1e-5)
 
@@ -152,9 +156,27 @@ def test_compiled_for_all_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(compiled(x), net(x), rtol=1e-4, atol=1e-5)
 
 
-def test_settings_by_a_layers_name(tmp_path: Path) -> None:
-    network = export(Mobile(), torch.randn(1, 3, 32, 32), tmp_path / "net.onnx")
-    assert {"stem", "depthwise", "squeeze", "excite", "project", "head"} <= set(network.layer_names)
+def test_layers_are_called_as_in_the_original(dynamo: bool, tmp_path: Path) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.conv(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            self.blocks = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), Block())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(self.stem(x))
+
+    net = Net()
+    network = export(net, torch.randn(1, 3, 32, 32), tmp_path / "net.onnx", dynamo=dynamo)
+    assert set(network.layer_names) == {"stem", "blocks.0", "blocks.2.conv"}
 
 
 @pytest.mark.slow
