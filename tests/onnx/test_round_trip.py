@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["TorchScript", "dynamo"])
-def dynamo(request: pytest.FixtureRequest) -> bool:
-    """Both of PyTorch's exporters."""
-    if request.param:
-        pytest.importorskip("onnxscript", reason="onnxscript is not installed: install the dev extra")
-    return request.param
+EXPORTERS = [
+    pytest.param(False, id="TorchScript"),
+    pytest.param(True, id="dynamo", marks=pytest.mark.skipif(not find_spec("onnxscript"), reason="no onnxscript")),
+]
+"""Both of PyTorch's."""
+BOTH = [(name, False) for name in NETWORKS] + [
+    pytest.param(name, True, marks=() if name == "attention" else pytest.mark.slow) for name in NETWORKS
+]
+"""The newer one takes seconds a network: one of them by default."""
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "dynamo"), BOTH)
 def test_eager(name: str, dynamo: bool, tmp_path: Path) -> None:
     net, x = NETWORKS[name](), torch.randn(2, 3, 32, 32)
     network = export(net, x, tmp_path / "net.onnx", dynamo=dynamo)
@@ -132,6 +136,7 @@ def test_eager(name: str, dynamo: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_batch(name: str, dynamo: bool, tmp_path: Path) -> None:
     net = NETWORKS[name]()
     network = export(net, torch.randn(2, 3, 32, 32), tmp_path / "net.onnx", batch=True, dynamo=dynamo)
@@ -140,6 +145,18 @@ def test_any_batch(name: str, dynamo: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_captured_for_any_batch(name: str, tmp_path: Path) -> None:
+    net = NETWORKS[name]()
+    network = export(net, torch.randn(2, 3, 32, 32), tmp_path / "net.onnx", batch=True)
+    dims = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    program = torch.export.export(network, (torch.randn(3, 3, 32, 32),), dynamic_shapes=dims)
+    x = torch.randn(5, 3, 32, 32)
+    torch.testing.assert_close(program.module()(x), net(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "unet by nearest" else ()) for name in NETWORKS]
+)
 def test_compiled(name: str, tmp_path: Path) -> None:
     net, x = NETWORKS[name](), torch.randn(1, 3, 32, 32)
     network = export(net, x, tmp_path / "net.onnx")
@@ -156,6 +173,7 @@ def test_compiled_for_all_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(compiled(x), net(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dynamo", EXPORTERS)
 def test_layers_are_called_as_in_the_original(dynamo: bool, tmp_path: Path) -> None:
     class Block(nn.Module):
         def __init__(self) -> None:

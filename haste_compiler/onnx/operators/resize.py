@@ -116,7 +116,7 @@ def _lengths(
         return list(scales), [
             size if scale == 1 else math.floor(size * scale) for size, scale in zip(shape, scales, strict=True)
         ]
-    factors = [1 if a is b else b / a for a, b in zip(shape, sizes, strict=True)]
+    factors = [1 if a == b else b / a for a, b in zip(shape, sizes, strict=True)]
     if policy == "stretch":
         return factors, list(sizes)
     one = min(factors) if policy == "not_larger" else max(factors)
