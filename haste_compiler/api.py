@@ -1,6 +1,7 @@
 """What ``haste_compiler`` offers that needs PyTorch."""
 
 from haste_compiler.compiler import compile
+from haste_compiler.onnx import OnnxNetwork, from_onnx
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
 from haste_compiler.tuning.tune import tune
@@ -10,12 +11,14 @@ from haste_compiler.validation import ThresholdError, ValidationReport, validate
 __all__ = [
     "BudgetError",
     "CompiledModule",
+    "OnnxNetwork",
     "ParetoPoint",
     "SearchResult",
     "ThresholdError",
     "Tuning",
     "ValidationReport",
     "compile",
+    "from_onnx",
     "search",
     "tune",
     "validate",

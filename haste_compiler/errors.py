@@ -19,6 +19,10 @@ class UnsupportedOperatorError(HasteError):
     """The model uses an operator that cannot be lowered; the message names it and the layer it came from."""
 
 
+class OnnxError(HasteError):
+    """An ONNX file can't be read: it is damaged, isn't consistent, or the package ``onnx`` is missing."""
+
+
 class InputError(HasteError, ValueError):
     """A tensor given at call time has a wrong dtype, rank, shape or device."""
 

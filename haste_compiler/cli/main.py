@@ -47,6 +47,7 @@ def haste() -> None:
       torchvision:NAME    pretrained, from torchvision (--weights random: without its weights)
       timm:NAME           the same from timm
       FILE.pt2            what torch.export.save wrote
+      FILE.onnx           an ONNX network (pip install "haste-compiler[onnx]")
       FILE.py:FACTORY     a function without arguments that returns a torch.nn.Module, or such a module;
                           also PACKAGE.MODULE:FACTORY; haste_compiler.demo:load_network comes with this package
 

@@ -30,11 +30,13 @@ class Network:
         name: as it was asked for.
         model: in evaluation mode.
         examples: positional arguments, one tuple for each signature that was asked for.
+        declared: what the network itself says of its inputs, where that leaves something open.
     """
 
     name: str
     model: nn.Module
     examples: list[tuple[Tensor, ...]]
+    declared: str = ""
 
     @property
     def example(self) -> tuple[Tensor, ...]:
@@ -45,7 +47,8 @@ class Network:
         """
         if not self.examples:
             raise click.UsageError(
-                "what is the network called with? Give --input, such as --input 1x3x224x224",
+                "what is the network called with? Give --input, such as --input 1x3x224x224"
+                + (f"; it declares {self.declared}" if self.declared else ""),
                 click.get_current_context(silent=True),
             )
         return self.examples[0]
@@ -72,7 +75,7 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
     """Load what MODEL names.
 
     Args:
-        name: torchvision:NAME, timm:NAME, FILE.pt2, FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.
+        name: torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx, FILE.py:FACTORY or PACKAGE.MODULE:FACTORY.
         weights: a .safetensors file; "random", of torchvision and timm; None: pretrained, or as the factory made them.
         inputs: signatures, such as "1x3x224x224" or, for two arguments, "1x3x32x32,1x10:int64".
 
@@ -89,11 +92,13 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
         model, usual = _timm(what, pretrained)
     elif name.endswith(".pt2"):
         model, usual = _exported(Path(name))
+    elif name.endswith(".onnx"):
+        model, usual = _onnx(Path(name))
     elif colon and where and what:
         model, usual = _factory(where, what), None
     else:
         raise click.UsageError(
-            f"MODEL is {name!r}: allowed are torchvision:NAME, timm:NAME, FILE.pt2, FILE.py:FACTORY "
+            f"MODEL is {name!r}: allowed are torchvision:NAME, timm:NAME, FILE.pt2, FILE.onnx, FILE.py:FACTORY "
             "and PACKAGE.MODULE:FACTORY",
             click.get_current_context(silent=True),
         )
@@ -104,7 +109,8 @@ def load_network(name: str, weights: str | None = None, inputs: Sequence[str] = 
     examples = [_examples(text) for text in inputs]
     for text, example in zip(inputs, examples, strict=True):
         _try(model, example, text)
-    return Network(name, model, examples or ([usual] if usual else []))
+    declared = ", ".join(map(str, getattr(model, "inputs", ()))) if name.endswith(".onnx") and not usual else ""
+    return Network(name, model, examples or ([usual] if usual else []), declared)
 
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -155,6 +161,17 @@ def _exported(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
     for module in model.modules():
         module.training = False
     return model, tuple(arguments) if arguments and tensors else None
+
+
+def _onnx(path: Path) -> tuple[nn.Module, tuple[Tensor, ...] | None]:
+    from haste_compiler.onnx import from_onnx
+
+    model = from_onnx(path)
+    try:
+        return model, model.example_inputs()
+    except InputError:
+        # The network leaves sizes open.
+        return model, None
 
 
 def _factory(where: str, what: str) -> nn.Module:

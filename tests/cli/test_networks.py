@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from haste_compiler import HasteError, InputError
+from haste_compiler import HasteError, InputError, OnnxError
 from haste_compiler.cli.networks import load_network
 from haste_compiler.demo import network as carried
 from tests import zoo
@@ -69,6 +69,25 @@ def test_exported_programs(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("a text")
     with pytest.raises(InputError, match=r"text\.pt2 is no exported program"):
         load_network(str(tmp_path / "text.pt2"))
+
+
+def test_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the package onnx is not installed: install the dev extra")
+    from tests.onnx.models import model, node, value
+
+    made = model([node("Relu", ["x"], ["y"])], [value("x", ("batch", 3, 8, 8))], [value("y", None)])
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    network = load_network(str(tmp_path / "net.onnx"))
+    assert network.example[0].shape == (1, 3, 8, 8) and network.model(network.example[0]).min() == 0
+    network = load_network(str(tmp_path / "net.onnx"), inputs=["2x3x8x8"])
+    assert [example[0].shape for example in network.examples] == [(2, 3, 8, 8)]
+    made = model([node("Relu", ["x"], ["y"])], [value("x", (1, 3, "side", None))], [value("y", None)])
+    (tmp_path / "open.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(click.UsageError, match=r"Give --input, .*; it declares x: 1x3xsidex\?, float32"):
+        assert load_network(str(tmp_path / "open.onnx")).example
+    (tmp_path / "text.onnx").write_text("a text")
+    with pytest.raises(OnnxError, match=r"text\.onnx is no ONNX network"):
+        load_network(str(tmp_path / "text.onnx"))
 
 
 @pytest.mark.skipif(bool(zoo.missing_torchvision()), reason=zoo.missing_torchvision())
