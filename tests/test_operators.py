@@ -75,14 +75,156 @@ GROUPS: dict[str, Any] = {
     ),
     "softmax": lambda m, x: [y.softmax(dim) for y in (x, m.conv(x)) for dim in range(4)],
     "one filter": lambda m, x: F.linear(x, m.filter),
+    "deviations": lambda m, x: (
+        x[0, :, 0, 0].std(),
+        *(torch.std(x, 1, correction=correction) for correction in (0, 1, 2)),
+        *torch.std_mean(x, (2, 3)),
+        *torch.var_mean(x, (0, -1), keepdim=True),
+        x.logsumexp((1, 2)),
+        x[:, :0].mean(1),
+    ),
+    "cross entropy": lambda m, x: [
+        F.cross_entropy(y, target, reduction=reduction, label_smoothing=smoothing)
+        for y, target in ((x.mean((2, 3)), m.classes), (x, m.classes[:, None, None].expand(2, 8, 10)))
+        for reduction in ("none", "mean", "sum")
+        for smoothing in (0.0, 0.1)
+    ],
+    "attention of other ranks": lambda m, x: (
+        F.scaled_dot_product_attention(x[0, 0], x[0, 1], x[0, 2]),
+        F.scaled_dot_product_attention(x, x[:, :2] + 1, x[:, :2], enable_gqa=True),
+        F.scaled_dot_product_attention(x[0], x[0], x[0], is_causal=True, scale=0.3),
+    ),
+    "pooling of other ranks": lambda m, x: (
+        F.avg_pool2d(x[0], 2, divisor_override=3),
+        F.avg_pool3d(x, 2, divisor_override=3),
+        F.avg_pool3d(x, (2, 3, 3), 2, ceil_mode=True),
+        F.max_pool1d(x[0], 3),
+        F.adaptive_avg_pool3d(x, (2, 3, 4)),
+        F.lp_pool2d(x.abs(), 2, 2),
+    ),
+    "not a number": lambda m, x: [
+        function(torch.where(x > 0.5, torch.nan, x))
+        for function in (
+            lambda y: y.clamp(min=0.1),
+            lambda y: y.clamp(max=0.1),
+            lambda y: torch.maximum(y, torch.tensor(0.1)),
+            lambda y: torch.minimum(y, x),
+            lambda y: y.argmax(1).float(),
+            lambda y: y.amax(1),
+            F.relu,
+            F.relu6,
+            F.hardswish,
+            lambda y: F.max_pool2d(y, 2),
+        )
+    ],
+    "scalars": lambda m, x: (x.sum().relu(), x.sum().sigmoid() * x.mean(), x[0, 0, 0, 0].exp(), -x.amax()),
+    "orders": lambda m, x: (
+        *x.max(1),
+        *x.min(2),
+        x.amin((0, 2)),
+        *x.topk(3, 1),
+        *x.sort(2, descending=True),
+        x.cumsum(2),
+        x.argsort(1),
+        *x.kthvalue(2, 1),
+        x.median(3)[0],
+    ),
+    "moves": lambda m, x: (
+        x.movedim(1, -1),
+        x.narrow(2, 1, 3),
+        torch.hstack((x, x)),
+        x.roll((1, 2), (2, 3)),
+        torch.zeros_like(x).scatter(1, x.argsort(1), x),
+        x.gather(2, x.argsort(2)),
+        x.index_select(3, m.classes),
+        x.take_along_dim(x.argmax(1, keepdim=True), 1),
+    ),
+    "truth values": lambda m, x: (
+        x.masked_fill(x > 0, -torch.inf),
+        ((x > 0) * (x < 1)).float(),
+        (x > 0) & ~(x < 1) | (x == 0),
+        (x > 0).any(1),
+        (x > 0).sum(1),
+        x.isnan().logical_not(),
+    ),
+    "blocks": lambda m, x: (
+        F.unfold(x, 3, padding=1),
+        F.fold(F.unfold(x, 3), (8, 10), 3),
+        F.grid_sample(x, m.grid, align_corners=False),
+        F.grid_sample(x, m.grid, mode="nearest", padding_mode="border", align_corners=True),
+        F.affine_grid(m.theta, [2, 6, 4, 5], align_corners=False),
+    ),
+    "other convolutions": lambda m, x: (
+        F.conv1d(x[0], m.filter1, padding="same"),
+        F.conv3d(x[:, None], m.filter3, padding="same"),
+        F.conv_transpose1d(x[0], m.filter1.transpose(0, 1), stride=2, output_padding=1),
+        F.conv_transpose3d(x[:, None], m.filter3.transpose(0, 1), stride=2),
+        m.conv(x[0]),
+        F.conv2d(x, m.conv.weight + 0 * x.mean(), None, 2, "valid"),
+    ),
+    "norms by what is computed": lambda m, x: (
+        F.batch_norm(x, x.mean((0, 2, 3)), x.var((0, 2, 3)) + 0.1, x[0, :, 0, 0], x[1, :, 0, 0]),
+        F.batch_norm(x, None, None, training=True),
+        F.rms_norm(x, (10,)),
+        F.local_response_norm(x, 3),
+        F.normalize(x, dim=1),
+        F.layer_norm(x, (6, 8, 10), eps=0.1),
+    ),
 }
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_operators(group: str) -> None:
-    x, parts = image(), {"conv": nn.Conv2d(6, 6, 3), "filter": torch.randn(10)}
+    x, parts = image(), {"conv": nn.Conv2d(6, 6, 3), "filter": torch.randn(10), "classes": torch.tensor([4, 1])}
+    parts |= {"grid": torch.rand(2, 4, 5, 2) * 2 - 1, "theta": torch.randn(2, 2, 3)}
+    parts |= {"filter1": torch.randn(6, 8, 3)[:, :8], "filter3": torch.randn(4, 1, 3, 3, 3)}
     actual = compiled(GROUPS[group], x, **parts)(x.clone())
     assert_same(actual, Fn(GROUPS[group], **parts)(x), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "scale"),
+    [
+        (torch.log1p, 1e-6),
+        (torch.expm1, 1e-7),
+        (torch.atanh, 1e-6),
+        (torch.asinh, 1e-6),
+        (torch.tanh, 1e-5),
+        (torch.sin, 1e-6),
+        (F.softplus, 40.0),
+        (lambda x: F.softplus(-x.abs()), 30.0),
+        (F.logsigmoid, 30.0),
+        (F.elu, 1e-6),
+        (F.selu, 1e-6),
+        (torch.sigmoid, 60.0),
+        (torch.erf, 1e-6),
+    ],
+)
+def test_functions_near_their_limits(function: Any, scale: float) -> None:
+    """Digit by digit: small results are no excuse."""
+    x = image() * scale
+    found, expected = compiled(lambda m, x: function(x), x)(x), function(x.double())
+    torch.testing.assert_close(found.double(), expected, rtol=2e-6 if scale < 1 else 1e-5, atol=1e-38)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 10), (1, 6, 40, 37), (3, 6, 1, 2)])
+def test_norms_of_maps_far_from_zero_keep_their_digits(groups: int, shape: tuple[int, ...]) -> None:
+    x, weight = torch.randn(shape) + 1000 * torch.arange(1.0, 7)[:, None, None], torch.rand(6) + 0.5
+
+    def function(m: Any, x: Tensor) -> Tensor:
+        weight = m.weight.to(x.dtype)
+        return F.group_norm(x, groups, weight, weight - 1).relu()
+
+    found, expected = compiled(function, x, weight=weight)(x), Fn(function, weight=weight)(x.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_white_page_through_instance_norm() -> None:
+    layers = [nn.ReflectionPad2d(1), nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    model, x = nn.Sequential(*layers).eval(), torch.full((1, 3, 32, 32), 255.0)
+    found = haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False))(x)
+    torch.testing.assert_close(found.double(), model.double()(x.double()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])

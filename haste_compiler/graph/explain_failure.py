@@ -68,7 +68,7 @@ def explain_failure(model: nn.Module, inputs: Sequence[Any]) -> InputError | Non
     shape = tuple(given.shape)
     if isinstance(module, _WEIGHTED) and module.weight is not None and module.weight.dtype != given.dtype:
         dtype = module.weight.dtype
-        return InputError(f"{layer} has weights of {dtype}, but is given {given.dtype}: both must be torch.float32")
+        return InputError(f"{layer} has weights of {dtype}, but is given {given.dtype}: both must be the same")
     allowed = _allowed(module, shape)
     if allowed is not None and same:
         return InputError(f"input {same[0]} has shape {shape}: {layer} takes {allowed}")

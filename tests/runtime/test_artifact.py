@@ -286,8 +286,9 @@ def test_structures(tmp_path: Path) -> None:
         ((images(1).double().numpy(),), r"input 0 is float64: the network takes float32"),
         ((images(1)[0],), r"input 0 has shape \(1, 32, 32\), rank 3: the network takes rank 4"),
         ((images(1)[0].numpy(),), r"input 0 has shape \(1, 32, 32\), rank 3: the network takes rank 4"),
-        (("digit",), r"input 0 is str: allowed are PyTorch tensors and NumPy arrays"),
-        ((images(1), images(1)), r"it takes 1 tensors"),
+        (("digit",), r"it takes 1 tensors in the containers that it was compiled with"),
+        ((object(),), r"input 0 is object: allowed are PyTorch tensors and NumPy arrays"),
+        ((images(1), images(1)), r"2 inputs are given: the network takes x"),
     ],
 )
 def test_inputs_that_are_refused(file: Path, inputs: Any, message: str) -> None:

@@ -55,7 +55,7 @@ def apply_activation(value: Expr, activation: str, lanes: int) -> Expr:
     if name == "gelu":
         return value * const(0.5) * (const(1) + erf(value * const(0.7071067811865476), lanes))
     if name == "elu":
-        return tirx.Select(value < const(0), const(constants[0]) * (exp(value, lanes) - const(1)), value)
+        return tirx.Select(value < const(0), const(constants[0]) * expm1(value, lanes), value)
     raise UnsupportedOperatorError(f"activation {activation!r} has no CPU code")
 
 
@@ -76,13 +76,35 @@ def _clamp_high(value: Expr, high: Expr) -> Expr:
 
 def exp(value: Expr, lanes: int) -> Expr:
     """e^x to float32 rounding: 2^n times Cephes' polynomial on the remainder (LLVM would call libm lane by lane)."""
+    power, rest = _exponent(value, lanes)
+    return _scaled(_remainder(rest, lanes) + splat(1.0, lanes), power, lanes)
+
+
+def expm1(value: Expr, lanes: int) -> Expr:
+    """e^x - 1 to float32 rounding: near zero, where n is 0, the polynomial without its one."""
+    power, rest = _exponent(value, lanes)
+    near = _keep(_remainder(rest, lanes), lanes)
+    far = _scaled(near + splat(1.0, lanes), power, lanes) - splat(1.0, lanes)
+    return tirx.Select(power == splat(0.0, lanes), near, far)
+
+
+def _exponent(value: Expr, lanes: int) -> tuple[Expr, Expr]:
+    """n and the remainder of ``x = n log 2 + rest``, within what float32 holds."""
     x = T.bind(_clamp_high(_clamp_low(value, splat(-87.3, lanes)), splat(88.7, lanes)))
     power = T.bind(tirx.floor(x * splat(1.4426950408889634, lanes) + splat(0.5, lanes)))
-    rest = T.bind(x - power * splat(0.693359375, lanes) - power * splat(-2.12194440e-4, lanes))
+    return power, T.bind(x - power * splat(0.693359375, lanes) - power * splat(-2.12194440e-4, lanes))
+
+
+def _remainder(rest: Expr, lanes: int) -> Expr:
+    """e^rest - 1 for a remainder."""
     poly = splat(_EXP[0], lanes)
     for coefficient in _EXP[1:]:
         poly = poly * rest + splat(coefficient, lanes)
-    poly = poly * (rest * rest) + rest + splat(1.0, lanes)
+    return poly * (rest * rest) + rest
+
+
+def _scaled(poly: Expr, power: Expr, lanes: int) -> Expr:
+    """``poly`` times 2^n."""
     kind = "int32" if lanes == 1 else f"int32x{lanes}"
     bits = (tirx.Cast(kind, power) + splat(T.int32(127), lanes)) << splat(T.int32(23), lanes)
     return poly * tirx.reinterpret(FLOAT32.dtype if lanes == 1 else f"{FLOAT32.dtype}x{lanes}", bits)

@@ -61,23 +61,26 @@ def moments_kernel(name: str, batch: Batch, pixels: int, channels: int, lanes: i
 
                 def piece(at: Expr, n: int, start: Expr = start, count: Expr = count, block: Expr = block) -> None:
                     number, mean, squares = _moments(x, base + start, count, at, n)
-                    mean = mean - emit.load(x, base * channels + at, n)
+                    # Exact where the two pixels are alike, which the mean itself isn't.
+                    mean = (
+                        emit.load(x, (base + start) * channels + at, n) - emit.load(x, base * channels + at, n) + mean
+                    )
                     _join(means, deviations, task * channels + at, n, block, number, mean, squares)
 
                 emit.sweep(channels, lanes, piece)
 
     def _moments(x: Expr, first: Expr, count: Expr, at: Expr, n: int) -> tuple[Expr, Expr, Expr]:
-        """Number, mean, and sum of squares about it, of ``count`` pixels."""
+        """Of ``count`` pixels their number, their mean's distance to the first, and the sum of squares about it."""
         origin = emit.Register(n, emit.load(x, first * channels + at, n))
         total, squares = emit.Register(n, 0.0), emit.Register(n, 0.0)
         with T.serial(0, count) as pixel:
             total.add(emit.load(x, (first + pixel) * channels + at, n) - origin.get())
         number = T.bind(tirx.Cast(FLOAT32.dtype, count))
-        origin.add(total.get() / emit.splat(number, n))
+        total.set(total.get() / emit.splat(number, n))
         with T.serial(0, count) as pixel:
-            away = T.bind(emit.load(x, (first + pixel) * channels + at, n) - origin.get())
+            away = T.bind(emit.load(x, (first + pixel) * channels + at, n) - origin.get() - total.get())
             squares.add(away * away)
-        return number, origin.get(), squares.get()
+        return number, total.get(), squares.get()
 
     shape = (batch, parts, channels)
     arguments = [("x", (batch, pixels, channels)), ("means", shape), ("deviations", shape)]
