@@ -62,9 +62,8 @@ def moments_kernel(name: str, batch: Batch, pixels: int, channels: int, lanes: i
                 def piece(at: Expr, n: int, start: Expr = start, count: Expr = count, block: Expr = block) -> None:
                     number, mean, squares = _moments(x, base + start, count, at, n)
                     # Exact where the two pixels are alike, which the mean itself isn't.
-                    mean = (
-                        emit.load(x, (base + start) * channels + at, n) - emit.load(x, base * channels + at, n) + mean
-                    )
+                    here, origin = (emit.load(x, place * channels + at, n) for place in (base + start, base))
+                    mean = here - origin + mean
                     _join(means, deviations, task * channels + at, n, block, number, mean, squares)
 
                 emit.sweep(channels, lanes, piece)

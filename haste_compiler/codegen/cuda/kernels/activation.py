@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.errors import UnsupportedOperatorError
 
@@ -38,8 +39,9 @@ def apply_activation(value: Expr, activation: str) -> Expr:
     if name == "gelu":
         return value * T.float32(0.5) * (one + tirx.erf(value * T.float32(0.7071067811865476)))
     if name == "elu":
-        # The larger argument's exponential overflows, and isn't taken.
-        return tirx.Select(value < 0, T.float32(numbers[0]) * (tirx.exp(value) - one), value)
+        # Of the larger argument it overflows, and isn't taken.
+        below = tirx.call_pure_extern(FLOAT32.dtype, "expm1f", value)
+        return tirx.Select(value < 0, T.float32(numbers[0]) * below, value)
     raise UnsupportedOperatorError(f"activation {activation!r} has no CUDA code")
 
 
