@@ -1,6 +1,7 @@
 """Transposed convolutions: kernels between guards against PyTorch in double precision, then networks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.conv_transpose2d import choose_phased, conv_transpose2d_kernel, pack_phased
+from haste_compiler.codegen.cpu.kernels.depthwise_transposed import (
+    depthwise_transposed_kernel,
+    pack_depthwise_transposed,
+)
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.codegen.transposed import Phased
 from haste_compiler.errors import InputError
 from haste_compiler.graph.transposed import TransposedGeometry, transposed_geometry
 from haste_compiler.ops.conv_transpose2d import conv_transpose2d
 from haste_compiler.runtime.compiled import CompiledModule
-from tests.codegen.examples import several
 from tests.codegen.kernels import Arguments, assert_near, build, nchw, nhwc, targets
 from tests.codegen.strategies import ACTIVATIONS
 from tests.passes.checking import settled
@@ -59,6 +64,9 @@ CORNERS = [
     example((3, 5), (5, 6), "52402"),
     example((3, 4), (1, 1), "44101"),
     example((6, 4), (5, 5), "32111", 2),
+    example((35, 35), (5, 6), "22001", 35),
+    example((9, 9), (5, 7), "42101", 9),
+    example((9, 9), (2, 3), "32201", 9),
 ]
 
 
@@ -70,16 +78,20 @@ def test_corners(target: str) -> None:
 
 @st.composite
 def geometries(draw: st.DrawFn, channels: int = 12, side: int = 8) -> TransposedGeometry:
+    """Transposed convolutions of every kind, one in four depthwise."""
+
     def pair(low: int, high: int) -> list[int]:
         return [draw(st.integers(low, high)), draw(st.integers(low, high))]
 
-    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    depthwise = draw(st.sampled_from((False, False, False, True)))
+    groups = draw(st.integers(2, 40)) if depthwise else draw(st.sampled_from((1, 1, 1, 2, 3)))
     kernel, stride, padding, dilation = pair(1, 5), pair(1, 4), pair(0, 4), pair(1, 3)
     output_padding = [draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)]
     numbers = (kernel, stride, padding, output_padding, dilation, groups)
     try:
-        filters = draw(st.integers(1, channels))
-        return transposed_geometry(groups * draw(st.integers(1, channels)), pair(1, side), numbers, filters)
+        most = 1 if depthwise else channels
+        filters = draw(st.integers(1, most))
+        return transposed_geometry(groups * draw(st.integers(1, most)), pair(1, side), numbers, filters)
     except InputError:
         assume(False)
         raise
@@ -99,7 +111,7 @@ EXAMPLES = st.builds(
 
 
 @settings(max_examples=5)
-@given(several(EXAMPLES, 3))
+@given(st.lists(EXAMPLES, min_size=3, max_size=3, unique=True))
 def test_kernels(examples: list[Example]) -> None:
     for each in examples:
         check(each)
@@ -121,12 +133,17 @@ def check(each: Example, x: Tensor | None = None) -> None:
     weight = torch.randn(geometry.in_channels, geometry.out_channels // geometry.groups, *geometry.kernel)
     bias = torch.randn(geometry.out_channels) if each.bias else None
     residual = torch.randn(shape) if each.residual else None
-    phased, tiling = choose_phased(geometry, each.batch, vector_unit(parse_target(each.target)), each.threads)
-    kernel = conv_transpose2d_kernel(
-        "conv", phased, each.batch, tiling, residual=each.residual, activation=each.activation
-    )
-    arguments = Arguments()
-    arguments.read(nhwc(x), *pack_phased(weight.numpy(), None if bias is None else bias.numpy(), phased, tiling))
+    unit, arguments = vector_unit(parse_target(each.target)), Arguments()
+    numpy_bias = None if bias is None else bias.numpy()
+    epilogue: dict[str, Any] = {"residual": each.residual, "activation": each.activation}
+    if geometry.is_depthwise:
+        phased = Phased(geometry, joined=False)
+        kernel = depthwise_transposed_kernel("conv", phased, each.batch, unit, each.threads, **epilogue)
+        arguments.read(nhwc(x), *pack_depthwise_transposed(weight.numpy(), numpy_bias, phased))
+    else:
+        phased, tiling = choose_phased(geometry, each.batch, unit, each.threads)
+        kernel = conv_transpose2d_kernel("conv", phased, each.batch, tiling, **epilogue)
+        arguments.read(nhwc(x), *pack_phased(weight.numpy(), numpy_bias, phased, tiling))
     if residual is not None:
         arguments.read(nhwc(residual))
     y = arguments.write((shape[0], *shape[2:], shape[1]))
