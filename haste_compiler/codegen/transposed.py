@@ -104,7 +104,8 @@ class Phased:
     @property
     def axes(self) -> tuple[Axis, Axis]:
         """The vertical and the horizontal axis."""
-        return self.geometry.axes
+        vertical, horizontal = self.geometry.axes
+        return vertical, self.geometry.aligned if self.joined else horizontal
 
     @property
     def across(self) -> tuple[tuple[Phase, ...], ...]:
@@ -113,19 +114,8 @@ class Phased:
         return (phases,) if self.joined else tuple((phase,) for phase in phases)
 
     @property
-    def step(self) -> Pair:
-        """Output rows, and pixels of what ``size`` counts, from one pixel of a phase to the next."""
-        return len(self.axes[0].phases), len(self.across)
-
-    @property
-    def size(self) -> Pair:
-        """Output height, and width in pixels as wide as the joined phases."""
-        height, width = self.geometry.output_size
-        return height, width // len(self.across[0])
-
-    @property
     def channels(self) -> int:
-        """Channels of such a pixel."""
+        """Channels that are computed together."""
         return self.geometry.out_channels * len(self.across[0])
 
     @property
@@ -178,10 +168,8 @@ class Phased:
 
 
 def can_join(geometry: TransposedGeometry) -> bool:
-    """Whether the phases across read the same pixels, so that they can be joined."""
-    first, *others = geometry.axes[1].phases
-    same = all(phase.first == first.first and len(phase.taps) == len(first.taps) for phase in others)
-    return bool(others) and same and geometry.axes[1].is_even and geometry.groups == 1
+    """Whether there are phases across that can be joined, because they read the same pixels."""
+    return geometry.stride[1] > 1 and geometry.groups == 1 and geometry.aligned.is_uniform
 
 
 def _pair(values: Sequence[int]) -> Pair:

@@ -35,29 +35,36 @@ class Phase:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the image: pixel ``q * len(phases) + r`` of the output is the q-th of phase r.
+    """One axis of the image: pixel ``q * len(phases) + r - before`` of the output is the q-th of phase r.
 
     Attributes:
         input_size: input pixels.
         output_size: output pixels.
         phases: by r.
         spread: input pixels from one tap of a phase to the next.
+        before: pixels of the first phases that lie before the output.
     """
 
     input_size: int
     output_size: int
     phases: tuple[Phase, ...]
     spread: int
+    before: int = 0
 
     @property
     def count(self) -> int:
-        """Output pixels of the largest phase; the last phases may have one less."""
-        return -(-self.output_size // len(self.phases))
+        """Pixels of the largest phase; the last phases may have one less."""
+        return -(-(self.output_size + self.before) // len(self.phases))
 
     @property
     def is_even(self) -> bool:
-        """Whether all phases have the same number of output pixels."""
-        return self.output_size % len(self.phases) == 0
+        """Whether all phases have the same number of pixels, all of them in the output."""
+        return not self.before and self.output_size % len(self.phases) == 0
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all phases read the same pixels."""
+        return len({(phase.first, len(phase.taps)) for phase in self.phases}) == 1
 
     @cached_property
     def first(self) -> int:
@@ -141,11 +148,24 @@ class TransposedGeometry:
         """The vertical and the horizontal axis."""
         return self._axis(0), self._axis(1)
 
+    @property
+    def aligned(self) -> Axis:
+        """The horizontal axis in phases that begin where the padding does: with all kernels that the stride divides,
+        all phases read the same pixels."""
+        stride, size, outputs = self.stride[1], self.input_size[1], self.output_size[1]
+        before = self.padding[1] % stride
+        count = -(-(outputs + before) // stride)
+        phases = tuple(self._phase(1, r - before, count) for r in range(stride))
+        return Axis(size, outputs, phases, self._spread(1), before)
+
     def _axis(self, axis: int) -> Axis:
         stride, size, outputs = self.stride[axis], self.input_size[axis], self.output_size[axis]
         count = min(stride, outputs)
         phases = tuple(self._phase(axis, r, -(-(outputs - r) // count)) for r in range(count))
-        return Axis(size, outputs, phases, self.dilation[axis] // math.gcd(stride, self.dilation[axis]))
+        return Axis(size, outputs, phases, self._spread(axis))
+
+    def _spread(self, axis: int) -> int:
+        return self.dilation[axis] // math.gcd(self.stride[axis], self.dilation[axis])
 
     def _phase(self, axis: int, r: int, pixels: int) -> Phase:
         """The phase of every stride-th pixel from the r-th on, so many; taps that never meet the image are left out."""

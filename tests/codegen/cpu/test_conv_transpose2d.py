@@ -51,7 +51,7 @@ def example(channels: tuple[int, int], size: tuple[int, int], window: str, group
     return Example(transposed_geometry(channels[0], size, numbers, channels[1] // groups), residual=True)
 
 
-# The usual ones, joined and not; uneven phases; phases without taps; crops; groups.
+# The usual ones, joined and not, evenly and cut; uneven phases; phases without taps; crops; groups; depthwise.
 CORNERS = [
     example((16, 24), (5, 7), "22001"),
     example((16, 1), (5, 7), "22001"),
@@ -63,6 +63,7 @@ CORNERS = [
     example((3, 5), (6, 6), "31301"),
     example((3, 5), (5, 6), "52402"),
     example((3, 4), (1, 1), "44101"),
+    example((4, 1), (5, 6), "93401"),
     example((6, 4), (5, 5), "32111", 2),
     example((35, 35), (5, 6), "22001", 35),
     example((9, 9), (5, 7), "42101", 9),
@@ -74,6 +75,10 @@ CORNERS = [
 def test_corners(target: str) -> None:
     for corner in CORNERS:
         check(Example(corner.geometry, residual=True, activation="relu", target=target))
+
+
+def test_a_long_activation_of_cut_phases() -> None:
+    check(Example(CORNERS[2].geometry, activation="tanh"))
 
 
 @st.composite
@@ -157,7 +162,7 @@ def check(each: Example, x: Tensor | None = None) -> None:
         torch.testing.assert_close(nchw(y), wanted.float(), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-@pytest.mark.parametrize("corner", [CORNERS[1], CORNERS[4]])
+@pytest.mark.parametrize("corner", [CORNERS[1], CORNERS[2], CORNERS[4]])
 def test_nan_and_infinity_go_where_they_go_in_pytorch(corner: Example) -> None:
     x = torch.randn(2, corner.geometry.in_channels, *corner.geometry.input_size)
     x[0, 3, 2, 2], x[1, 5, 4, 4], x[1, 7, 0, 0] = torch.nan, torch.inf, -torch.inf

@@ -7,6 +7,7 @@ phase where it begins to read, and how many taps it has; filters are packed phas
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.kernels.activation import apply_activation, is_long, write_output
 from haste_compiler.codegen.cpu.kernels.conv2d import (
     AHEAD_BYTES,
     STREAMED_BYTES,
@@ -27,7 +29,7 @@ from haste_compiler.codegen.cpu.kernels.conv2d import (
 )
 from haste_compiler.codegen.cpu.kernels.window import copy_rows
 from haste_compiler.codegen.cpu.target import VectorUnit
-from haste_compiler.codegen.cpu.tiling import ConvTiling, ConvWork, cheapest_tiling
+from haste_compiler.codegen.cpu.tiling import ConvTiling, ConvWork, RegisterTile, cheapest_tiling
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
@@ -63,10 +65,14 @@ def choose_phased(
     geometry: TransposedGeometry, batch: int, unit: VectorUnit, threads: int
 ) -> tuple[Phased, ConvTiling]:
     """Whether phases are joined, and the tiling, with the fewest modelled cycles."""
-    cuts = [Phased(geometry, joined) for joined in ((False, True) if can_join(geometry) else (False,))]
-    costs = [(*cheapest_tiling(phased_work(cut, batch), unit, threads), cut) for cut in cuts]
-    _, tiling, phased = min(costs, key=lambda each: each[0])
-    return phased, tiling
+    separate = Phased(geometry, joined=False)
+    cycles, tiling = cheapest_tiling(phased_work(separate, batch), unit, threads)
+    if can_join(geometry):
+        joined = Phased(geometry, joined=True)
+        fewer, other = cheapest_tiling(phased_work(joined, batch), unit, threads)
+        if fewer < cycles and (joined.axes[1].is_even or joined.channels <= other.tile.channels):
+            return joined, other
+    return separate, tiling
 
 
 def pack_phased(
@@ -114,6 +120,68 @@ def _k_tiles(phased: Phased, tiling: ConvTiling) -> int:
     return groups * math.ceil(phased.channels // groups / tiling.tile.channels)
 
 
+class JoinedWriter(TileWriter):
+    """Writes joined phases where the first or the last of them lie off the output: one tile has all their channels.
+
+    Args:
+        phased: the convolution, joined.
+        tile: the register tile.
+        activation: see ``apply_activation``.
+        y: what is written, NHWC.
+        residual: what is added before, of the same shape.
+    """
+
+    def __init__(self, phased: Phased, tile: RegisterTile, activation: str, y: Expr, residual: Expr | None) -> None:
+        step = len(phased.axes[0].phases), 1
+        super().__init__(phased.reading, tile, activation, y, residual, phased.geometry.output_size, step)
+        self.axis, self.pixel_channels = phased.axes[1], phased.geometry.out_channels
+
+    def store(self, sums: list[list[emit.Register]], k_tile: Expr, image: Expr, row: Expr, column: Expr) -> None:
+        """See ``TileWriter``; ``column`` counts joined pixels."""
+        for p, pixel in enumerate(sums):
+            py, px = divmod(p, self.tile.columns)
+
+            def write(v: int, lane: int, width: int, at: Expr, pixel: list[emit.Register] = pixel) -> None:
+                value = emit.load(pixel[v].buffer, lane, width)
+                write_output(self.y, at, value, width, self.residual, self.activation)
+
+            self._pixel(image, row + py * self.step[0], column + px, write)
+        if is_long(self.activation):
+
+            def finish(v: int, lane: int, width: int, at: Expr) -> None:
+                emit.store(self.y, at, apply_activation(emit.load(self.y, at, width), self.activation, width), width)
+
+            with T.serial(0, self.tile.rows) as py, T.serial(0, self.tile.columns) as px:
+                self._pixel(image, emit.bind(row + py * self.step[0]), emit.bind(column + px), finish)
+
+    def _pixel(self, image: Expr, row: Expr, column: Expr, piece: Callable[[int, int, int, Expr], None]) -> None:
+        """Call ``piece`` with the pieces of a joined pixel that lie in the output: vector, lane, lanes, place in y."""
+        count, channels = self.axis.count, self.out_channels
+        off = self.axis.before * self.pixel_channels
+        end = (self.axis.output_size + self.axis.before) * self.pixel_channels - (count - 1) * channels
+        start = (image * self.out_h + row) * self.out_w * self.pixel_channels + column * channels - off
+
+        def write(first: int, last: int) -> None:
+            lanes = self.tile.lanes
+            for v in range(first // lanes, -(-last // lanes)):
+                begin, stop = max(first, v * lanes), min(last, (v + 1) * lanes)
+                for offset, width in emit.chunks(stop - begin, lanes):
+                    piece(v, begin + offset - v * lanes, width, start + begin + offset)
+
+        with T.If(row < self.out_h), T.Then():
+            if count == 1:
+                write(off, end)
+                return
+            with T.If(column == 0):
+                with T.Then():
+                    write(off, channels)
+                with T.Else(), T.If(column == count - 1):
+                    with T.Then():
+                        write(0, end)
+                    with T.Else():
+                        write(0, channels)
+
+
 class _Phases:
     """Emits one kernel; the methods go from the tasks inwards to the register tile."""
 
@@ -122,17 +190,21 @@ class _Phases:
         self.reading, self.images = phased.reading, images_of(batch)
         self.x, self.table, self.filters, self.bias = buffers[:4]
         residual = buffers[4] if len(buffers) == 6 else None
-        self.writer = TileWriter(
-            self.reading,
-            self.tile,
-            activation,
-            buffers[-1],
-            residual,
-            phased.size,
-            phased.step,
-            overhangs=not phased.is_even,
-        )
         vertical, horizontal = phased.axes
+        if phased.joined and not horizontal.is_even:
+            self.writer: TileWriter = JoinedWriter(phased, self.tile, activation, buffers[-1], residual)
+        else:
+            height, width = phased.geometry.output_size
+            self.writer = TileWriter(
+                self.reading,
+                self.tile,
+                activation,
+                buffers[-1],
+                residual,
+                (height, width // len(phased.across[0])),
+                (len(vertical.phases), len(phased.across)),
+                overhangs=not (vertical.is_even and horizontal.is_even),
+            )
         self.rows, self.columns = vertical.count, horizontal.count
         self.tiles_across = math.ceil(self.columns / self.tile.columns)
         self.channels = self.reading.in_channels
@@ -174,8 +246,9 @@ class _Phases:
     def _phase(self, window: tuple[Expr, Expr], number: Expr, image: Expr, first: Expr, count: Expr) -> None:
         """One tile of output channels of one phase: ``count`` of its rows, from the ``first`` on."""
         tile = self.tile
-        (down, across), (step_down, step_across) = self._split(number // self.k_tiles), self.phased.step
         phase, k_tile = emit.bind(number // self.k_tiles), emit.bind(number % self.k_tiles)
+        step_down, step_across = len(self.phased.axes[0].phases), len(self.phased.across)
+        down, across = emit.bind(phase // step_across), emit.bind(phase % step_across)
         line = [T.bind(self.table[phase * TABLE_COLUMNS + i]) for i in range(TABLE_COLUMNS)]
         length = emit.bind(line[2] * line[3] * (self.group_channels * tile.channels))
         filters = emit.bind(line[4] * (self.group_channels * tile.channels * self.k_tiles) + k_tile * length)
@@ -192,11 +265,6 @@ class _Phases:
                 self._sum(sums, window[0], read, (line[2], line[3]), filters, (filters + length, index))
                 to_row, to_column = (first + row) * step_down + down, column * step_across + across
                 self.writer.store(sums, k_tile, image, emit.bind(to_row), emit.bind(to_column))
-
-    def _split(self, phase: Expr) -> tuple[Expr, Expr]:
-        """The first output row and column of a phase."""
-        across = len(self.phased.across)
-        return emit.bind(phase // across), emit.bind(phase % across)
 
     def _sum(
         self,

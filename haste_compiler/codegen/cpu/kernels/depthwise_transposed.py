@@ -76,6 +76,7 @@ class _DepthwisePhases:
         self.x, self.table, self.filters, self.bias, self.y = *buffers[:4], buffers[-1]
         self.residual = buffers[4] if len(buffers) == 6 else None
         self.channels = phased.channels
+        self.out_h, self.out_w = phased.geometry.output_size
         vertical, horizontal = phased.axes
         self.rows, self.columns = vertical.count, horizontal.count
         self.pixels = min(self.columns, max(1, min(8, (unit.registers - 6) // 2)))
@@ -94,9 +95,9 @@ class _DepthwisePhases:
             with T.serial(0, count) as step, T.serial(0, len(vertical.phases)) as down, T.serial(0, across) as right:
                 row = emit.bind((first + step) * len(vertical.phases) + down)
                 with ExitStack() as inside:
-                    self._only_if(inside, row < self.phased.size[0])
+                    self._only_if(inside, row < self.out_h)
                     read = emit.bind(start + step * self.row_elements)
-                    target = emit.bind((image * self.phased.size[0] + row) * self.phased.size[1])
+                    target = emit.bind((image * self.out_h + row) * self.out_w)
                     self._row(source, read, target, down * across + right, right)
 
     def _only_if(self, stack: ExitStack, condition: Expr) -> None:
@@ -136,7 +137,7 @@ class _DepthwisePhases:
         for p, pixel in enumerate(sums):
             to = emit.bind((column + p) * len(self.phased.across) + phase)
             with ExitStack() as inside:
-                self._only_if(inside, to < self.phased.size[1])
+                self._only_if(inside, to < self.out_w)
                 index = emit.bind((target + to) * self.channels + c)
                 write_output(self.y, index, pixel.get(), n, self.residual, self.activation)
                 if is_long(self.activation):
