@@ -71,10 +71,10 @@ CORNERS = [
 ]
 
 
-@pytest.mark.parametrize("target", targets()[::2])
-def test_corners(target: str) -> None:
-    for corner in CORNERS:
-        check(Example(corner.geometry, residual=True, activation="relu", target=target))
+@pytest.mark.parametrize("number", range(len(CORNERS)))
+def test_corners(number: int) -> None:
+    target = targets()[number % len(targets())]
+    check(Example(CORNERS[number].geometry, residual=True, activation="relu", target=target))
 
 
 def test_a_long_activation_of_cut_phases() -> None:
@@ -115,7 +115,7 @@ EXAMPLES = st.builds(
 )
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(st.lists(EXAMPLES, min_size=3, max_size=3, unique=True))
 def test_kernels(examples: list[Example]) -> None:
     for each in examples:

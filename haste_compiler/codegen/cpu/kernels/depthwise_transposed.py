@@ -134,15 +134,19 @@ class _DepthwisePhases:
             for p, pixel in enumerate(sums):
                 pixel.add(emit.load(source, at + p * self.channels, n) * w)
         target, column, phase = place
-        for p, pixel in enumerate(sums):
+
+        def place_of(p: Expr, inside: ExitStack) -> Expr:
             to = emit.bind((column + p) * len(self.phased.across) + phase)
+            self._only_if(inside, to < self.out_w)
+            return emit.bind((target + to) * self.channels + c)
+
+        for p, pixel in enumerate(sums):
             with ExitStack() as inside:
-                self._only_if(inside, to < self.out_w)
-                index = emit.bind((target + to) * self.channels + c)
-                write_output(self.y, index, pixel.get(), n, self.residual, self.activation)
-                if is_long(self.activation):
-                    value = emit.load(self.y, index, n)
-                    emit.store(self.y, index, apply_activation(value, self.activation, n), n)
+                write_output(self.y, place_of(p, inside), pixel.get(), n, self.residual, self.activation)
+        if is_long(self.activation):
+            with ExitStack() as inside:
+                at = place_of(inside.enter_context(T.serial(0, self.pixels)), inside)
+                emit.store(self.y, at, apply_activation(emit.load(self.y, at, n), self.activation, n), n)
 
 
 def _block_rows(phased: Phased, batch: int, unit: VectorUnit, threads: int) -> int:
