@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.dynamo.support import CONVOLUTIONS, MOVEMENT, takes
 from haste_compiler.graph.algorithms import alternations, components
-from haste_compiler.graph.nodes import argument, is_call
+from haste_compiler.graph.nodes import TRANSPOSED, argument, is_call
 from haste_compiler.methods.registry import rules_for
 
 aten = torch.ops.aten
@@ -104,7 +104,9 @@ def _macs(nodes: Iterable[fx.Node]) -> int:
     for node in nodes:
         if is_call(node, *CONVOLUTIONS):
             weight = argument(node, 1, "weight").meta["val"]
-            total += _hint(node.meta["val"].numel()) * _hint(weight.numel()) // _hint(weight.shape[0])
+            # Each output reads a filter (K, ...); of a transposed convolution each input meets one (C, ...).
+            image = argument(node, 0, "input") if is_call(node, *TRANSPOSED) else node
+            total += _hint(image.meta["val"].numel()) * _hint(weight.numel()) // _hint(weight.shape[0])
     return total
 
 

@@ -25,7 +25,7 @@ Constants = Collection[fx.Node]
 Condition = Callable[[fx.Node, Constants], bool]
 """Whether a call of an operator is taken."""
 
-CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
+CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding, aten.conv_transpose2d.input)
 """What makes a region worth it."""
 
 MOVEMENT = (

@@ -22,6 +22,7 @@ _FRESH = {
     aten.conv1d.padding,
     aten.conv2d.default,
     aten.conv2d.padding,
+    aten.conv_transpose2d.input,
     aten.group_norm.default,
     aten.instance_norm.default,
     aten.layer_norm.default,

@@ -53,14 +53,16 @@ def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list
     from haste_compiler.graph.nodes import CONVOLUTIONS, is_call, layer_name
     from haste_compiler.methods.configs import Configs
     from haste_compiler.ops.conv2d import CONV2D
+    from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 
     configs = Configs.of(config)
     layers = []
     for node in gm.graph.nodes:
         if is_call(node, CONV2D) or OWNER in node.meta:
             layers.append(_judge(node, configs))
-        elif is_call(node, *CONVOLUTIONS):
-            reason = "not a float32 2-d convolution with constant weights"
+        elif is_call(node, *CONVOLUTIONS, CONV_TRANSPOSE2D):
+            transposed = node.target is CONV_TRANSPOSE2D
+            reason = "a transposed convolution" if transposed else "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, None, reason))
     return layers
 

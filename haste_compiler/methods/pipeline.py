@@ -14,6 +14,7 @@ from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.method import Method
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD
+from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.passes.pipeline import Observer, rewrite
 
 
@@ -79,6 +80,6 @@ def _checked(gm: fx.GraphModule, configs: Configs) -> fx.GraphModule:
 def allow_winograd(gm: fx.GraphModule, configs: Configs) -> fx.GraphModule:
     """Note at every convolution up to which size of tiles Winograd's algorithm may compute it, plain or in a gate."""
     for node in gm.graph.nodes:
-        if node.target is CONV2D or OWNER in node.meta:
+        if node.target in (CONV2D, CONV_TRANSPOSE2D) or OWNER in node.meta:
             node.meta[WINOGRAD] = configs.winograd(layer_name(node))
     return gm

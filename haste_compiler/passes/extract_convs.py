@@ -50,8 +50,8 @@ def _extract(gm: fx.GraphModule, node: fx.Node) -> None:
         groups = argument(node, 8, "groups")
     else:
         groups = argument(node, 6, "groups", 1)
-    stride = _pair(argument(node, 3, "stride", 1))
-    dilation = _pair(argument(node, 5, "dilation", 1))
+    stride = pair(argument(node, 3, "stride", 1))
+    dilation = pair(argument(node, 5, "dilation", 1))
     padding = _padding(argument(node, 4, "padding", 0), shape_of(weight)[2:], dilation)
     batched = len(shape_of(x)) == 4
     if not batched:
@@ -64,7 +64,8 @@ def _extract(gm: fx.GraphModule, node: fx.Node) -> None:
     replace(node, conv if batched else insert_call(gm, aten.squeeze.dim, (conv, 0), node))
 
 
-def _pair(value: Any) -> list[int]:
+def pair(value: Any) -> list[int]:
+    """A number, or one or two in a list, as (vertical, horizontal)."""
     values = [value] if isinstance(value, int) else list(value)
     return values * 2 if len(values) == 1 else values
 
@@ -76,7 +77,7 @@ def _padding(padding: Any, kernel: tuple[int, ...], dilation: list[int]) -> Padd
         return [side for total in totals for side in (total // 2, total - total // 2)]
     if padding == "valid":
         return [0, 0, 0, 0]
-    rows, columns = _pair(padding)
+    rows, columns = pair(padding)
     return [rows, rows, columns, columns]
 
 

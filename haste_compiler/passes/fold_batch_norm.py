@@ -24,7 +24,7 @@ from haste_compiler.graph.nodes import (
 
 aten = torch.ops.aten
 
-_FOLDED = (*(kind for kind in CONVOLUTIONS if kind not in TRANSPOSED), aten.linear.default)
+_FOLDED = (*CONVOLUTIONS, aten.linear.default)
 
 Affine = tuple[Tensor, Tensor]
 """Scale and shift of each channel, float64, (C,)."""
@@ -50,9 +50,10 @@ def fold_batch_norm(gm: fx.GraphModule) -> fx.GraphModule:
 def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     weight = argument(layer, 1, "weight")
     bias = argument(layer, 2, "bias")
-    if not is_constant(weight) or not (bias is None or is_constant(bias)) or argument(layer, 6, "transposed") is True:
+    if not is_constant(weight) or not (bias is None or is_constant(bias)):
         return
-    scale = torch.ones(shape_of(weight)[0], dtype=torch.float64)
+    groups = _groups_of_transposed(layer)
+    scale = torch.ones(shape_of(weight)[0] if groups is None else groups * shape_of(weight)[1], dtype=torch.float64)
     shift = _load(gm, bias) if bias is not None else torch.zeros_like(scale)
     channel_dim = _channel_dim(layer)
     maps: list[fx.Node] = []
@@ -71,9 +72,8 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     filters = _load(gm, weight)
     with gm.graph.inserting_before(layer):
         name = layer_name(layer)
-        per_filter = scale.reshape(-1, *[1] * (filters.dim() - 1))
         dtype = layer.meta["val"].dtype
-        new_weight = add_tensor(gm, f"{name}.folded_weight", (filters * per_filter).to(dtype), layer)
+        new_weight = add_tensor(gm, f"{name}.folded_weight", _scaled(filters, scale, groups).to(dtype), layer)
         new_bias = add_tensor(gm, f"{name}.folded_bias", shift.to(dtype), layer)
     # Every other argument comes later, or by name.
     kwargs = {key: value for key, value in layer.kwargs.items() if key not in ("input", "weight", "bias")}
@@ -83,6 +83,21 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         source = _mapped(node)
         assert source is not None
         replace(node, source)
+
+
+def _groups_of_transposed(layer: fx.Node) -> int | None:
+    """The groups of a transposed convolution, whose filters are (C, K / groups, ...); None for any other layer."""
+    if is_call(layer, aten.convolution.default) and argument(layer, 6, "transposed"):
+        return int(argument(layer, 8, "groups"))
+    return int(argument(layer, 6, "groups", 1)) if is_call(layer, *TRANSPOSED) else None
+
+
+def _scaled(filters: Tensor, scale: Tensor, groups: int | None) -> Tensor:
+    """Filters times one value for each output channel; for ``groups`` see ``_groups_of_transposed``."""
+    if groups is None:
+        return filters * scale.reshape(-1, *[1] * (filters.dim() - 1))
+    split = filters.reshape(groups, -1, *filters.shape[1:])
+    return (split * scale.reshape(groups, 1, -1, *[1] * (filters.dim() - 2))).reshape(filters.shape)
 
 
 def _load(gm: fx.GraphModule, node: fx.Node) -> Tensor:

@@ -1,4 +1,4 @@
-"""``act(conv(x) + b + r)`` -> one ``haste::conv2d``; the same for ``haste::linear``, ``act`` for ``haste::affine``."""
+"""``act(conv(x) + b + r)`` -> one ``haste::conv2d``; transposed and linear layers alike, ``act`` for an affine map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from haste_compiler.graph.nodes import finish, insert_call, is_call, is_tensor, 
 from haste_compiler.ops.activation import activation_name
 from haste_compiler.ops.affine import AFFINE
 from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.ops.linear import LINEAR
 
 aten = torch.ops.aten
 
 # Position of the residual among the arguments; the activation is the last.
-_RESIDUAL = {CONV2D: 3, LINEAR: 3}
+_RESIDUAL = {CONV2D: 3, CONV_TRANSPOSE2D: 3, LINEAR: 3}
 _ACTIVATED = (*_RESIDUAL, AFFINE)
 _CHANNELS_FIRST, _CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 

@@ -13,6 +13,7 @@ from haste_compiler.passes.canonicalize import canonicalize
 from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.extract_linears import extract_linears
+from haste_compiler.passes.extract_transposed import extract_transposed
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_channel_shuffle import fuse_channel_shuffle
@@ -43,6 +44,7 @@ PASSES: Final = tuple(
         narrow_channel_shuffle,
         fold_batch_norm,
         extract_convs,
+        extract_transposed,
         drop_taps,
         extract_linears,
         fuse_affine,

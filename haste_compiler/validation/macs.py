@@ -18,6 +18,7 @@ from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.nodes import CONVOLUTIONS
 from haste_compiler.methods.registry import methods
 from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.ops.linear import LINEAR
 from haste_compiler.validation.running import fresh_copy
 
@@ -90,7 +91,7 @@ def _node_macs(node: fx.Node) -> int:
 
 def _kind(node: fx.Node) -> str:
     target: Any = node.target
-    if target in CONVOLUTIONS or target is CONV2D or target.overloadpacket in _method_products():
+    if target in (*CONVOLUTIONS, CONV2D, CONV_TRANSPOSE2D) or target.overloadpacket in _method_products():
         return "conv"
     return "linear" if target in (aten.linear.default, LINEAR) else "matmul"
 
@@ -115,6 +116,7 @@ def _counter() -> FlopCounterMode:
         display=False,
         custom_mapping={
             **{operator: partial(_product, place) for operator, place in own.items()},
+            CONV_TRANSPOSE2D.overloadpacket: _transposed,
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         },
     )
@@ -127,6 +129,11 @@ def _macs(counter: FlopCounterMode) -> int:
 def _product(place: int, *args: Any, out_shape: Shape, **named: Any) -> int:
     """Operations of a product with filters (K, ...), argument ``place``: each output reads one filter's worth."""
     return 2 * math.prod(out_shape) * math.prod(args[place][1:])
+
+
+def _transposed(x: Shape, weight: Shape, *rest: Any, out_shape: Shape, **named: Any) -> int:
+    """Operations of a transposed convolution with filters (C, K / groups, kh, kw): each input meets its channel's."""
+    return 2 * math.prod(x) * math.prod(weight[1:])
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **named: Any) -> int:

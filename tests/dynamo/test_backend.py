@@ -99,6 +99,12 @@ def test_several_inputs_and_outputs() -> None:
     assert_close(compiled(model, DENSE)(x, torch.tensor(2.0)), model(x, torch.tensor(2.0)))
 
 
+def test_a_transposed_convolution_is_ours(plans: pytest.LogCaptureFixture) -> None:
+    model, x = nn.Sequential(nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.ReLU()).eval(), torch.randn(2, 16, 9, 9)
+    assert_close(compiled(model, DENSE)(x), model(x))
+    assert "2 of 2 calls are ours, in 1 regions" in plans.text
+
+
 def test_the_default_takes_the_faster_code_and_is_right(plans: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 32, 3, padding=1)).eval()

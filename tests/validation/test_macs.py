@@ -84,6 +84,15 @@ def test_grouped_shared_and_asymmetric_convolutions(config: HasteConfig) -> None
     assert 2 * dense_macs(final, (x,)) == 2 * dense_macs(model, (x,)) == expected
 
 
+def test_transposed_convolutions() -> None:
+    model, x = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), nn.ReLU()).eval(), torch.randn(2, 4, 5, 7)
+    captured = capture(model, (x,))
+    for graph in (captured.gm, run_passes(captured, HasteConfig())):
+        (counted,) = operator_macs(graph)
+        assert (counted.layer, counted.kind, counted.macs) == ("0", "conv", 2 * 4 * 5 * 7 * 3 * 9)
+    assert dense_macs(model, (x,)) == counted.macs == flops(model, x) // 2
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -234,13 +237,8 @@ class _Conv2d:
         """
         source, base, row_elements = window
         (kh, kw), (dh, dw), (sh, sw) = self.geometry.kernel, self.geometry.dilation, self.geometry.stride
-        tile, lanes = self.tile, self.tile.lanes
-        accumulator = self.element.accumulator
-        sums = [[emit.Register(lanes, dtype=accumulator) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
-        for v in range(tile.vectors):
-            start = emit.bind(emit.load(self.bias, k_tile * tile.channels + v * lanes, lanes))
-            for pixel in sums:
-                pixel[v].set(start)
+        tile = self.tile
+        sums = start_sums(tile, self.bias, k_tile)
         group = 0 if self.geometry.groups == 1 else k_tile // self.group_tiles
         corner = emit.bind(base + row * sh * row_elements + column * sw * self.channels + group * self.group_channels)
         offsets = [
@@ -261,14 +259,7 @@ class _Conv2d:
                     emit.prefetch_elements(self.filters, following + done * stride, stride, self.element)
                 for u in range(unroll):
                     c = step * unroll + u
-                    w = [
-                        T.bind(emit.load(self.filters, filters + c * tile.channels + v * lanes, lanes))
-                        for v in range(tile.vectors)
-                    ]
-                    for pixel, offset in zip(sums, offsets, strict=True):
-                        value = T.bind(emit.splat(source[read + c + offset], lanes))
-                        for v in range(tile.vectors):
-                            pixel[v].add(value * w[v])
+                    add_products(sums, tile, (self.filters, filters + c * tile.channels), source, read + c, offsets)
         self.writer.store(sums, k_tile, image, first + row, column)
 
     def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
@@ -278,6 +269,37 @@ class _Conv2d:
         # The task's register tiles share the next filters among them.
         stride = -(-self.slice // (self.tiles * steps))
         return emit.bind(T.min(k_tile + 1, self.k_tiles - 1) * self.slice + index * (steps * stride)), stride
+
+
+def start_sums(tile: RegisterTile, bias: Expr, k_tile: Expr) -> list[list[emit.Register]]:
+    """The sums of a register tile, a list for each pixel, set to the bias of its channels."""
+    lanes, dtype = tile.lanes, tile.element.accumulator
+    sums = [[emit.Register(lanes, dtype=dtype) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+    for v in range(tile.vectors):
+        start = emit.bind(emit.load(bias, k_tile * tile.channels + v * lanes, lanes))
+        for pixel in sums:
+            pixel[v].set(start)
+    return sums
+
+
+def add_products(
+    sums: list[list[emit.Register]],
+    tile: RegisterTile,
+    filters: tuple[Expr, Expr],
+    source: Expr,
+    read: Expr,
+    offsets: Sequence[Expr],
+) -> None:
+    """Add one input value of each pixel times its filters; ``filters`` are a buffer and where they begin in it.
+
+    The values are ``source[read + offset]``, with an offset for each pixel.
+    """
+    buffer, start = filters
+    w = [T.bind(emit.load(buffer, start + v * tile.lanes, tile.lanes)) for v in range(tile.vectors)]
+    for pixel, offset in zip(sums, offsets, strict=True):
+        value = T.bind(emit.splat(source[read + offset], tile.lanes))
+        for v in range(tile.vectors):
+            pixel[v].add(value * w[v])
 
 
 class TileWriter:
@@ -290,6 +312,8 @@ class TileWriter:
         y: what is written, NHWC.
         residual: what is added before, of the same shape.
         out_size: height and width that rows and columns count in; None: the geometry's.
+        step: rows and columns of the output from one pixel of the tile to the next.
+        overhangs: pixels of a tile may lie outside the output; they are left out.
     """
 
     def __init__(
@@ -300,10 +324,14 @@ class TileWriter:
         y: Expr,
         residual: Expr | None,
         out_size: tuple[int, Expr] | None = None,
+        step: tuple[int, int] = (1, 1),
+        *,
+        overhangs: bool = False,
     ) -> None:
         self.geometry, self.tile, self.activation, self.y, self.residual = geometry, tile, activation, y, residual
         size: tuple[int, Expr] = out_size or geometry.output_size
         self.out_h, self.out_w = size
+        self.step, self.overhangs = step, overhangs
         self.out_channels, self.group_out = geometry.out_channels, geometry.out_channels // geometry.groups
         self.group_tiles = math.ceil(self.group_out / tile.channels)
 
@@ -315,30 +343,54 @@ class TileWriter:
         group = k_tile // self.group_tiles if self.geometry.groups > 1 else 0
         channel = emit.bind(group * self.group_out + in_group * tile.channels)
         start = emit.bind(((image * self.out_h + row) * self.out_w + column) * self.out_channels + channel)
+        place = _Place(start, row, column)
         if rest == tile.channels:
-            self._store_channels(sums, start, tile.channels)
+            self._store_channels(sums, place, tile.channels)
         elif self.group_tiles == 1:
-            self._store_channels(sums, start, rest)
+            self._store_channels(sums, place, rest)
         else:
             with T.If(in_group == self.group_tiles - 1):
                 with T.Then():
-                    self._store_channels(sums, start, rest)
+                    self._store_channels(sums, place, rest)
                 with T.Else():
-                    self._store_channels(sums, start, tile.channels)
+                    self._store_channels(sums, place, tile.channels)
 
-    def _store_channels(self, sums: list[list[emit.Register]], start: Expr, valid: int) -> None:
+    def _store_channels(self, sums: list[list[emit.Register]], place: _Place, valid: int) -> None:
         tile, pieces = self.tile, tile_pieces(self.tile, valid)
         for p, pixel in enumerate(sums):
             py, px = divmod(p, tile.columns)
-            at = start + (py * self.out_w + px) * self.out_channels
-            for v, offset, width in pieces:
-                index = at + v * tile.lanes + offset
-                value = emit.load(pixel[v].buffer, offset, width)
-                write_output(self.y, index, value, width, self.residual, self.activation)
+            with self._if_inside(place, py, px):
+                at = self._index(place, py, px)
+                for v, offset, width in pieces:
+                    index = at + v * tile.lanes + offset
+                    value = emit.load(pixel[v].buffer, offset, width)
+                    write_output(self.y, index, value, width, self.residual, self.activation)
         if is_long(self.activation):
-            with T.serial(0, tile.rows) as py, T.serial(0, tile.columns) as px:
-                at = emit.bind(start + (py * self.out_w + px) * self.out_channels)
-                activate(self.y, at, pieces, tile, self.activation)
+            with T.serial(0, tile.rows) as py, T.serial(0, tile.columns) as px, self._if_inside(place, py, px):
+                activate(self.y, emit.bind(self._index(place, py, px)), pieces, tile, self.activation)
+
+    def _index(self, place: _Place, py: Expr, px: Expr) -> Expr:
+        """Where the tile's channels of one of its pixels begin in y."""
+        return place.start + (py * self.step[0] * self.out_w + px * self.step[1]) * self.out_channels
+
+    @contextmanager
+    def _if_inside(self, place: _Place, py: Expr, px: Expr) -> Iterator[None]:
+        """Do what follows only for a pixel that lies in the output."""
+        if not self.overhangs:
+            yield
+            return
+        below, right = place.row + py * self.step[0], place.column + px * self.step[1]
+        with T.If(tirx.all(below < self.out_h, right < self.out_w)), T.Then():
+            yield
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a register tile is written: its first element in y, row and column of its first pixel."""
+
+    start: Expr
+    row: Expr
+    column: Expr
 
 
 def unrolled(tile: RegisterTile, steps: int, factors: tuple[int, ...]) -> int:

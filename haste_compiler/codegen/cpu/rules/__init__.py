@@ -7,6 +7,7 @@ from haste_compiler.codegen.tables import Rules, tables
 ROOMS = (
     "haste_compiler.codegen.rules.layout",
     "haste_compiler.codegen.cpu.rules.products",
+    "haste_compiler.codegen.cpu.rules.transposed",
     "haste_compiler.codegen.cpu.rules.images",
     "haste_compiler.codegen.cpu.rules.norms",
     "haste_compiler.codegen.cpu.rules.attention",

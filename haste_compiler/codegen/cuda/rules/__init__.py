@@ -7,6 +7,7 @@ from haste_compiler.codegen.tables import Rules, tables
 ROOMS = (
     "haste_compiler.codegen.rules.layout",
     "haste_compiler.codegen.cuda.rules.products",
+    "haste_compiler.codegen.cuda.rules.transposed",
     "haste_compiler.codegen.cuda.rules.images",
 )
 """Modules with a table ``RULES`` each; of an operator that stands in several, the last one's rule is taken."""

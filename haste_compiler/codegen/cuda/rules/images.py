@@ -26,15 +26,16 @@ def join(walk: Walk[Cuda], node: fx.Node, parts: Sequence[fx.Node], maps: Maps |
         scale, shift = tables
         x = walk.emit(relax.op.add(walk.emit(relax.op.multiply(x, scale)), shift))
     n, c, h, w = walk.shape(node)
-    return x if activation == "none" else activate(walk, node, x, ((n, h, w, c), activation), _activation)
+    return x if activation == "none" else activate(walk, node, x, ((n, h, w, c), activation), activation_of)
 
 
-def _activation(walk: Walk[Cuda], name: str, shape: tuple[Any, ...], activation: str) -> tirx.PrimFunc:
+def activation_of(walk: Walk[Cuda], name: str, shape: tuple[Any, ...], activation: str) -> tirx.PrimFunc:
+    """The kernel of an activation by itself."""
     return activation_kernel(name, shape, activation)
 
 
 RULES: Rules = {
     **pooling_rules(lambda walk, name, pooling, batch, channels: pooling_kernel(name, pooling, batch, channels)),
-    **activation_rules(_activation),
+    **activation_rules(activation_of),
     **joining_rules(join),
 }
