@@ -95,6 +95,9 @@ class Network {
   explicit Network(const std::string& folder, int signature = 0) {
     const Json manifest = ffi::json::Parse(ReadFile(folder + "/manifest.json")).cast<Json>();
     const Json part = Get<ffi::json::Array>(manifest, "specializations")[signature].cast<Json>();
+    if (part.count(ffi::String("fallbacks")) > 0 && !Get<ffi::json::Array>(part, "fallbacks").empty()) {
+      throw std::runtime_error("a part of the network is run by PyTorch, which isn't here");
+    }
     UseThreads(Get<int64_t>(manifest, "threads"));
 
     const ffi::Module library = ffi::Module::LoadFromFile(folder + "/" + Get<std::string>(part, "library"));

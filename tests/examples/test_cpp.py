@@ -19,6 +19,7 @@ from haste_compiler import CompiledModule, HasteConfig
 from haste_compiler.demo import load_network
 from tests.codegen.cross import AARCH64, COMPILER, EMULATOR, needs_emulator
 from tests.methods.haste.networks import redundant_images
+from tests.passes.checking import Fn
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cpp"
@@ -106,6 +107,17 @@ def test_several_inputs_and_outputs(program: str, tmp_path: Path) -> None:
     compiled = haste_compiler.compile(Several().eval(), inputs, config=CONFIG, threads=1)
     expected = np.concatenate([output.numpy().ravel() for output in compiled(*inputs)])
     np.testing.assert_array_equal(run([program], unpacked(compiled, tmp_path), inputs), expected)
+
+
+def test_a_network_that_needs_pytorch_is_refused(program: str, tmp_path: Path) -> None:
+    model, x = Fn(lambda m, x: m.conv(x).cumsum(1), conv=nn.Conv2d(3, 8, 3)).eval(), torch.randn(1, 3, 8, 8)
+    made = haste_compiler.compile(model, (x,), config=CONFIG, threads=1)
+    with pytest.warns(UserWarning, match="needs PyTorch"):
+        net = unpacked(made, tmp_path)
+    (net / "inputs").write_bytes(x.numpy().tobytes())
+    command = [program, str(net), str(net / "inputs"), str(net / "outputs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "run by PyTorch, which isn't here" in done.stderr
 
 
 def test_inputs_of_another_size_are_refused(program: str, compiled: CompiledModule, tmp_path: Path) -> None:
