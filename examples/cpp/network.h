@@ -96,7 +96,7 @@ class Network {
     const Json manifest = ffi::json::Parse(ReadFile(folder + "/manifest.json")).cast<Json>();
     const Json part = Get<ffi::json::Array>(manifest, "specializations")[signature].cast<Json>();
     if (part.count(ffi::String("fallbacks")) > 0 && !Get<ffi::json::Array>(part, "fallbacks").empty()) {
-      throw std::runtime_error("a part of the network is run by PyTorch, which isn't here");
+      TVM_FFI_THROW(RuntimeError) << "a part of the network is run by PyTorch, which isn't here";
     }
     UseThreads(Get<int64_t>(manifest, "threads"));
 
