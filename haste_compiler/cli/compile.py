@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from haste_compiler.cli.parameter_types import EXISTING_FILE
 @click.option("--dynamic", is_flag=True, help="For all batches at once, not only that of the inputs.")
 @click.option("--tune", is_flag=True, help="Measure tilings on this machine first; takes a minute or two.")
 @click.option("--tuning", type=EXISTING_FILE, help="What `haste tune -o` wrote; measures nothing.")
+@click.option("--no-fallback", is_flag=True, help="Refuse a network of which PyTorch would have to run a part.")
 @json_option
 def compile(
     network: NetworkSource,
@@ -29,9 +31,12 @@ def compile(
     dynamic: bool,
     tune: bool,
     tuning: Path | None,
+    no_fallback: bool,
     as_json: bool,
 ) -> None:
-    """Compile MODEL and save it to one file, which haste_compiler.load runs without the model, and without PyTorch.
+    """Compile MODEL and save it to one file, which haste_compiler.load runs without the model.
+
+    It needs no PyTorch there either, unless PyTorch runs a part of the network, which is said and can be refused.
 
     \b
     Examples:
@@ -47,12 +52,19 @@ def compile(
         raise click.UsageError("--tune and --tuning exclude each other", click.get_current_context())
     loaded, start = network.load(), time.perf_counter()
     examples = [loaded.example, *loaded.examples[1:]]
-    compiled = haste_compiler.compile(loaded.model, tune=tuning or tune, dynamic=dynamic, **how)
+    compiled = haste_compiler.compile(
+        loaded.model, tune=tuning or tune, dynamic=dynamic, fallback=not no_fallback, **how
+    )
     for example in examples:
         note(f"compiling {loaded.name} for {', '.join('x'.join(map(str, x.shape)) for x in example)}")
         compiled.prepare(*example)
-    compiled.save(output)
-    seconds, choices = time.perf_counter() - start, compiled.explain().layers
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compiled.save(output)
+    for warning in said:
+        note(str(warning.message))
+    seconds, explanation = time.perf_counter() - start, compiled.explain()
+    choices = explanation.layers
     taken = [layer.method for layer in choices if layer.method is not None]
     data = {
         "output": str(output),
@@ -63,6 +75,7 @@ def compile(
         "convolutions": len(choices),
         "methods": {layer.name: layer.method for layer in choices if layer.method is not None},
         "haste": [layer.name for layer in choices if layer.haste],
+        "fallbacks": explanation.to_dict()["fallbacks"],
         "target": str(compiled.target),
         "threads": compiled.threads,
         "config": how["config"].to_dict(),

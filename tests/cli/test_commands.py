@@ -284,3 +284,26 @@ def test_defects_show_where_they_are(haste: Haste, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("haste_compiler.api.compile", make)
     code, _, err = haste("info", *MODEL)
     assert code == 2 and "Traceback" in err and "ZeroDivisionError: a defect" in err
+
+
+def test_compile_says_what_pytorch_runs(haste: Haste, tmp_path: Path) -> None:
+    nets, path = tmp_path / "nets.py", tmp_path / "net.haste"
+    nets.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 8, 3)\n"
+        "    def forward(self, x):\n"
+        "        return self.conv(x).cumsum(1)\n"
+        "def net():\n"
+        "    return Net().eval()\n"
+    )
+    arguments = ("compile", f"{nets}:net", "--input", "1x3x8x8", "-o", path)
+    code, out, err = haste(*arguments, "--json")
+    assert code == 0 and "needs PyTorch to run, which computes aten.cumsum.default in it" in err
+    assert [each["operators"] for each in json.loads(out)["fallbacks"]] == [["aten.cumsum.default"]]
+    code, out, _ = haste("info", path)
+    assert code == 0 and "left to PyTorch" in out and "aten.cumsum.default" in out
+    code, _, err = haste(*arguments, "--no-fallback")
+    assert code == 2 and "aten.cumsum.default of layer 'cumsum' can't be compiled" in err
