@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.decoders import UNet, generator, style_decoder
 from tests import zoo
 
 ABSENT = "the trained networks are absent (../shared, or where HASTE_SHARED points)"
@@ -118,6 +119,14 @@ def _linear(batch: int) -> Case:
     return Case(model, [x], [x], ours=("dense",))
 
 
+def _decoder(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch: int) -> Case:
+    """A network with transposed convolutions, random weights, on noise of (C, H, W) ``shape``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, x = build().eval(), [torch.randn(batch, *shape)]
+    return Case(model, x, x, ours=("dense",))
+
+
 CASES: dict[str, Callable[[int], Case]] = {
     "cifar_resnet18": _cifar,
     "photographs_resnet18": _photographs,
@@ -125,6 +134,9 @@ CASES: dict[str, Callable[[int], Case]] = {
     "conv_half_duplicated": partial(_single_convolution, 64),
     "conv_none_duplicated": partial(_single_convolution, 0),
     "linear_mostly_zero": _linear,
+    "unet": partial(_decoder, UNet, (3, 256, 256)),
+    "dcgan": partial(_decoder, generator, (100, 1, 1)),
+    "style_decoder": partial(_decoder, style_decoder, (128, 64, 64)),
 }
 """Name of each case and what builds it for a batch. Building raises AbsentError where something is not there."""
 
@@ -149,4 +161,7 @@ TITLES: dict[str, str] = {
     "conv_half_duplicated": "convolution 128→128, 3×3, 28×28, half of the channels duplicated",
     "conv_none_duplicated": "convolution 128→128, 3×3, 28×28, no channel duplicated",
     "linear_mostly_zero": "linear layer 9216→4096, three in four inputs zero",
+    "unet": "U-Net with transposed convolutions, width 32, four levels, 256×256",
+    "dcgan": "DCGAN's generator, 64×64",
+    "style_decoder": "decoder of a style-transfer network, 64×64 to 256×256",
 }
