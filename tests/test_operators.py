@@ -162,6 +162,53 @@ GROUPS: dict[str, Any] = {
         m.conv(x[0]),
         F.conv2d(x, m.conv.weight + 0 * x.mean(), None, 2, "valid"),
     ),
+    "norms of planes": lambda m, x: (
+        x.norm(2, (2, 3)),
+        m.conv(x).norm(2, (2, 3), keepdim=True),
+        torch.linalg.vector_norm(x, 2, (1, 2), keepdim=True),
+        torch.linalg.vector_norm(m.conv(x).permute(0, 2, 3, 1), dim=(-2, -3)),
+        torch.linalg.vector_norm(x, 1, (1, 2)),
+    ),
+    "gelu spelled out": lambda m, x: (
+        m.conv(x) * 0.5 * (1 + torch.erf(m.conv(x) / 2**0.5)),
+        *(
+            spelled(y)
+            for y in (x, m.conv(x))
+            for spelled in (
+                lambda y: y * (1.0 + torch.erf(y / 1.4142135381698608)) * 0.5,
+                lambda y: 0.5 * (y * (torch.erf(y * 0.5**0.5) + 1)),
+                lambda y: (y * 0.5) * (1 + torch.erf(y / m.root)),
+                lambda y: y * (1 + torch.erf(y / 1.5)) * 0.5,
+                lambda y: y * (1 + torch.erf(y / 2**0.5)) * 0.4,
+                lambda y: y.abs() * (1 + torch.erf(y / 2**0.5)) * 0.5,
+            )
+        ),
+    ),
+    "padding with numbers": lambda m, x: (
+        F.pad(m.conv(x), (1, 2, 0, 3), value=-torch.inf),
+        F.pad(m.conv(x), (1, -2), value=0.5),
+        F.pad(m.conv(x), (-1, 0, -1, 2)),
+        F.max_pool2d(F.pad(m.conv(x), (0, 1, 0, 1), value=-torch.inf), 2, 1),
+        F.pad(x, (1, 1, 1, 1, 0, 2), value=3),
+        torch.constant_pad_nd(m.conv(x), (0, 1), 2.0),
+    ),
+    "pointwise in channels last": lambda m, x: [
+        function(m.conv(x))
+        for function in (
+            torch.erf,
+            torch.exp,
+            torch.abs,
+            torch.neg,
+            torch.square,
+            torch.floor,
+            lambda y: y.abs().sqrt(),
+        )
+    ],
+    "means of large maps": lambda m, x: (
+        F.adaptive_avg_pool2d(m.large, 1),
+        m.large.mean((2, 3)),
+        F.avg_pool2d(m.large, 16),
+    ),
     "norms by what is computed": lambda m, x: (
         F.batch_norm(x, x.mean((0, 2, 3)), x.var((0, 2, 3)) + 0.1, x[0, :, 0, 0], x[1, :, 0, 0]),
         F.batch_norm(x, None, None, training=True),
@@ -176,6 +223,7 @@ GROUPS: dict[str, Any] = {
 @pytest.mark.parametrize("group", GROUPS)
 def test_operators(group: str) -> None:
     x, parts = image(), {"conv": nn.Conv2d(6, 6, 3), "filter": torch.randn(10), "classes": torch.tensor([4, 1])}
+    parts |= {"root": torch.tensor(2.0).sqrt(), "large": torch.rand(1, 3, 64, 48) + 7}
     parts |= {"grid": torch.rand(2, 4, 5, 2) * 2 - 1, "theta": torch.randn(2, 2, 3)}
     parts |= {"filter1": torch.randn(6, 8, 3)[:, :8], "filter3": torch.randn(4, 1, 3, 3, 3)}
     actual = compiled(GROUPS[group], x, **parts)(x.clone())

@@ -44,11 +44,10 @@ def _whole_factors(node: fx.Node) -> bool:
     return whole and (scales is None or all(float(scale).is_integer() for scale in scales))
 
 
-_POINTWISE = (
+POINTWISE = (
     aten.abs.default,
     aten.ceil.default,
     aten.cos.default,
-    aten.div.Scalar,
     aten.elu.default,
     aten.erf.default,
     aten.exp.default,
@@ -57,7 +56,6 @@ _POINTWISE = (
     aten.hardsigmoid.default,
     aten.hardswish.default,
     aten.leaky_relu.default,
-    aten.mul.Scalar,
     aten.mul.Tensor,
     aten.neg.default,
     aten.reciprocal.default,
@@ -71,6 +69,7 @@ _POINTWISE = (
     aten.square.default,
     aten.tanh.default,
 )
+"""Operators that compute each value from one value, or from several in the same place."""
 
 _MOVING = (
     aten.cat.default,
@@ -107,14 +106,12 @@ _CHOOSING = (
 """Operators that also take and make truth values."""
 
 TRUSTED: dict[Any, Condition] = {
-    **dict.fromkeys((*_POINTWISE, *_MOVING, *_CHOOSING), _always),
-    aten.add.Scalar: _plain_sum,
+    **dict.fromkeys((*POINTWISE, *_MOVING, *_CHOOSING), _always),
     aten.add.Tensor: _plain_sum,
     aten.constant_pad_nd.default: _constant_padding,
     aten.div.Tensor: _plain_division,
     aten.pad.default: _constant_padding,
     aten.softmax.int: _always,
-    aten.sub.Scalar: _plain_sum,
     aten.sub.Tensor: _plain_sum,
     aten.upsample_nearest2d.vec: _whole_factors,
 }

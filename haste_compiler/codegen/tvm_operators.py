@@ -30,12 +30,13 @@ class TvmOperators:
         self._importer, self._sizes = ExportedProgramImporter(), sizes
         self._importer.block_builder = builder
 
-    def convert(self, node: fx.Node, sources: Sequence[Any]) -> Any:
+    def convert(self, node: fx.Node, sources: Sequence[Any], *, nhwc: bool = False) -> Any:
         """Translate a call that is trusted.
 
         Args:
             node: the call.
             sources: expressions for ``node.all_input_nodes``, stored as their shapes say.
+            nhwc: they are stored as NHWC, and so is the result; of calls to which axes are all the same.
 
         Raises:
             UnsupportedOperatorError: the translation fails, or gives another shape or dtype than PyTorch.
@@ -43,19 +44,20 @@ class TvmOperators:
         self._importer.env.update(zip(node.all_input_nodes, sources, strict=True))
         try:
             expression = self._importer.convert_map[node.target.__name__](node)  # type: ignore[union-attr]
-            self._check_kind(node, expression.ty)
+            self._check_kind(node, expression.ty, (0, 2, 3, 1) if nhwc else None)
             return expression
         except Exception as error:
             raise unsupported(node, last_line(error)) from None
 
-    def _check_kind(self, node: fx.Node, kind: Any) -> None:
+    def _check_kind(self, node: fx.Node, kind: Any, order: tuple[int, ...] | None) -> None:
         """Check that TVM's translation has the shapes and dtypes that PyTorch says: some ignore arguments."""
         expected, found = node.meta["val"], kind
         pairs = zip(expected, found.fields, strict=True) if isinstance(found, ir.TupleType) else [(expected, found)]
         for value, tensor in pairs:
             if not isinstance(value, torch.Tensor) or not isinstance(tensor, relax.TensorType) or tensor.shape is None:
                 continue
-            shape, wanted = list(tensor.shape.values), [self._sizes.expression(size) for size in value.shape]
+            sizes = value.shape if order is None else [value.shape[axis] for axis in order]
+            shape, wanted = list(tensor.shape.values), [self._sizes.expression(size) for size in sizes]
             if not same_shape(shape, wanted) or str(tensor.dtype) != dtype_name(value.dtype):
                 described = f"{dtype_name(value.dtype)}{tuple(value.shape)}"
                 raise ValueError(f"TVM's translation gives {tensor.dtype}{tuple(shape)} instead of {described}")

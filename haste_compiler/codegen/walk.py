@@ -23,7 +23,7 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
 from haste_compiler.codegen.tables import Joined
-from haste_compiler.codegen.trusted import is_plain, is_trusted
+from haste_compiler.codegen.trusted import POINTWISE, is_plain, is_trusted
 from haste_compiler.codegen.tvm_operators import TvmOperators
 from haste_compiler.codegen.values import dtype_name, same_shape
 from haste_compiler.errors import UnsupportedOperatorError
@@ -171,7 +171,10 @@ class Walk(Generic[M]):
                 return value
         if not is_trusted(node):
             return None
-        return Value(self._tvm.convert(node, [self.nchw(source) for source in node.all_input_nodes]))
+        sources = node.all_input_nodes
+        if node.target in POINTWISE and len(sources) == 1 and self.is_nhwc(sources[0]):
+            return Value(self._tvm.convert(node, [self.nhwc(sources[0])], nhwc=True), nhwc=True)
+        return Value(self._tvm.convert(node, [self.nchw(source) for source in sources]))
 
     def _call_waiting(self, wanted: fx.Node) -> None:
         """Call what waits and a node's value depends on."""

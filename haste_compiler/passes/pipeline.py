@@ -18,6 +18,7 @@ from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
+from haste_compiler.passes.fuse_gelu import fuse_gelu
 from haste_compiler.passes.narrow_shuffle import narrow_channel_shuffle
 
 Observer = Callable[[str, fx.GraphModule], object]
@@ -40,6 +41,7 @@ PASSES: Final = tuple(
     Pass.of(run)
     for run in (
         canonicalize,
+        fuse_gelu,
         fuse_channel_shuffle,
         narrow_channel_shuffle,
         fold_batch_norm,

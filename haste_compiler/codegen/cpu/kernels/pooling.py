@@ -11,6 +11,9 @@ from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.pooling import Pooling, nan_maximum, window_range, window_scale
 
+_LARGE = 64
+"""Pixels of a mean from which on it is summed by rows."""
+
 
 def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lanes: int) -> tirx.PrimFunc:
     """The kernel (x NHWC, y NHWC). NaN wins a maximum, as in PyTorch."""
@@ -24,6 +27,8 @@ def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lan
     while hint_of(batch) * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
         slabs *= 2
     slab = channels // slabs
+    # One sum of a whole map loses digits: each row has its own.
+    by_rows = pooling.kind != "max" and height * width > _LARGE * out_h * out_w
 
     def body(x: Expr, y: Expr) -> None:
         with T.parallel(0, images_of(batch) * out_h * slabs) as task:
@@ -37,13 +42,18 @@ def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lan
 
                 def reduce(c: Expr, n: int) -> None:
                     total = emit.Register(n, float("-inf") if pooling.kind == "max" else 0.0)
-                    with T.serial(0, rows[1]) as i, T.serial(0, columns[1]) as j:
-                        y_in, x_in = rows[0] + i * pooling.dilation[0], columns[0] + j * pooling.dilation[1]
-                        value = T.bind(emit.load(x, source + (y_in * width + x_in) * channels + c, n))
-                        if pooling.kind == "max":
-                            total.set(nan_maximum(value, total.get(), n))
-                        else:
-                            total.add(value)
+                    line = emit.Register(n, 0.0) if by_rows else total
+                    with T.serial(0, rows[1]) as i:
+                        with T.serial(0, columns[1]) as j:
+                            y_in, x_in = rows[0] + i * pooling.dilation[0], columns[0] + j * pooling.dilation[1]
+                            value = T.bind(emit.load(x, source + (y_in * width + x_in) * channels + c, n))
+                            if pooling.kind == "max":
+                                total.set(nan_maximum(value, total.get(), n))
+                            else:
+                                line.add(value)
+                        if by_rows:
+                            total.add(line.get())
+                            line.set(emit.splat(0.0, n))
                     result = total.get()
                     emit.store(y, out + c, result if scale is None else result * emit.splat(scale, n), n)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
 from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
@@ -22,7 +24,7 @@ from haste_compiler.codegen.rules.pooling import pooling_rules
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
-from haste_compiler.graph.nodes import argument, layer_name, shape_of
+from haste_compiler.graph.nodes import argument, is_call, layer_name, shape_of
 from haste_compiler.graph.resizing import axis_map, on_axis
 from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE, ShuffleCall
 
@@ -91,26 +93,48 @@ def resize(walk: Walk[Cpu], node: fx.Node) -> Value | None:
 
 
 def pad(walk: Walk[Cpu], node: fx.Node) -> Value | None:
-    """Padding of height and width with what is there: reflected, repeated, or from the other side."""
-    if argument(node, 2, "mode", "constant") == "constant" or len(argument(node, 1, "pad")) != 4:
+    """Padding of height and width: with a number, or with what is there (reflected, repeated, from the other side)."""
+    pads = [int(each) for each in argument(node, 1, "pad")]
+    if len(pads) > 4:
         return None
-    return gather(walk, node)
+    if is_call(node, aten.constant_pad_nd.default):
+        return _filled(walk, node, pads, argument(node, 2, "value", 0))
+    if argument(node, 2, "mode", "constant") == "constant":
+        return _filled(walk, node, pads, argument(node, 3, "value"))
+    return gather(walk, node) if len(pads) == 4 else None
+
+
+def _filled(walk: Walk[Cpu], node: fx.Node, pads: list[int], number: float | None) -> Value | None:
+    left, right, top, bottom = [*pads, 0, 0, 0, 0][:4]
+    sides = ((top, bottom), (left, right))
+    sizes = shape_of(args_of(node)[0])[-2:]
+    places = [
+        np.array([place if 0 <= place < size else -1 for place in range(-before, size + after)], np.int32)
+        for size, (before, after) in zip(sizes, sides, strict=True)
+    ]
+    return _picked(walk, node, places, float(number or 0.0))
 
 
 def gather(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     """What picks rows and columns of images, whichever; they are read off PyTorch's own operator."""
+    sizes = shape_of(args_of(node)[0])[2:]
+    found = [on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis) for axis, size in enumerate(sizes)]
+    return _picked(walk, node, [each[0].int().numpy() for each in found], None)
+
+
+def _picked(walk: Walk[Cpu], node: fx.Node, places: Sequence[NDArray[np.int32]], fill: float | None) -> Value | None:
+    """The pixels of some rows and columns; ``fill`` where those are negative."""
     x = args_of(node)[0]
     if not is_float(x, node) or len(shape_of(x)) != 4:
         return None
     batch, channels, *before = walk.shape(x)
     sizes = (before[0], before[1]), (shape_of(node)[2], shape_of(node)[3])
-    places = [on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis) for axis, size in enumerate(before)]
     y = walk.launch(
-        ("gather", batch, channels, sizes),
+        ("gather", batch, channels, sizes, fill),
         layer_name(node),
-        [walk.nhwc(x), *(walk.param(place[0].int().numpy()) for place in places)],
+        [walk.nhwc(x), *map(walk.param, places)],
         (batch, *sizes[1], channels),
-        lambda symbol: gather_kernel(symbol, batch, *sizes, channels, walk.machine.unit.lanes),
+        lambda symbol: gather_kernel(symbol, batch, *sizes, channels, walk.machine.unit.lanes, fill),
     )
     return Value(y, nhwc=True)
 
@@ -129,6 +153,7 @@ RULES: Rules = {
     aten.upsample_bilinear2d.vec: resize,
     aten.upsample_nearest2d.vec: gather,
     aten._upsample_nearest_exact2d.vec: gather,
+    aten.constant_pad_nd.default: pad,
     aten.pad.default: pad,
     aten.reflection_pad2d.default: gather,
     aten.replication_pad2d.default: gather,

@@ -12,6 +12,7 @@ from haste_compiler.codegen.cpu.kernels.group_norm import (
     parts_of,
 )
 from haste_compiler.codegen.cpu.kernels.layer_norm import layer_norm_kernel
+from haste_compiler.codegen.cpu.kernels.plane_norm import plane_norm_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.tables import Rules
@@ -78,4 +79,30 @@ def group_norm(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     return value
 
 
-RULES: Rules = {aten.layer_norm.default: layer_norm, aten.group_norm.default: group_norm}
+def plane_norm(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """The 2-norm over height and width of images; their channels come last, as they are stored or written."""
+    x, dims = args_of(node)[0], argument(node, 2, "dim")
+    if argument(node, 1, "ord", 2) != 2 or argument(node, 4, "dtype") is not None or dims is None:
+        return None
+    if not is_float(x) or len(shape_of(x)) != 4:
+        return None
+    axes, nhwc = sorted(dim % 4 for dim in dims), walk.is_nhwc(x)
+    if axes != ([2, 3] if nhwc else [1, 2]):
+        return None
+    shape, source = walk.shape(x), walk.nhwc(x) if nhwc else walk.nchw(x)
+    pixels, channels = shape[axes[0]] * shape[axes[1]], shape[1 if nhwc else 3]
+    y = walk.launch(
+        ("plane_norm", shape[0], pixels, channels),
+        layer_name(node),
+        [walk.reshaped(source, (shape[0], pixels, channels))],
+        (shape[0], channels),
+        lambda symbol: plane_norm_kernel(symbol, shape[0], pixels, channels, walk.machine.unit.lanes),
+    )
+    return Value(walk.reshaped(y, walk.shape(node)))
+
+
+RULES: Rules = {
+    aten.layer_norm.default: layer_norm,
+    aten.group_norm.default: group_norm,
+    aten.linalg_vector_norm.default: plane_norm,
+}
