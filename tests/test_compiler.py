@@ -757,6 +757,14 @@ def test_exported_programs_are_taken() -> None:
     assert haste_compiler.validate(program, haste_compiler.compile(program), x, time=False).max_rel_error < 1e-5
 
 
+def test_what_follows_an_exported_graph_is_put_into_evaluation_mode() -> None:
+    conv, x = nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 3, 8, 8)
+    model = nn.Sequential(torch.export.export(conv, (x,)).module(), nn.BatchNorm2d(8), nn.Dropout())
+    found = haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False))(x)
+    assert model[1].training and model[2].training
+    torch.testing.assert_close(found, nn.Sequential(conv, nn.BatchNorm2d(8).eval())(x))
+
+
 class Autocast(nn.Module):
     """A convolution in a region of autocast."""
 

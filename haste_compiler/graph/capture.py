@@ -135,10 +135,13 @@ def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and every module of it back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    # A scripted or exported graph may refuse to be switched, and need not be.
     if any(training for _, training in modes):
-        with contextlib.suppress(NotImplementedError):
+        try:
             model.eval()
+        except NotImplementedError:
+            # An exported graph in it refuses to be switched, and need not be; what comes after it has to.
+            for module, _ in modes:
+                module.training = False
     try:
         yield
     finally:
