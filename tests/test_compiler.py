@@ -432,8 +432,9 @@ def test_inputs_by_name(tmp_path: Path) -> None:
     loaded = haste_compiler.load(tmp_path / "net.haste")
     for named in calls:
         check_same(loaded(x, **named), model(x, **named), 1e-5)
-    with pytest.raises(InputError, match=r"wasn't saved for inputs like these.* the values .*2\.0"):
-        loaded(x, scale=5.0)
+    for other in (5.0, 3.0, 2, True):
+        with pytest.raises(InputError, match=r"wasn't saved for inputs like these.* the values .*2\.0"):
+            loaded(x, scale=other)
     for network in (compiled, loaded):
         wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
             ((x,), {"scal": 2.0}, "there is no input 'scal': the network takes x, mask, scale"),

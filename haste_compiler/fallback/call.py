@@ -41,8 +41,6 @@ class Caller:
         Raises:
             HasteError: PyTorch isn't installed, or knows no such operators.
         """
-        if not fallbacks:
-            return cls(())
         try:
             from haste_compiler.fallback.program import read
         except ModuleNotFoundError as error:

@@ -265,8 +265,7 @@ class LoadedModule(Steerable):
         Raises:
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
-        inputs = self._parameters.positional(inputs, named)
-        made, tensors, convert = self._for_inputs(inputs)
+        made, tensors, convert = self._for_inputs(inputs, named)
         return made.build(made.executable.run(tensors, convert)[0])
 
     def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
@@ -275,13 +274,13 @@ class LoadedModule(Steerable):
 
     def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
-        made, tensors, convert = self._for_inputs(self._parameters.positional(inputs, named))
+        made, tensors, convert = self._for_inputs(inputs, named)
         outputs, stats = made.executable.run_with_stats(tensors, convert)
         return made.build(outputs), stats
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
-        made, tensors, _ = self._for_inputs(self._parameters.positional(inputs, named))
+        made, tensors, _ = self._for_inputs(inputs, named)
         return made.executable.profile(tensors)
 
     def explain(self) -> Explanation:
@@ -328,13 +327,17 @@ class LoadedModule(Steerable):
     def _parts(self) -> list[LoadedPart]:
         return self._made
 
-    def _for_inputs(self, inputs: Sequence[Any]) -> tuple[LoadedPart, list[Any], Callable[[Any], Any]]:
+    def _for_inputs(
+        self, inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> tuple[LoadedPart, list[Any], Callable[[Any], Any]]:
         """The code for these inputs, what to run it on, and what makes its outputs the caller's kind of tensor."""
-        structure = Structure.of(tuple(inputs))
-        leaves = list(structure.flatten(tuple(inputs)))
+        inputs = self._parameters.positional(inputs, named)
+        structure = Structure.of(inputs)
+        leaves = list(structure.flatten(inputs))
         constants = tuple((place, leaf) for place, leaf in enumerate(leaves) if isinstance(leaf, CONSTANT))
         leaves = [leaf for leaf in leaves if not isinstance(leaf, CONSTANT)]
-        alike = [part for part in self._made if part.inputs == structure and part.constants == constants]
+        # Written out, 1 isn't 1.0 or True, and NaN is NaN.
+        alike = [part for part in self._made if part.inputs == structure and repr(part.constants) == repr(constants)]
         if not alike:
             counts = sorted({len(part.shapes) for part in self._made})
             values = [value for part in self._made for _, value in part.constants]

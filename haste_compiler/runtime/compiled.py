@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -109,9 +109,9 @@ class CompiledModule(Steerable):
             UnsupportedOperatorError: it has an operator that can't be compiled.
             HasteError: it has to be compiled for these shapes, and the model's weights aren't what they were.
         """
-        made, tensors = self._for_inputs(self._parameters.positional(inputs, named) if named else inputs)
+        made, tensors = self._for_inputs(inputs, named)
         if made is None:
-            return self._run_empty(inputs)
+            return self._run_empty(inputs, named)
         outputs, _ = made.executable.run(tensors)
         return made.outputs(outputs)
 
@@ -121,21 +121,20 @@ class CompiledModule(Steerable):
 
     def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``compiled(...)`` and ``compiled.stats(...)`` do."""
-        inputs = self._parameters.positional(inputs, named)
-        made, tensors = self._for_inputs(inputs)
+        made, tensors = self._for_inputs(inputs, named)
         if made is None:
-            return self._run_empty(inputs), {}
+            return self._run_empty(inputs, named), {}
         outputs, stats = made.executable.run_with_stats(tensors)
         return made.outputs(outputs), stats
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
-        made, tensors = self._for_inputs(self._parameters.positional(inputs, named))
+        made, tensors = self._for_inputs(inputs, named)
         return {} if made is None else made.executable.profile(tensors)
 
     def prepare(self, *inputs: Any, **named: Any) -> None:
         """Compile for inputs like these now, so that the first call doesn't have to."""
-        self._for_inputs(self._parameters.positional(inputs, named))
+        self._for_inputs(inputs, named)
 
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
@@ -219,13 +218,15 @@ class CompiledModule(Steerable):
     def _last(self) -> Specialization:
         return list(self._made.values())[-1]
 
-    def _for_inputs(self, inputs: Sequence[Any]) -> tuple[Specialization | None, list[Tensor]]:
+    def _for_inputs(
+        self, inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
-        key = plain_key(inputs) if len(self._machine.torch_devices) == 1 else None
+        key = plain_key(inputs) if not named and len(self._machine.torch_devices) == 1 else None
         made = self._plain.get(key) if key is not None else None
         if made is not None:
             return made, list(inputs)
-        leaves, structure = split(self._parameters.positional(inputs, {}))
+        leaves, structure = split(self._parameters.positional(inputs, named))
         tensors = prepare(leaves, known_like(list(self._made), structure), self._machine.torch_devices)
         signature = signature_of(tensors, structure)
         if any(tensor.numel() == 0 for tensor in tensors):
@@ -268,11 +269,11 @@ class CompiledModule(Steerable):
                 return each
         return None
 
-    def _run_empty(self, inputs: Sequence[Any]) -> Any:
+    def _run_empty(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """An empty batch has nothing to compile: the model itself knows the shape of nothing."""
         try:
             with torch.inference_mode(), evaluation_mode(self._model):
-                return self._model(*inputs)
+                return self._model(*inputs, **named)
         except Exception as error:
             raise InputError(f"{self._name} can't run on empty inputs: {first_line(error)}") from error
 

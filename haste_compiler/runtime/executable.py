@@ -58,7 +58,10 @@ class Executable:
         self.pool: Callable[[int], object] = use_threads
         self.device = tvm.cpu() if missing else machine_of(code.target).device
         self._on_card = self.device != tvm.cpu()
-        self._caller = Caller.of(self.fallbacks, machine_of(code.target).torch_devices[-1])
+        caller = Caller.of(self.fallbacks, machine_of(code.target).torch_devices[-1]) if self.fallbacks else None
+        self._calls: Callable[[], contextlib.AbstractContextManager[None]] = (
+            contextlib.nullcontext if caller is None else caller.running
+        )
         placed = iter(place([constant for constant in program.constants if isinstance(constant, np.ndarray)]))
         self.constants = [
             on_device(
@@ -115,7 +118,7 @@ class Executable:
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         if self._on_card:
             return self._run_on_card(self._main, tensors, convert)
-        with self._turn, self._caller.running():
+        with self._turn, self._calls():
             results = list(self._main(*tensors, *self._arguments))
         outputs = results[: self.outputs]
         made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
@@ -128,7 +131,7 @@ class Executable:
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
-        with self._turn, launching(self.device), self._caller.running():
+        with self._turn, launching(self.device), self._calls():
             results = list(main(*tensors, *self._arguments))
             if home != self.device:
                 finish(self.device)

@@ -128,9 +128,9 @@ def _part(
 ) -> tuple[Executable, list[Tensor], dict[str, str]]:
     """The code for some inputs, the tensors to run it on, and the layers of methods."""
     if isinstance(compiled, LoadedModule):
-        part, tensors, _ = compiled._for_inputs(inputs)
+        part, tensors, _ = compiled._for_inputs(inputs, {})
         return part.executable, tensors, _owned(choice for choice, _, _ in part.choices)
-    made, tensors = compiled._for_inputs(inputs)
+    made, tensors = compiled._for_inputs(inputs, {})
     if made is None:
         raise InputError("there are no layers to check on an empty batch")
     return made.executable, tensors, _owned(made.layers)
