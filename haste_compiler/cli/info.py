@@ -60,6 +60,7 @@ def info(network: NetworkSource, how: dict[str, Any], as_json: bool) -> None:
 
 
 def _saved(path: Path, as_json: bool) -> None:
+    from haste_compiler.fallback.record import Fallback
     from haste_compiler.methods.explanation import Explanation, FallbackChoice, LayerChoice
     from haste_compiler.runtime.artifact_file import Artifact
 
@@ -68,7 +69,7 @@ def _saved(path: Path, as_json: bool) -> None:
         manifest = artifact.manifest
     parts = manifest["specializations"]
     choices = [tuple(LayerChoice.from_dict(layer["choice"]) for layer in part["layers"]) for part in parts]
-    left = [tuple(map(FallbackChoice.from_stored, part.get("fallbacks", ()))) for part in parts]
+    left = [tuple(FallbackChoice.of(Fallback(**each)) for each in part.get("fallbacks", ())) for part in parts]
     texts = [
         f"input {_signature(part)}: {Explanation(layers, fallbacks)}"
         for part, layers, fallbacks in zip(parts, choices, left, strict=True)

@@ -1,7 +1,7 @@
 """Which calls of a traced graph our compiler takes: those that have a rule, or become something that has one.
 
 The rules' tables say what is lowered. Here stand the operators that only passes know, as they write them in terms of
-others, those of TVM's that are trusted, and under what conditions a call of any is taken.
+others, and under what conditions a call of any is taken.
 """
 
 from __future__ import annotations
@@ -55,9 +55,6 @@ MOVEMENT = (
 REWRITTEN = (*MOVEMENT, aten.rsub.Scalar, aten.hardtanh.default)
 """Operators that the passes write in terms of those that have rules, or TVM translates as they are."""
 
-TRUSTED = (aten.upsample_nearest2d.vec,)
-"""Operators without a rule whose translation by TVM is known to be right and fast."""
-
 
 def takes(node: fx.Node, constants: Constants, rules: Joined, devices: Collection[torch.device]) -> bool:
     """Whether our compiler takes a call, and well enough that it may be faster.
@@ -78,7 +75,7 @@ def takes(node: fx.Node, constants: Constants, rules: Joined, devices: Collectio
     condition = _CONDITIONS.get(node.target)
     if condition is not None:
         return condition(node, constants)
-    return node.target in rules or node.target in REWRITTEN or node.target in TRUSTED
+    return node.target in rules or node.target in REWRITTEN
 
 
 def _convolution(node: fx.Node, constants: Constants) -> bool:

@@ -88,9 +88,9 @@ class FallbackChoice:
     share: float | None = None
 
     @classmethod
-    def from_stored(cls, fallback: Mapping[str, Any]) -> Self:
-        """Read the fields of a ``Fallback``."""
-        return cls(str(fallback["layer"]), tuple(Fallback(**fallback).operators))
+    def of(cls, fallback: Fallback, share: float | None = None) -> Self:
+        """What is said of a region."""
+        return cls(fallback.layer, tuple(fallback.operators), share)
 
     def __str__(self) -> str:
         share = "" if self.share is None else f"{self.share:.1%} of the time: "

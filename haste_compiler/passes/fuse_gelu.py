@@ -40,7 +40,7 @@ def fuse_gelu(gm: fx.GraphModule) -> fx.GraphModule:
 def _gelu(gm: fx.GraphModule, node: fx.Node) -> None:
     factors, number = _factors(gm, node, 1.0)
     tails = [factor for factor in factors if _argument(gm, factor) is not None]
-    if len(factors) != 2 or len(tails) != 1 or abs(number - 0.5) > _NEAR or node.meta["val"].dtype != torch.float32:
+    if len(factors) != 2 or len(tails) != 1 or not _is_near(number, 0.5) or node.meta["val"].dtype != torch.float32:
         return
     x = _argument(gm, tails[0])
     if x in factors and x is not tails[0] and is_tensor(x) and x.meta["val"].shape == node.meta["val"].shape:
@@ -73,12 +73,17 @@ def _argument(gm: fx.GraphModule, node: Any) -> fx.Node | None:
         return None
     for side, other in (node.args, node.args[::-1]):
         one = _number(gm, other)
-        if is_call(side, aten.erf.default) and one is not None and abs(one - 1) < _NEAR:
+        if is_call(side, aten.erf.default) and one is not None and _is_near(one, 1):
             inner: Any = side.args[0]
             factors, number = _factors(gm, inner, 1.0)
-            if len(factors) == 1 and abs(number - math.sqrt(0.5)) < _NEAR:
+            if len(factors) == 1 and _is_near(number, math.sqrt(0.5)):
                 return factors[0]
     return None
+
+
+def _is_near(number: float, meant: float) -> bool:
+    """Whether a number is what it stands for, as near as exporters write it; NaN is near nothing."""
+    return abs(number - meant) < _NEAR
 
 
 def _number(gm: fx.GraphModule, value: Any) -> float | None:

@@ -178,7 +178,7 @@ def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], thr
     constants = [weights[name] for name in stored["constants"]]
     kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
     batch = stored.get("batch")
-    fallbacks = [Fallback(str(each["layer"]), each["program"]) for each in stored.get("fallbacks", ())]
+    fallbacks = [Fallback(**each) for each in stored.get("fallbacks", ())]
     program = Program(
         constants,
         _records(stored),

@@ -13,7 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
-from haste_compiler.graph.checksums import checksums
+from haste_compiler.graph.checksums import changed, checksums
 from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
@@ -247,13 +247,11 @@ class CompiledModule(Steerable):
 
     def _check_weights(self) -> None:
         """Check that the model's weights are those that other shapes were compiled with."""
-        found = checksums(self._model)
         if self._weights is None:
-            self._weights = found
-        changed = [name for name, checksum in found.items() if self._weights.get(name) != checksum]
-        if changed:
+            self._weights = checksums(self._model)
+        elif names := changed(self._model, self._weights):
             raise HasteError(
-                f"{changed[0]} of {self._name} isn't what it was when the network was compiled, and other shapes still "
+                f"{names[0]} of {self._name} isn't what it was when the network was compiled, and other shapes still "
                 "compute with what it was: call refresh() to take the new weights for all"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,18 +30,13 @@ def explain_fallbacks(
     if not executable.fallbacks:
         return ()
     shares: Sequence[float | None] = [None] * len(executable.fallbacks)
-    try:
+    # Zeros may be no input that the network takes: what is left to PyTorch is known all the same.
+    with contextlib.suppress(Exception):
         zeros = [np.zeros(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
         # The first call makes what PyTorch keeps for the next ones.
         executable.run(zeros, convert=_as_it_is)
         shares = _shares(executable, zeros)
-    except Exception:
-        # Zeros may be no input that the network takes: what is left to PyTorch is known all the same.
-        shares = [None] * len(executable.fallbacks)
-    return tuple(
-        FallbackChoice(each.layer, tuple(each.operators), share)
-        for each, share in zip(executable.fallbacks, shares, strict=True)
-    )
+    return tuple(map(FallbackChoice.of, executable.fallbacks, shares))
 
 
 def _as_it_is(tensor: Any) -> Any:

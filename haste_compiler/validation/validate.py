@@ -15,7 +15,7 @@ from torch import nn
 from haste_compiler.errors import InputError, ValidationError
 from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
-from haste_compiler.graph.checksums import checksums
+from haste_compiler.graph.checksums import changed, checksums
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
 from haste_compiler.validation.layers import LayersFound, LayerTally
@@ -200,9 +200,8 @@ class _Validation:
         return _Found(outputs, self._layers.found(), self._warnings, count, images)
 
     def _check_untouched(self) -> None:
-        changed = [name for name, checksum in checksums(self._model).items() if self._weights.get(name) != checksum]
-        if changed:
-            raise ValidationError(f"the model's tensors were changed while the networks ran: {', '.join(changed)}")
+        if names := changed(self._model, self._weights):
+            raise ValidationError(f"the model's tensors were changed while the networks ran: {', '.join(names)}")
 
     def _run_both(self, batch: Batch, index: int) -> tuple[Outputs, Outputs]:
         expected, found = run(self._model, batch.inputs), run(self._compiled, batch.inputs)

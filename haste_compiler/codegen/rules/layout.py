@@ -110,11 +110,11 @@ def select(walk: Walk[Any], node: fx.Node) -> Value | None:
     size = shape[dim % len(shape)]
     if isinstance(size, DynamicBatch) or not isinstance(index, int):
         return None
-    axis, start = dim % len(shape), index % size
-    source = walk.nhwc(x) if walk.is_nhwc(x) else walk.nchw(x)
-    along = NHWC_AXIS[axis] if walk.is_nhwc(x) else axis
+    axis, start, nhwc = dim % len(shape), index % size, walk.is_nhwc(x)
+    along = NHWC_AXIS[axis] if nhwc else axis
+    source = walk.value(x).expr
     taken = walk.emit(relax.op.strided_slice(source, [along], [start], [start + 1], [1], assume_inbound=True))
-    if not walk.is_nhwc(x):
+    if not nhwc:
         return Value(walk.reshaped(taken, walk.shape(node)))
     left = [place for place in NHWC_AXIS if place != along]
     squeezed = walk.emit(relax.op.squeeze(taken, [along]))

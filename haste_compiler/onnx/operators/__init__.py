@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from haste_compiler.onnx.operators import (
-    activation,
-    convolution,
-    elementwise,
-    indexing,
-    layout,
-    matrix,
-    normalization,
-    padding,
-    pooling,
-    quantization,
-    reduction,
-    resize,
-)
+import importlib
+
 from haste_compiler.onnx.site import Operator
 
 _ROOMS = (
-    activation,
-    convolution,
-    elementwise,
-    indexing,
-    layout,
-    matrix,
-    normalization,
-    padding,
-    pooling,
-    quantization,
-    reduction,
-    resize,
+    "activation",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "layout",
+    "matrix",
+    "normalization",
+    "padding",
+    "pooling",
+    "quantization",
+    "reduction",
+    "resize",
 )
 
-OPERATORS: dict[str, Operator] = {name: operator for room in _ROOMS for name, operator in room.OPERATORS.items()}
+OPERATORS: dict[str, Operator] = {
+    name: operator
+    for room in _ROOMS
+    for name, operator in importlib.import_module(f"{__name__}.{room}").OPERATORS.items()
+}
 
 REFUSED = {
     **dict.fromkeys(("NonZero", "Compress", "Unique", "NonMaxSuppression"), "its result's size depends on values"),
