@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,24 @@ from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.graph.transposed import TransposedGeometry
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD, ConvCall
 from haste_compiler.ops.linear import LINEAR, LinearCall
 
+G = TypeVar("G", ConvGeometry, TransposedGeometry)
+
 
 @dataclass(frozen=True)
-class Product:
-    """``activation(x * weight + bias + residual)``, a convolution or a linear layer.
+class Weighted(Generic[G]):
+    """``activation(x * weight + bias + residual)``, a convolution, plain or transposed, or a linear layer.
 
     Attributes:
-        kind: "conv2d" or "linear".
+        kind: "conv2d", "conv_transpose2d" or "linear".
         layer: its name.
         geometry: of the convolution; a linear layer is a 1×1 convolution of one row of pixels.
         batch: images, maybe a ``DynamicBatch``.
         x: expression of the input, NHWC.
-        weight: (K, C / groups, kh, kw).
+        weight: (K, C / groups, kh, kw); of a transposed convolution (C, K / groups, kh, kw).
         bias: (K,) or None.
         residual: expression of what is added, NHWC, in a list of one; or an empty list.
         activation: as operators write it.
@@ -39,7 +42,7 @@ class Product:
 
     kind: str
     layer: str
-    geometry: ConvGeometry
+    geometry: G
     batch: Any
     x: Any
     weight: NDArray[np.float32]
@@ -58,6 +61,20 @@ class Product:
         """The bias, zeros where there is none."""
         return np.zeros(self.geometry.out_channels, np.float32) if self.bias is None else self.bias
 
+    def product(
+        self,
+        geometry: ConvGeometry,
+        x: Any,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        residual: list[Any],
+    ) -> Product:
+        """A plain convolution that computes some of it, or all."""
+        described = (self.activation, self.winograd)
+        return Weighted("conv2d", self.layer, geometry, self.batch, x, weight, bias, residual, *described)
+
+
+Product = Weighted[ConvGeometry]
 
 Multiply = Callable[[Walk[Any], Product], Any]
 """Launches the kernels of a product; returns an expression of the result, NHWC."""

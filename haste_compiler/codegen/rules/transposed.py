@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import fx
 
-from haste_compiler.codegen.rules.products import Multiply, Product
+from haste_compiler.codegen.rules.products import Multiply, Product, Weighted
 from haste_compiler.codegen.tables import Rule
 from haste_compiler.codegen.transposed import one_pixel_filters, phase_filters, plain_filters, plain_phase
 from haste_compiler.codegen.walk import Value, Walk
@@ -20,50 +18,7 @@ from haste_compiler.graph.transposed import TransposedGeometry
 from haste_compiler.ops.conv2d import WINOGRAD
 from haste_compiler.ops.conv_transpose2d import ConvTransposeCall
 
-
-@dataclass(frozen=True)
-class Transposed:
-    """``activation(conv_transpose(x, weight) + bias + residual)``.
-
-    Attributes:
-        layer: its name.
-        geometry: of the convolution.
-        batch: images, maybe a ``DynamicBatch``.
-        x: expression of the input, NHWC.
-        weight: (C, K / groups, kh, kw).
-        bias: (K,) or None.
-        residual: expression of what is added, NHWC, in a list of one; or an empty list.
-        activation: as operators write it.
-        winograd: largest side of Winograd's tiles that may compute it.
-    """
-
-    layer: str
-    geometry: TransposedGeometry
-    batch: Any
-    x: Any
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
-    residual: list[Any]
-    activation: str
-    winograd: int
-
-    @property
-    def out_shape(self) -> tuple[Any, ...]:
-        """Shape of the result, NHWC."""
-        return (self.batch, *self.geometry.output_size, self.geometry.out_channels)
-
-    def product(
-        self,
-        geometry: ConvGeometry,
-        x: Any,
-        weight: NDArray[np.float32],
-        bias: NDArray[np.float32] | None,
-        residual: list[Any],
-    ) -> Product:
-        """A plain product that computes some of it, or all."""
-        described = (self.activation, self.winograd)
-        return Product("conv2d", self.layer, geometry, self.batch, x, weight, bias, residual, *described)
-
+Transposed = Weighted[TransposedGeometry]
 
 OwnWay = Callable[[Walk[Any], fx.Node, Transposed], Any]
 """Launches the kernels of a transposed convolution; returns an expression of the result, NHWC."""
@@ -75,6 +30,7 @@ def transposed_rule(multiply: Multiply, own_way: OwnWay) -> Rule:
     def rule(walk: Walk[Any], node: fx.Node) -> Value | None:
         call = ConvTransposeCall.of(node)
         transposed = Transposed(
+            "conv_transpose2d",
             layer_name(node),
             call.geometry(),
             walk.shape(call.x)[0],

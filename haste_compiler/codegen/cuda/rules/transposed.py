@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 from torch import fx
 from tvm import relax
 
@@ -56,9 +55,8 @@ def _cut(walk: Walk[Cuda], call: Transposed, phase: PlainPhase) -> Any:
 def _bias(walk: Walk[Cuda], call: Transposed) -> Any:
     """The output of a phase without taps."""
     geometry = call.geometry
-    bias = np.zeros(geometry.out_channels, np.float32) if call.bias is None else call.bias
     shape = (call.batch, *(axis.count for axis in geometry.axes), geometry.out_channels)
-    return walk.emit(relax.op.broadcast_to(walk.param(bias), main_shape(shape)))
+    return walk.emit(relax.op.broadcast_to(walk.param(call.full_bias), main_shape(shape)))
 
 
 def _interleaved(walk: Walk[Cuda], call: Transposed, parts: list[Any]) -> Any:
