@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.walk import Walk
 
 Rule = Callable[["Walk[Any]", "fx.Node"], Any]
-"""Lowers a call: launches kernels, and returns its value; None: another rule is to be asked."""
+"""Lowers a call: launches kernels, and returns its value; None: another rule is to be asked.
+
+Of PyTorch's operators a rule only sees calls of float32 tensors with elements in them (``trusted.is_plain``).
+"""
 
 Rules = Mapping[Any, Rule]
 """A table: by operator, the rule for calls of it."""

@@ -1,7 +1,8 @@
 """Walking over an FX graph to make one TVM module: values and their layouts, calls of kernels.
 
 Activations of rank four live in NHWC from the first convolution to the last; a value remembers how it is laid out,
-and is transposed only where an operator that doesn't know NHWC reads it.
+and is transposed only where an operator that doesn't know NHWC reads it. What only looks at another tensor's memory in
+another order is lowered when somebody asks for its value: kernels that take strides don't.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import fx
 from tvm import ir, relax
 
 from haste_compiler.codegen.element import FLOAT32
+from haste_compiler.codegen.liveness import read_variables
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
@@ -32,7 +34,8 @@ from haste_compiler.fallback.record import Fallback
 from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.graph.dynamic import BatchRange
-from haste_compiler.graph.nodes import METHOD, get_tensor, is_constant, is_size, unsupported
+from haste_compiler.graph.nodes import METHOD, get_tensor, is_call, is_constant, is_size, unsupported
+from haste_compiler.graph.views import VIEWS
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,8 @@ class Walk(Generic[M]):
         gm: the graph.
         machine: what code is made for.
         sizes: its symbolic sizes.
-        values: what was made of each node so far: a ``Value``, or whatever rules hand on to each other.
+        values: what was made of each node so far: a ``Value``, or whatever rules hand on to each other; the node in
+            whose place it was written, where only that is read.
         statistics: tensors that are returned behind the outputs, in the order of the records.
     """
 
@@ -92,7 +96,7 @@ class Walk(Generic[M]):
         self.values: dict[fx.Node, Any] = {}
         self.statistics: list[Any] = []
         self._kernels: dict[tuple[Any, ...], Any] = {}
-        self._launched: list[tuple[str, str]] = []
+        self._launched: list[tuple[str, str, Any]] = []
         self._records: list[Record] = []
         self._parameters: list[Any] = []
         self._constants: list[NDArray[Any]] = []
@@ -127,12 +131,14 @@ class Walk(Generic[M]):
             self._builder.emit_func_output(result, [*inputs, *self._parameters, *self._constant_params])
         plan = repr(list(self._kernels))
         mod, batch = self._builder.finalize(), self.sizes.limited()
-        described = (self._constants, self._records, len(outputs), self._launched, batch)
+        read = read_variables(mod["main"])
+        kernels = [(symbol, layer) for symbol, layer, made in self._launched if made in read]
+        described = (self._constants, self._records, len(outputs), kernels, batch)
         return Lowered(*described, mod, plan, fallbacks=self._fallbacks)
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:
-            if node.op == "call_function" and not (is_size(node) or self._is_known(node)):
+            if node.op == "call_function" and not (is_size(node) or self._is_known(node) or is_call(node, *VIEWS)):
                 self._call(node)
             elif node.op == "output":
                 leaves = args_of(node)[0] if isinstance(args_of(node)[0], (tuple, list)) else [args_of(node)[0]]
@@ -144,15 +150,13 @@ class Walk(Generic[M]):
         return node in self.values or node in self._waiting
 
     def _call(self, node: fx.Node) -> None:
-        launched = len(self._launched)
         try:
             value = self._lowered(node)
         except UnsupportedOperatorError as error:
             if not self._fallback or METHOD in node.meta:
                 raise
             log.debug("left to PyTorch: %s", error)
-            # What was emitted until then is read by nobody.
-            value, self._launched[launched:] = None, []
+            value = None
         if value is not None:
             self.values[node] = value
         elif METHOD in node.meta:
@@ -180,7 +184,6 @@ class Walk(Generic[M]):
         """Call what waits and a node's value depends on."""
         region = make_region(self.gm, self._waiting.take(wanted), self.is_nhwc)
         inputs = [self._raw(node) if is_raw(node) else self.value(node).expr for node in region.inputs]
-        self._launched.append((SYMBOL, region.fallback.layer))
         kinds = [
             relax.TensorType(self._stored(node, nhwc), dtype_name(node.meta["val"].dtype))
             for node, nhwc in region.outputs
@@ -188,6 +191,7 @@ class Walk(Generic[M]):
         kind = kinds[0] if len(kinds) == 1 else ir.TupleType(kinds)
         number = relax.prim_value(len(self._fallbacks))
         result = self.emit(relax.call_pure_packed(SYMBOL, number, *inputs, ty_args=kind))
+        self._launched.append((SYMBOL, region.fallback.layer, result))
         self._fallbacks.append(region.fallback)
         for index, (node, nhwc) in enumerate(region.outputs):
             one = result if len(kinds) == 1 else self.emit(relax.TupleGetItem(result, index))
@@ -227,6 +231,8 @@ class Walk(Generic[M]):
 
     def _make(self, node: fx.Node) -> None:
         """Make a value that is made when it is first asked for."""
+        if is_call(node, *VIEWS) and not self._is_known(node):
+            self._call(node)
         if node in self._waiting:
             self._call_waiting(node)
         elif is_size(node):
@@ -260,9 +266,9 @@ class Walk(Generic[M]):
 
     def is_nhwc(self, node: Any) -> bool:
         """Whether a node's tensor is stored as NHWC."""
-        if node in self._waiting:
-            # How PyTorch leaves it, only its call says.
-            self._call_waiting(node)
+        if node in self._waiting or (is_call(node, *VIEWS) and not self._is_known(node)):
+            # How PyTorch leaves it, or a view, only its call says.
+            self._make(node)
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc
 
     def shape(self, node: fx.Node) -> tuple[Any, ...]:
@@ -315,10 +321,11 @@ class Walk(Generic[M]):
             symbol = f"{key[0]}_{len(self._kernels)}"
             self._kernels[key] = (self._builder.add_func(build(symbol), symbol), symbol)
         kernel, symbol = self._kernels[key]
-        self._launched.append((symbol, layer))
         described = out if isinstance(out, list) else [("y", out, FLOAT32.dtype)]
         kinds = [relax.TensorType(self.sizes.checked(shape), dtype) for _, shape, dtype in described]
-        return self.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
+        made = self.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
+        self._launched.append((symbol, layer, made))
+        return made
 
     def launch_several(
         self, key: tuple[Any, ...], layer: str, args: Sequence[Any], out: list[Any], build: Callable[[str], Any]

@@ -16,6 +16,7 @@ from haste_compiler.passes.extract_linears import extract_linears
 from haste_compiler.passes.extract_transposed import extract_transposed
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
+from haste_compiler.passes.fuse_attention import fuse_attention
 from haste_compiler.passes.fuse_channel_shuffle import fuse_channel_shuffle
 from haste_compiler.passes.fuse_epilogue import fuse_epilogue
 from haste_compiler.passes.fuse_gelu import fuse_gelu
@@ -42,6 +43,7 @@ PASSES: Final = tuple(
     for run in (
         canonicalize,
         fuse_gelu,
+        fuse_attention,
         fuse_channel_shuffle,
         narrow_channel_shuffle,
         fold_batch_norm,

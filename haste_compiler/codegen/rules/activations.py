@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx
 from tvm import tirx
 
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk, args_of
-from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.graph.nodes import layer_name
 from haste_compiler.ops.activation import ACTIVATIONS, activation_name
 
 ActivationKernel = Callable[[Walk[Any], str, tuple[Any, ...], str], tirx.PrimFunc]
@@ -23,7 +22,7 @@ def activation_rules(kernel: ActivationKernel) -> Rules:
 
     def rule(walk: Walk[Any], node: fx.Node) -> Value | None:
         activation, x = activation_name(node), args_of(node)[0]
-        if activation is None or node.meta["val"].dtype != torch.float32 or 0 in shape_of(node):
+        if activation is None:
             return None
         shape, source = walk.shape(node), walk.value(x)
         stored = (shape[0], *shape[2:], shape[1]) if source.nhwc else shape

@@ -172,7 +172,7 @@ def joining_rules(join: Join) -> Rules:
         if any(len(shape_of(tensor)) != 4 for tensor in tensors):
             return None
         axis = NHWC_AXIS[dim % 4]
-        if axis == 3 and node.meta["val"].dtype == torch.float32 and 0 not in shape_of(node):
+        if axis == 3:
             return Value(join(walk, node, tensors, None, "none"), nhwc=True)
         return Value(walk.emit(relax.op.concat([walk.nhwc(tensor) for tensor in tensors], axis)), nhwc=True)
 

@@ -26,7 +26,7 @@ def pooling_rules(kernel: PoolingKernel) -> Rules:
     def pool(walk: Walk[Any], node: fx.Node, pooling: Pooling) -> Value | None:
         x = args_of(node)[0]
         batch, channels = walk.shape(x)[:2]
-        if len(shape_of(x)) != 4 or batch == 0 or x.meta["val"].dtype != torch.float32:
+        if len(shape_of(x)) != 4:
             return None
         y = walk.launch(
             ("pool", pooling, batch, channels),
@@ -77,9 +77,9 @@ def _adaptive(node: fx.Node) -> Pooling:
 
 
 def _is_over_plane(node: fx.Node) -> bool:
-    """Whether a mean is over height and width of float32 images."""
+    """Whether a mean is over height and width of images."""
     x, dims = args_of(node)[0], argument(node, 1, "dim", None)
-    if dims is None or len(shape_of(x)) != 4 or node.meta["val"].dtype != torch.float32:
+    if dims is None or len(shape_of(x)) != 4:
         return False
     return sorted(dim % 4 for dim in dims) == [2, 3]
 

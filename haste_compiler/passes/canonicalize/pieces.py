@@ -77,6 +77,17 @@ def _slice(gm: fx.GraphModule, node: fx.Node) -> None:
         call(gm, node, aten.slice.Tensor, source, dim, start, end, step)
 
 
+def _narrow(gm: fx.GraphModule, node: fx.Node) -> None:
+    source, dim, start, length = node.args
+    assert isinstance(source, fx.Node) and isinstance(dim, int)
+    size = source.meta["val"].shape[dim]
+    if not all(isinstance(number, int) for number in (start, length, size)):
+        refuse_dynamic(node)
+    assert isinstance(start, int) and isinstance(length, int)
+    first = start % size if start < 0 else start
+    call(gm, node, aten.slice.Tensor, source, dim % len(shape_of(source)), first, first + length)
+
+
 def _select(gm: fx.GraphModule, node: fx.Node) -> None:
     source, dim, index = node.args
     assert isinstance(source, fx.Node) and isinstance(dim, int) and isinstance(index, int)
@@ -119,6 +130,7 @@ REWRITES: Rewrites = {
     aten.split_with_sizes.default: _split,
     aten.unbind.int: _unbind,
     aten.slice.Tensor: _slice,
+    aten.narrow.default: _narrow,
     aten.select.int: _select,
     aten.index.Tensor: _index,
     aten.cat.default: _cat,

@@ -250,7 +250,7 @@ class _Conv2d:
         steps = kh * taps * length // unroll
         if self.streamed:
             following, stride = self._following_filters(k_tile, index, steps, unroll)
-        with T.serial(0, kh) as i, T.serial(0, taps) as j:
+        with T.serial(0, kh) as i, T.serial(0, taps) as j, self._if_read(first + row, column, i, j):
             read = emit.bind(corner + i * dh * row_elements + j * dw * self.channels)
             filters = emit.bind(((k_tile * kh + i) * taps + j) * length * tile.channels)
             with T.serial(0, length // unroll) as step:
@@ -261,6 +261,29 @@ class _Conv2d:
                     c = step * unroll + u
                     add_products(sums, tile, (self.filters, filters + c * tile.channels), source, read + c, offsets)
         self.writer.store(sums, k_tile, image, first + row, column)
+
+    @contextmanager
+    def _if_read(self, row: Expr, column: Expr, i: Expr, j: Expr) -> Iterator[None]:
+        """Do what follows for a tap of the filters that reads any of the image for a register tile at a place.
+
+        The taps of a widely dilated filter read nothing but padding for many.
+        """
+        geometry, tile = self.geometry, self.tile
+        (top, _, left, _), (kh, kw) = geometry.padding, geometry.kernel
+        read = []
+        for place, count, tap, axis, before, taps, size in (
+            (row, tile.rows, i, 0, top, kh, self.height),
+            (column, tile.columns, j, 1, left, kw, self.width),
+        ):
+            stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+            if dilation > 1 and taps > 1 and before >= dilation:
+                at = emit.bind(place * stride + tap * dilation - before)
+                read += [at + (count - 1) * stride >= 0, at < size]
+        if not read:
+            yield
+            return
+        with T.If(tirx.all(*read)), T.Then():
+            yield
 
     def _following_filters(self, k_tile: Expr, index: Expr, steps: int, unroll: int) -> tuple[Expr, int]:
         """Where the filters begin that a register tile asks for while it sums, and how many elements at each step."""

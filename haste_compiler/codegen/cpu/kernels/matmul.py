@@ -29,20 +29,39 @@ class MatmulTile:
 
 def choose_tile(rows: int, columns: int, unit: VectorUnit) -> MatmulTile:
     """The tile that takes the fewest cycles for a product of ``rows`` × ``columns``, edges computed twice included."""
+    fits = fitting_tiles(rows, columns, unit)
+    return min(fits, key=lambda tile: (cycles_of(tile, rows, columns, unit), -tile.rows * tile.vectors))
+
+
+def fitting_tiles(rows: int, columns: int, unit: VectorUnit) -> list[MatmulTile]:
+    """The tiles of a product whose sums, a row of vectors and a factor fit into the registers."""
     vectors = math.ceil(columns / unit.lanes)
-
-    def cycles(tile: MatmulTile) -> tuple[float, int]:
-        # Two products and two loads in a cycle; a product waits four cycles for the one before.
-        each = max(tile.rows * tile.vectors / 2, (tile.rows + tile.vectors) / 2, 4)
-        return math.ceil(rows / tile.rows) * math.ceil(vectors / tile.vectors) * each, -tile.rows * tile.vectors
-
-    fits = [
+    return [
         MatmulTile(r, v)
         for v in range(1, min(vectors, 4) + 1)
         for r in range(1, min(rows, 24) + 1)
         if (r + 1) * v + 1 <= unit.registers
     ]
-    return min(fits, key=cycles)
+
+
+def cycles_of(tile: MatmulTile, rows: int, columns: int, unit: VectorUnit) -> float:
+    """Cycles for each term of the sums of a product."""
+    # Two products and two loads in a cycle; a product waits four cycles for the one before.
+    each = max(tile.rows * tile.vectors / 2, (tile.rows + tile.vectors) / 2, 4)
+    return math.ceil(rows / tile.rows) * math.ceil(math.ceil(columns / unit.lanes) / tile.vectors) * each
+
+
+def product_pieces(columns: int, vectors: int, lanes: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """How a row of ``columns`` is covered by groups of vectors: how many groups, their width, (start, lanes) in each.
+
+    The last group begins at ``columns - width``, or at zero if that is negative.
+    """
+    width = vectors * lanes
+    groups = math.ceil(columns / width)
+    if columns < lanes:
+        return groups, width, emit.chunks(columns, lanes)
+    # The last vector of the last group ends with the row; what it shares with the one before is the same twice.
+    return groups, width, [(min(v * lanes, columns - lanes), lanes) for v in range(vectors)]
 
 
 def matmul_kernel(
@@ -57,14 +76,8 @@ def matmul_kernel(
         unit: the target's vector unit.
         element: of the matrices.
     """
-    lanes, tile = unit.lanes, choose_tile(rows, columns, unit)
-    width = tile.vectors * lanes
-    groups = math.ceil(columns / width)
-    if columns < lanes:
-        pieces = emit.chunks(columns, lanes)
-    else:
-        # The last vector of the last group ends with the row; what it shares with the one before is the same twice.
-        pieces = [(min(v * lanes, columns - lanes), lanes) for v in range(tile.vectors)]
+    tile = choose_tile(rows, columns, unit)
+    groups, width, pieces = product_pieces(columns, tile.vectors, unit.lanes)
     tiles = math.ceil(rows / tile.rows)
     block = max(1, min(tiles, _TASK_MACS // (tile.rows * inner * columns)))
     blocks = math.ceil(tiles / block)

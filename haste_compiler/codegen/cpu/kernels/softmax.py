@@ -20,8 +20,32 @@ _LEAST = -87.3
 """Whose exponential is about the smallest number that isn't denormal; a product with a denormal takes 100 cycles."""
 
 
-def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) -> tirx.PrimFunc:
-    """The kernel (x, y): ``softmax(scale * x)`` over the last axis, ``scale`` positive.
+def exponentials(source: tuple[Expr, Expr], target: tuple[Expr, Expr], size: int, largest: Expr, lanes: int) -> Expr:
+    """Write ``exp(x - largest)`` of a row, and sum it up.
+
+    Args:
+        source, target: buffers and where the row begins in each; they may be the same.
+        size: of the row.
+        largest: what is subtracted.
+        lanes: of a vector.
+
+    Returns:
+        The sum.
+    """
+    (x, read), (y, written) = source, target
+
+    def power(at: Expr, n: int) -> Expr:
+        below = emit.Register(n, emit.load(x, read + at, n) - emit.splat(largest, n)).get()
+        least, zero = emit.splat(_LEAST, n), emit.splat(0.0, n)
+        value = emit.Register(n, tirx.Select(below < least, zero, exp(below, n))).get()
+        emit.store(y, written + at, value, n)
+        return value
+
+    return fold(size, lanes, power, operator.add, 0.0)
+
+
+def softmax_kernel(name: str, shape: Sequence[Any], lanes: int) -> tirx.PrimFunc:
+    """The kernel (x, y): ``softmax(x)`` over the last axis.
 
     What is less than e^-87.3 of the largest value of its row becomes zero. Rows with a NaN, with infinity or with
     nothing but minus infinity become NaN, as in PyTorch.
@@ -29,7 +53,6 @@ def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) ->
     Args:
         name: its symbol.
         shape: of x and y, a ``DynamicBatch`` first or not.
-        scale: of x.
         lanes: of a vector.
     """
     size = shape[-1]
@@ -39,15 +62,7 @@ def softmax_kernel(name: str, shape: Sequence[Any], scale: float, lanes: int) ->
             start = emit.bind(row * size)
             largest = fold(size, lanes, lambda at, n: emit.load(x, start + at, n), tirx.Max, -math.inf)
 
-            def power(at: Expr, n: int) -> Expr:
-                distance = emit.load(x, start + at, n) - emit.splat(largest, n)
-                below = emit.Register(n, distance * emit.splat(float(scale), n)).get()
-                least, zero = emit.splat(_LEAST, n), emit.splat(0.0, n)
-                value = emit.Register(n, tirx.Select(below < least, zero, exp(below, n))).get()
-                emit.store(y, start + at, value, n)
-                return value
-
-            total = fold(size, lanes, power, operator.add, 0.0)
+            total = exponentials((x, start), (y, start), size, largest, lanes)
             share = T.bind(T.float32(1) / total)
 
             def write(at: Expr, n: int) -> None:

@@ -39,33 +39,50 @@ def transpose_kernel(
     def body(x: Expr, y: Expr) -> None:
         with T.parallel(0, images_of(batch) * strips) as task:
             image, first = emit.bind(task // strips), emit.bind(task % strips * strip)
-            source, target = emit.bind(image * rows * columns), emit.bind(image * rows * columns)
-            blocks = emit.bind(T.min(_TASK_ROWS, (rows - first) // lanes))
-
-            def square(column: Expr, n: int) -> None:
-                with T.serial(0, blocks) as block:
-                    row = emit.bind(first + block * lanes)
-                    at = emit.bind(target + column * rows + row)
-                    values = [T.bind(emit.load(x, source + (row + r) * columns + column, n)) for r in range(lanes)]
-                    if n == lanes:
-                        for c, vector in enumerate(emit.transposed(values)):
-                            emit.store(y, at + c * rows, vector, lanes)
-                    else:
-                        for r, vector in enumerate(values):
-                            emit.store(y, at + r, vector, n, stride=rows)
-
-            emit.sweep(columns, lanes, square)
-            done = emit.bind(first + blocks * lanes)
-            with T.serial(0, T.min(first + strip, rows) - done) as r:
-                row = emit.bind(done + r)
-
-                def single(column: Expr, n: int) -> None:
-                    value = emit.load(x, source + row * columns + column, n)
-                    emit.store(y, target + column * rows + row, value, n, stride=rows)
-
-                emit.sweep(columns, lanes, single)
+            start = emit.bind(image * rows * columns)
+            source, target = emit.bind(start + first * columns), emit.bind(start + first)
+            count = emit.bind(emit.minimum(strip, rows - first))
+            transpose_rows(x, y, (source, columns), (target, rows), (count, columns), lanes)
 
     return emit.kernel(name, arguments, body)
+
+
+def transpose_rows(
+    x: Expr, y: Expr, source: tuple[Expr, int], target: tuple[Expr, int], sizes: tuple[Expr, int], lanes: int
+) -> None:
+    """Transpose one matrix, without threads.
+
+    Args:
+        x, y: buffers.
+        source, target: where the matrix begins in each, and how far a row is from the next.
+        sizes: rows and columns of the matrix in ``x``.
+        lanes: of a vector.
+    """
+    (read, stride), (written, step), (rows, columns) = source, target, sizes
+    blocks = rows // lanes if isinstance(rows, int) else emit.bind(rows // lanes)
+
+    def square(column: Expr, n: int) -> None:
+        with T.serial(0, blocks) as block:
+            row = emit.bind(block * lanes)
+            at = emit.bind(written + column * step + row)
+            values = [T.bind(emit.load(x, read + (row + r) * stride + column, n)) for r in range(lanes)]
+            if n == lanes:
+                for c, vector in enumerate(emit.transposed(values)):
+                    emit.store(y, at + c * step, vector, lanes)
+            else:
+                for r, vector in enumerate(values):
+                    emit.store(y, at + r, vector, n, stride=step)
+
+    emit.sweep(columns, lanes, square)
+    done = emit.bind(blocks * lanes)
+    with T.serial(0, rows - done) as r:
+        row = emit.bind(done + r)
+
+        def single(column: Expr, n: int) -> None:
+            value = emit.load(x, read + row * stride + column, n)
+            emit.store(y, written + column * step + row, value, n, stride=step)
+
+        emit.sweep(columns, lanes, single)
 
 
 def _interleave(x: Expr, y: Expr, batch: Batch, rows: int, columns: int, lanes: int) -> None:

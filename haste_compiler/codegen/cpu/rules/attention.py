@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
-from tvm import relax
 
+from haste_compiler.codegen.cpu.kernels.attention import AttentionSizes, Operand, Operands, attention_kernel
 from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
-from haste_compiler.codegen.element import FLOAT32
-from haste_compiler.codegen.rules.layout import swapped
+from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float, same_shape
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
+from haste_compiler.graph.views import View, view_of, written_as
 
 aten = torch.ops.aten
 
@@ -46,35 +47,84 @@ def matmul(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     return Value(_multiplied(walk, node, (walk.nchw(a), walk.nchw(b)), tuple(leading), sizes))
 
 
-def attention(walk: Walk[Cpu], node: fx.Node) -> Value | None:
-    """``softmax(q kᵀ / sqrt(width) + mask) v``."""
+def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
+    """``softmax(scale * query @ keyᵀ + mask) @ value``, of tensors where they lie; written as it is read next."""
     query, key, value = args_of(node)[:3]
     mask, causal = argument(node, 3, "attn_mask"), argument(node, 5, "is_causal", False)
     inputs = [query, key, value] if mask is None else [query, key, value, mask]
-    if causal or not is_float(*inputs) or not _same_leading(walk, query, key, value):
+    target = written_as(node)
+    if causal or target is None or not is_float(*inputs) or not _same_leading(walk, query, key, value):
         return None
-    *leading, queries, width = walk.shape(query)
-    keys, features = shape_of(value)[-2:]
-    front, scale = tuple(leading), 1 / math.sqrt(width)
-    if not front:
+    keys, width, features = *shape_of(key)[-2:], shape_of(value)[-1]
+    *leading, queries, _ = walk.shape(node)
+    if not leading:
         return None
-    transposed = swapped(walk, walk.nchw(key), (*front, keys, width))
-    scores = _multiplied(walk, node, (walk.nchw(query), transposed), front, (queries, width, keys))
-    if mask is not None:
-        scaled = walk.emit(relax.op.multiply(scores, relax.const(scale, FLOAT32.dtype)))
-        scores, scale = walk.emit(relax.op.add(scaled, walk.nchw(mask))), 1.0
-    shares = _softmax_rows(walk, node, scores, (*front, queries, keys), scale)
-    return Value(_multiplied(walk, node, (shares, walk.nchw(value)), front, (queries, keys, features)))
+    dynamic = isinstance(leading[0], DynamicBatch)
+    if target.strides[-1] != 1 or not is_float(target.base) or (dynamic and not _same_first(walk, node, target.base)):
+        target = View(node, _contiguous(shape_of(node)))
+    out = Operand(walk.shape(target.base), target.strides)
+    # A kernel knows the batch by the shape of what it writes.
+    leading[0] = out.shape[0] if dynamic else leading[0]
+    (q, query_at), (k, key_at), (v, value_at) = (
+        _operand(walk, query, lambda *_: True),
+        _operand(walk, key, lambda row, column: 1 in (row, column)),
+        _operand(walk, value, lambda _, column: column == 1),
+    )
+    masks, mask_at = ([], None) if mask is None else _repeated(walk, mask, len(leading) + 2)
+    operands = Operands(query_at, key_at, value_at, mask_at, out)
+    sizes = AttentionSizes(tuple(leading), queries, keys, width, features)
+    given: Any = node.kwargs.get("scale")
+    scale = 1 / math.sqrt(width) if given is None else float(given)
+    result = walk.launch(
+        ("attention", sizes, operands, scale),
+        layer_name(node),
+        [q, k, v, *masks],
+        out.shape,
+        lambda symbol: attention_kernel(symbol, sizes, operands, scale, walk.machine.unit),
+    )
+    if target.base is node:
+        return Value(result)
+    walk.values[target.base] = Value(result)
+    return target.base
 
 
-def _softmax_rows(walk: Walk[Cpu], node: fx.Node, x: Any, shape: tuple[Any, ...], scale: float = 1.0) -> Any:
-    """``softmax(scale * x)`` over the last axis of a tensor of ``shape``."""
+def _same_first(walk: Walk[Cpu], *nodes: fx.Node) -> bool:
+    """Whether two tensors are of the same batch."""
+    first, second = (walk.sizes.shape(node)[:1] for node in nodes)
+    return same_shape(first, second)
+
+
+def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -> tuple[Any, Operand]:
+    """A tensor where it lies, if the kernel takes the strides of its rows and columns; else a copy."""
+    view = view_of(node, walk.is_nhwc)
+    if not is_float(view.base) or not fits(*view.strides[-2:]):
+        view = View(node, _contiguous(shape_of(node)))
+        return walk.nchw(node), Operand(walk.shape(node), view.strides)
+    n, *sizes = walk.shape(view.base)
+    shape = (n, *sizes[1:], sizes[0]) if walk.is_nhwc(view.base) else (n, *sizes)
+    return walk.value(view.base).expr, Operand(shape, view.strides, view.offset)
+
+
+def _repeated(walk: Walk[Cpu], mask: fx.Node, rank: int) -> tuple[list[Any], Operand]:
+    """A mask, along whose axes of one element everything else is repeated."""
+    sizes = shape_of(mask)
+    strides = [0 if size == 1 else stride for size, stride in zip(sizes, _contiguous(sizes), strict=True)]
+    return [walk.nchw(mask)], Operand(walk.shape(mask), (*[0] * (rank - len(sizes)), *strides))
+
+
+def _contiguous(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor without gaps; that of the first axis doesn't depend on the batch."""
+    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
+
+
+def _softmax_rows(walk: Walk[Cpu], node: fx.Node, x: Any, shape: tuple[Any, ...]) -> Any:
+    """``softmax(x)`` over the last axis of a tensor of ``shape``."""
     return walk.launch(
-        ("softmax", shape, scale),
+        ("softmax", shape),
         layer_name(node),
         [x],
         shape,
-        lambda symbol: softmax_kernel(symbol, shape, scale, walk.machine.unit.lanes),
+        lambda symbol: softmax_kernel(symbol, shape, walk.machine.unit.lanes),
     )
 
 
