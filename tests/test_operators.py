@@ -64,6 +64,31 @@ GROUPS: dict[str, Any] = {
         F.scaled_dot_product_attention(m.conv(x), x[..., 1:-1], x[..., :5]),
         F.scaled_dot_product_attention(x, x, x, attn_mask=5 * x[:1, :1, :, 2:]),
         F.scaled_dot_product_attention(x, x, x, is_causal=True),
+        # A row whose mask leaves it nothing is zero.
+        F.scaled_dot_product_attention(x, x, x, attn_mask=torch.where(x[0, 0, :, :8] > 1, -torch.inf, 0.0).detach()),
+        F.scaled_dot_product_attention(x, x, x, attn_mask=torch.full((8, 8), -torch.inf)),
+    ),
+    "powers": lambda m, x: [
+        y.pow(exponent) for y in (x, x.abs(), m.conv(x)) for exponent in (0, 0.5, 1, 1.5, 2, 3, -0.5, -1, -2)
+    ],
+    "grids": lambda m, x: (
+        torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(10.0), indexing="ij")) + x[:, :2],
+        x.narrow(2, 1, 4) - x.narrow(2, -4, 4),
+    ),
+    "large joins": lambda m, x: (
+        torch.cat((x.expand(20, 2, 6, 8, 10), x.expand(20, 2, 6, 8, 10) + 1), 3),
+        torch.cat((x.repeat(1, 1, 9, 9), x.repeat(1, 1, 9, 9).sigmoid()), 0),
+        torch.cat(
+            [m.conv(x).permute(0, 2, 3, 1).repeat(1, 9, 9, 1), x.permute(0, 2, 3, 1)[:, :6, :8].repeat(1, 9, 9, 1)], 3
+        ),
+    ),
+    "means": lambda m, x: (
+        x.mean((2, 3)).mean(1, keepdim=True),
+        x.mean((1, 2, 3)),
+        m.conv(x).mean(1),
+        x.mean((1, 3)),
+        x.mean(0),
+        x.repeat(1, 1, 40, 40).mean((1, 2, 3)),
     ),
     "products": lambda m, x: (
         x @ x.transpose(2, 3),

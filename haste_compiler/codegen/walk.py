@@ -35,7 +35,7 @@ from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import METHOD, get_tensor, is_call, is_constant, is_size, unsupported
-from haste_compiler.graph.views import VIEWS
+from haste_compiler.graph.views import VIEWS, View, view_of
 
 log = logging.getLogger(__name__)
 
@@ -274,6 +274,15 @@ class Walk(Generic[M]):
     def shape(self, node: fx.Node) -> tuple[Any, ...]:
         """The shape of a node's tensor, a ``DynamicBatch`` first if the batch is."""
         return self.sizes.kernel_shape(node)
+
+    def view(self, node: fx.Node) -> View:
+        """The tensor that a node's is a view of, which is in memory or will be."""
+        return view_of(node, lambda source: isinstance(self.values.get(source), Value), self.is_nhwc)
+
+    def stored_shape(self, node: fx.Node) -> tuple[Any, ...]:
+        """The shape of a node's tensor as it is stored, a ``DynamicBatch`` first if the batch is."""
+        n, *sizes = self.shape(node)
+        return (n, *sizes[1:], sizes[0]) if self.is_nhwc(node) else (n, *sizes)
 
     def reshaped(self, x: Any, shape: Sequence[Any]) -> Any:
         """``x`` in another shape; TVM would fuse two reshapes in a row into a kernel that copies."""

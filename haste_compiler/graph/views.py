@@ -44,18 +44,19 @@ class View:
     offset: int = 0
 
 
-def view_of(node: fx.Node, is_nhwc: Callable[[fx.Node], bool]) -> View:
+def view_of(node: fx.Node, is_stored: Callable[[fx.Node], bool], is_nhwc: Callable[[fx.Node], bool]) -> View:
     """The tensor that a tensor is a view of, as far up as operators only look at memory in another order.
 
     Args:
         node: the tensor.
+        is_stored: whether a tensor is in memory already; beyond it nobody need look.
         is_nhwc: whether an image is stored as NHWC.
 
     Returns:
         The view; of the node itself where it is none.
     """
     chain = [node]
-    while is_call(chain[-1], *VIEWS) and is_tensor(source := chain[-1].all_input_nodes[0]):
+    while not is_stored(chain[-1]) and is_call(chain[-1], *VIEWS) and is_tensor(source := chain[-1].all_input_nodes[0]):
         chain.append(source)
     while True:
         view = _seen(chain, is_nhwc=is_nhwc(chain[-1]))

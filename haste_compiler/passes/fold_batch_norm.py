@@ -127,7 +127,7 @@ def _affine(gm: fx.GraphModule, node: fx.Node, source: fx.Node, dim: int) -> Aff
         return None
     left, right = node.args
     other = right if left is source else left
-    value = _per_channel(gm, other, shape_of(source), dim)
+    value = per_channel(gm, other, shape_of(source), dim)
     if value is None or not node.meta["val"].dtype.is_floating_point:
         return None
     one, zero = torch.ones_like(value), torch.zeros_like(value)
@@ -141,7 +141,7 @@ def _affine(gm: fx.GraphModule, node: fx.Node, source: fx.Node, dim: int) -> Aff
     return (one, -alpha * value) if left is source else (-alpha * one, value)
 
 
-def _per_channel(gm: fx.GraphModule, other: object, shape: tuple[int, ...], dim: int) -> Tensor | None:
+def per_channel(gm: fx.GraphModule, other: object, shape: tuple[int, ...], dim: int) -> Tensor | None:
     """``other`` as one float64 value a channel, (C,), if it is a number or a constant that varies by channel only."""
     if isinstance(other, (int, float)) and not isinstance(other, bool):
         return torch.full((shape[dim],), float(other), dtype=torch.float64)

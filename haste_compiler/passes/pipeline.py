@@ -14,6 +14,7 @@ from haste_compiler.passes.drop_taps import drop_taps
 from haste_compiler.passes.extract_convs import extract_convs
 from haste_compiler.passes.extract_linears import extract_linears
 from haste_compiler.passes.extract_transposed import extract_transposed
+from haste_compiler.passes.factor_channels import factor_channels
 from haste_compiler.passes.fold_batch_norm import fold_batch_norm
 from haste_compiler.passes.fuse_affine import fuse_affine
 from haste_compiler.passes.fuse_attention import fuse_attention
@@ -50,6 +51,7 @@ PASSES: Final = tuple(
         extract_convs,
         extract_transposed,
         drop_taps,
+        factor_channels,
         extract_linears,
         fuse_affine,
         fuse_epilogue,

@@ -80,20 +80,22 @@ Multiply = Callable[[Walk[Any], Product], Any]
 """Launches the kernels of a product; returns an expression of the result, NHWC."""
 
 
+def conv_product(walk: Walk[Any], node: fx.Node, x: fx.Node) -> Product:
+    """The product that a plain convolution is, of ``x`` instead of its own input."""
+    call = ConvCall.of(node)
+    weight = walk.constant(call.weight)
+    bias = None if call.bias is None else walk.constant(call.bias)
+    residual = [] if call.residual is None else [walk.nhwc(call.residual)]
+    described = (walk.shape(x)[0], walk.nhwc(x), weight, bias, residual, call.activation, node.meta.get(WINOGRAD, 0))
+    return Product("conv2d", layer_name(node), call.geometry(), *described)
+
+
 def product_rules(multiply: Multiply) -> Rules:
     """The rules for a target's way to multiply."""
 
     def conv2d(walk: Walk[Any], node: fx.Node) -> Value | None:
-        call = ConvCall.of(node)
-        if shape_of(call.x)[0] == 0:
-            return None
-        weight = walk.constant(call.weight)
-        bias = None if call.bias is None else walk.constant(call.bias)
-        residual = [] if call.residual is None else [walk.nhwc(call.residual)]
-        batch, x = walk.shape(call.x)[0], walk.nhwc(call.x)
-        described = (call.activation, node.meta.get(WINOGRAD, 0))
-        product = Product("conv2d", layer_name(node), call.geometry(), batch, x, weight, bias, residual, *described)
-        return Value(multiply(walk, product), nhwc=True)
+        x = ConvCall.of(node).x
+        return None if shape_of(x)[0] == 0 else Value(multiply(walk, conv_product(walk, node, x)), nhwc=True)
 
     def linear(walk: Walk[Any], node: fx.Node) -> Value | None:
         call = LinearCall.of(node)

@@ -1,13 +1,23 @@
-"""Sums, products and quotients: operands of one dtype, no ``alpha``; ``x * sigmoid(x)`` is ``silu``."""
+"""Sums, products and quotients: operands of one dtype, no ``alpha``; ``silu`` by its name; small powers as products."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from haste_compiler.graph.nodes import add_tensor, argument, get_tensor, insert_call, is_call, is_constant, is_tensor
+from haste_compiler.graph.nodes import (
+    add_tensor,
+    argument,
+    get_tensor,
+    insert_call,
+    is_call,
+    is_constant,
+    is_tensor,
+    replace,
+)
 from haste_compiler.passes.canonicalize.rewrite import Rewrites, call
 
 aten = torch.ops.aten
@@ -49,6 +59,26 @@ def _rsub(gm: fx.GraphModule, node: fx.Node) -> None:
         call(gm, node, aten.add.Tensor, _times(gm, node, x, -alpha), other)
 
 
+def _power(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Small powers as PyTorch computes them: by products and roots."""
+    x, exponent = node.args
+    if not isinstance(x, fx.Node) or x.meta["val"].dtype != torch.float32 or exponent not in _POWERS:
+        return
+    for operator in _POWERS[exponent]:
+        operands = (x, node.args[0]) if operator is aten.mul.Tensor else (x,)
+        x = insert_call(gm, operator, operands, node)
+    replace(node, x)
+
+
+_POWERS: Mapping[Any, Sequence[Any]] = {
+    2: (aten.square.default,),
+    3: (aten.square.default, aten.mul.Tensor),
+    0.5: (aten.sqrt.default,),
+    -0.5: (aten.rsqrt.default,),
+    -1: (aten.reciprocal.default,),
+}
+
+
 def _times(gm: fx.GraphModule, node: fx.Node, operand: Any, factor: float) -> Any:
     if not isinstance(operand, fx.Node):
         return operand * factor
@@ -63,6 +93,7 @@ REWRITES: Rewrites = {
     aten.mul.Tensor: _mul,
     aten.div.Tensor: _arithmetic,
     aten.true_divide.Tensor: _true_divide,
+    aten.pow.Tensor_Scalar: _power,
     aten.rsub.Scalar: _rsub,
     aten.rsub.Tensor: _rsub,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from haste_compiler.graph.nodes import is_tensor
+from haste_compiler.graph.nodes import argument, is_tensor
 
 aten = torch.ops.aten
 
@@ -40,6 +40,8 @@ _TO_THE_SAME_SHAPE = {
     aten.adaptive_avg_pool2d.default,
 }
 
+_PADS = {aten.pad.default, aten.constant_pad_nd.default}
+
 
 def is_assertion(node: fx.Node) -> bool:
     """Whether a call only checks something."""
@@ -53,6 +55,8 @@ def is_no_op(node: fx.Node) -> bool:
     before, after = node.args[0].meta["val"], node.meta["val"]
     if node.target in _ALWAYS:
         return True
+    if node.target in _PADS:
+        return not any(argument(node, 1, "pad"))
     if node.target in _CONVERSIONS:
         return before.dtype == after.dtype and before.device == after.device
     return node.target in _TO_THE_SAME_SHAPE and before.shape == after.shape

@@ -6,6 +6,7 @@ from haste_compiler.codegen.tables import Rules, tables
 
 ROOMS = (
     "haste_compiler.codegen.rules.layout",
+    "haste_compiler.codegen.cpu.rules.views",
     "haste_compiler.codegen.cpu.rules.products",
     "haste_compiler.codegen.cpu.rules.transposed",
     "haste_compiler.codegen.cpu.rules.images",

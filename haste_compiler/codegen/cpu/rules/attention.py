@@ -18,7 +18,7 @@ from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float, same_shape
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
-from haste_compiler.graph.views import View, view_of, written_as
+from haste_compiler.graph.views import View, written_as
 
 aten = torch.ops.aten
 
@@ -96,13 +96,11 @@ def _same_first(walk: Walk[Cpu], *nodes: fx.Node) -> bool:
 
 def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -> tuple[Any, Operand]:
     """A tensor where it lies, if the kernel takes the strides of its rows and columns; else a copy."""
-    view = view_of(node, walk.is_nhwc)
+    view = walk.view(node)
     if not is_float(view.base) or not fits(*view.strides[-2:]):
         view = View(node, _contiguous(shape_of(node)))
         return walk.nchw(node), Operand(walk.shape(node), view.strides)
-    n, *sizes = walk.shape(view.base)
-    shape = (n, *sizes[1:], sizes[0]) if walk.is_nhwc(view.base) else (n, *sizes)
-    return walk.value(view.base).expr, Operand(shape, view.strides, view.offset)
+    return walk.value(view.base).expr, Operand(walk.stored_shape(view.base), view.strides, view.offset)
 
 
 def _repeated(walk: Walk[Cpu], mask: fx.Node, rank: int) -> tuple[list[Any], Operand]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
 from haste_compiler.codegen.cpu.kernels.gather import gather_kernel
 from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
+from haste_compiler.codegen.cpu.kernels.row_mean import row_mean_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.rules import layout
 from haste_compiler.codegen.rules.activations import activation_rules
@@ -29,6 +31,13 @@ from haste_compiler.graph.resizing import axis_map, on_axis
 from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE, ShuffleCall
 
 aten = torch.ops.aten
+
+_LARGE = 1 << 14
+"""Values of a join that are worth a kernel of their own: TVM fuses it with what is around, and looks up each source."""
+
+
+_LONGEST_MEAN = 1 << 16
+"""Values of a row whose sum is as near as PyTorch's, which adds parts of a longer one by pairs."""
 
 
 def join(walk: Walk[Cpu], node: fx.Node, parts: Sequence[fx.Node], maps: Maps | None, activation: str) -> Any:
@@ -52,6 +61,33 @@ def join(walk: Walk[Cpu], node: fx.Node, parts: Sequence[fx.Node], maps: Maps | 
             activation=activation,
         ),
     )
+
+
+_JOINS = joining_rules(join)
+
+
+def cat(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """Join images along their channels, and other tensors along any axis but the first: rows one behind the other."""
+    images = _JOINS[aten.cat.default](walk, node)
+    if images is not None:
+        return cast(Value, images)
+    parts, axis = args_of(node)[0], argument(node, 1, "dim", 0) % len(shape_of(node))
+    if axis == 0 or not is_float(*parts) or math.prod(shape_of(node)) < _LARGE:
+        return None
+    batch, *shape = walk.shape(node)
+    rows, columns = math.prod(shape[: axis - 1]), [math.prod(shape_of(part)[axis:]) for part in parts]
+    sources = [
+        walk.reshaped(walk.nchw(part), (walk.shape(part)[0], rows, 1, count))
+        for part, count in zip(parts, columns, strict=True)
+    ]
+    joined = walk.launch(
+        ("concatenation", batch, rows, 1, *columns, False, "none"),
+        layer_name(node),
+        sources,
+        (batch, rows, 1, sum(columns)),
+        lambda symbol: concatenation_kernel(symbol, batch, (rows, 1), columns, walk.machine.unit.lanes),
+    )
+    return Value(walk.reshaped(joined, walk.shape(node)))
 
 
 def channel_shuffle(walk: Walk[Cpu], node: fx.Node) -> Value:
@@ -139,16 +175,42 @@ def _picked(walk: Walk[Cpu], node: fx.Node, places: Sequence[NDArray[np.int32]],
     return Value(y, nhwc=True)
 
 
+_POOLING = pooling_rules(
+    lambda walk, name, pooling, batch, channels: pooling_kernel(name, pooling, batch, channels, walk.machine.unit.lanes)
+)
+
+
+def mean(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """Over height and width of images, or over what lies side by side."""
+    x, dims = args_of(node)[0], argument(node, 1, "dim")
+    plane = _POOLING[aten.mean.dim](walk, node)
+    if plane is not None or not dims or argument(node, 3, "dtype") is not None or not is_float(x):
+        return cast(Value | None, plane)
+    shape = walk.shape(x)
+    taken = {dim % len(shape) for dim in dims}
+    kept = [axis for axis in range(len(shape)) if axis not in taken and shape[axis] != 1]
+    size = math.prod(shape_of(x)[axis] for axis in taken)
+    if 0 in taken or size > _LONGEST_MEAN or any(axis > least for axis in kept for least in taken if shape[least] != 1):
+        return None
+    leading = (shape[0], math.prod(shape[axis] for axis in kept if axis))
+    y = walk.launch(
+        ("row_mean", leading, size),
+        layer_name(node),
+        [walk.reshaped(walk.nchw(x), (*leading, size))],
+        leading,
+        lambda symbol: row_mean_kernel(symbol, leading, size, walk.machine.unit.lanes),
+    )
+    return Value(walk.reshaped(y, walk.shape(node)))
+
+
 RULES: Rules = {
-    **pooling_rules(
-        lambda walk, name, pooling, batch, channels: pooling_kernel(
-            name, pooling, batch, channels, walk.machine.unit.lanes
-        )
-    ),
+    **_POOLING,
+    aten.mean.dim: mean,
     **activation_rules(
         lambda walk, name, shape, activation: activation_kernel(name, shape, activation, walk.machine.unit.lanes)
     ),
-    **joining_rules(join),
+    **_JOINS,
+    aten.cat.default: cat,
     CHANNEL_SHUFFLE: channel_shuffle,
     aten.upsample_bilinear2d.vec: resize,
     aten.upsample_nearest2d.vec: gather,
