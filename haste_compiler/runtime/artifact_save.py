@@ -78,7 +78,7 @@ def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Speci
             each.executable.code.write_library(parts[library])
             code = each.executable.code
             # A library that was read from the cache is one that runs here: it holds machine code.
-            binary = machine.binary(code.module.mod) if code.file is None else None
+            binary = machine.binary(code.module.mod) if code.library is None else None
             if binary is not None:
                 parts[f"code/{number}.fatbin"] = Path(folder) / f"{number}.fatbin"
                 parts[f"code/{number}.fatbin"].write_bytes(binary)
