@@ -26,7 +26,8 @@ from haste_compiler.errors import ArtifactError
 from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import LayerChoice
-from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
+from haste_compiler.runtime.artifact_file import write_artifact
+from haste_compiler.runtime.artifact_manifest import WEIGHTS
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.version import __version__
