@@ -62,7 +62,9 @@ def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts
 
 
 class Artifact:
-    """An open file; a context manager. Every part is checked as it is read, and no more is read than it is said to have.
+    """An open file; a context manager.
+
+    Every part is checked as it is read, and no more is read than it is said to have.
 
     Args:
         path: of the file.

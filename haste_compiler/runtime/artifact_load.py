@@ -85,7 +85,7 @@ def _named(error: HasteError, path: str | PathLike[str]) -> HasteError:
     """An error of loading, as one that names the file."""
     if isinstance(error, ConfigError | InputError):
         return DamagedArtifactError(f"{path} doesn't describe a network: {error}")
-    return error if isinstance(error, ArtifactError) else ArtifactError(f"{path} can't be loaded: {error}")
+    return error if isinstance(error, ArtifactError) and str(path) in str(error) else ArtifactError(f"{path}: {error}")
 
 
 def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
@@ -133,7 +133,7 @@ def _load(artifact: Artifact, parts: Mapping[str, bytes]) -> LoadedModule:
             with machine.compiling(parts.get(library.replace(".so", ".fatbin"))):
                 code = Code(Library(parts[library]).module, target)
         except OSError as error:
-            raise ArtifactError(f"{artifact.path}: the machine code can't be loaded: {last_line(error)}") from None
+            raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
         made.append(_part(stored, Executable(code, program, machine.threads), choices))
     return LoadedModule(made, configs, machine, artifact)
 

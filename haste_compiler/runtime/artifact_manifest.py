@@ -1,6 +1,7 @@
 """What the manifest of a saved network says: its fields, what they may be, and what must agree with what.
 
-A field more or less is a new format: count ``FORMAT_VERSION`` up, and bring the older one up to it in ``artifact_formats``.
+A field more or less is a new format: count ``FORMAT_VERSION`` up, and bring the older one up to it in
+``artifact_formats``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ _DTYPES = (
 
 _MOST = 2**31 - 1
 """Largest size and count: kernels number elements so."""
+
+_MOST_INPUTS = 4096
+"""Of what PyTorch runs in one call."""
 
 _size, _count = integer(1, _MOST), integer(0, _MOST)
 _pair, _sides = entries(_size, _size), entries(_count, _count)
@@ -111,7 +115,9 @@ def _calls(value: Any, place: str) -> None:
 
 def _program(value: Any, place: str) -> None:
     # Its arguments are checked as they are read.
-    fields({"inputs": _count, "calls": sequence(anything), "outputs": sequence(anything)})(value, place)
+    fields({"inputs": integer(0, _MOST_INPUTS), "calls": sequence(anything), "outputs": sequence(anything)})(
+        value, place
+    )
     _calls(value["calls"], f"{place}.calls")
 
 

@@ -164,7 +164,7 @@ def _replaced(whole: Any, path: Path_, other: Any) -> Any:
 
 
 def chosen(folder: Path) -> list[tuple[str, str, Any]]:
-    """All alterations of all networks: network, what is altered, the manifest. Each kind of place comes before others again."""
+    """All alterations: network, what is altered, the manifest. Each kind of place comes before others again."""
     found = [
         (name, where, altered) for name in INPUTS for where, altered in alterations(read(folder / f"{name}.haste")[0])
     ]
