@@ -124,8 +124,8 @@ class Artifact:
         except Exception:
             # Not only BadZipFile: what zipfile makes of damaged headers, it raises as it comes.
             self._file.seek(0)
-            reason = "the file is cut short" if self._file.read(2) == b"PK" else "it is no zip"
-            raise DamagedArtifactError(f"{self.path} is no saved network: {reason}") from None
+            found = "the file is cut short" if self._file.read(2) == b"PK" else "it is no zip"
+            raise DamagedArtifactError(f"{self.path} is no saved network: {found}") from None
         names = archive.namelist()
         if len(set(names)) < len(names):
             raise DamagedArtifactError(f"{self.path} is damaged: a part is there twice")
@@ -169,6 +169,7 @@ class Artifact:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} is missing") from None
         fits = info.file_size <= _MOST_MANIFEST_BYTES if size is None else info.file_size == size
         # What is stored as it is has room in the file: nothing grows as it is read.
+        fits = fits and info.file_size <= os.fstat(self._file.fileno()).st_size
         if not fits or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} has another size than it is said to have")
         try:

@@ -22,9 +22,7 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(manifest)
     if made["format_version"] < 2:
         made = _with_methods(made)
-    if made["format_version"] < 3:
-        made = _with_names(made)
-    return {**made, "format_version": FORMAT_VERSION}
+    return {**_with_names(made), "format_version": FORMAT_VERSION}
 
 
 def _with_methods(old: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def _record(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_names(old: dict[str, Any]) -> dict[str, Any]:
-    """Format 2 had neither names and constants of inputs, nor anything that PyTorch runs."""
+    """Format 2 had nothing that PyTorch runs, and it and the first files of format 3 no inputs' names and constants."""
     parameters = {"names": [], "defaults": {}, "optional": [], "more": True}
     parts = [{"input_values": [], "fallbacks": [], **each} for each in old["specializations"]]
     return {"parameters": parameters, **old, "specializations": parts}

@@ -235,6 +235,18 @@ def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: C
     assert [choice.haste for choice in loaded.explain().layers] == [layer.eligible for layer in compiled.layers]
 
 
+def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
+    """They hold neither the inputs' names nor constants."""
+
+    def older(manifest: dict[str, Any]) -> None:
+        del manifest["parameters"]
+        for part in manifest["specializations"]:
+            del part["input_values"]
+
+    loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
+    assert torch.equal(loaded(images(3)), compiled(images(3)))
+
+
 # Structures
 
 Pair = namedtuple("Pair", ["scores", "count"])
