@@ -114,7 +114,7 @@ class Folder:
         descriptor = os.open(made, flags, _PRIVATE_FILE, dir_fd=own)
         try:
             with open(descriptor, "wb") as file:
-                _lock(descriptor)
+                _claim(descriptor)
                 file.write(data)
                 file.flush()
                 os.replace(made, name, src_dir_fd=own, dst_dir_fd=own)
@@ -134,7 +134,7 @@ class Folder:
         os.mkdir(name, _PRIVATE_FOLDER, dir_fd=self._descriptor)
         try:
             with self._opened(name) as descriptor:
-                _lock(descriptor)
+                _claim(descriptor)
                 yield self.path / name
         finally:
             self._remove(name)
@@ -168,7 +168,7 @@ class Folder:
             # What can't be opened or locked is somebody's work, or gone.
             with contextlib.suppress(OSError), self._opened(name) as descriptor:
                 if time.time() - os.fstat(descriptor).st_mtime > _YOUNG_SECONDS:
-                    _lock(descriptor)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self._remove(name)
 
     @contextlib.contextmanager
@@ -190,6 +190,8 @@ def _temporary_name() -> str:
     return f"temporary-{secrets.token_hex(8)}"
 
 
-def _lock(descriptor: int) -> None:
-    """Lock what is being made, as long as this process lives."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _claim(descriptor: int) -> None:
+    """Lock what is being made, as long as this process lives: then nobody sweeps it away."""
+    # Where there are no locks nothing is swept either.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError
+from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError, last_line
 from haste_compiler.runtime.artifact_formats import upgraded
 from haste_compiler.runtime.artifact_manifest import FORMAT, FORMAT_VERSION, check_manifest
 
@@ -195,9 +195,9 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def reason(error: Exception) -> str:
-    """Why something doesn't describe a network; a few kinds of errors say no more than a name."""
-    said = str(error)
-    return said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}"
+    """Why something doesn't describe a network, in one line; some errors say no more than a name."""
+    said = last_line(error)
+    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
 
 
 def _digest(path: Path) -> str:

@@ -27,10 +27,12 @@ from haste_compiler.errors import (
     DamagedArtifactError,
     HasteError,
     InputError,
+    MisfitError,
     TargetError,
     first_line,
     last_line,
 )
+from haste_compiler.fallback.call import NOT_DESCRIBED
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
@@ -42,7 +44,7 @@ from haste_compiler.runtime.artifact_file import Artifact, reason
 from haste_compiler.runtime.artifact_manifest import WEIGHTS, record_of
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.device import on_device
-from haste_compiler.runtime.executable import Executable, MisfitError, to_torch
+from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.steerable import Steerable
@@ -52,7 +54,7 @@ Shape = tuple[int, ...]
 Choices = tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
 """For each convolution, what was chosen, the graph's node, and its geometry."""
 
-_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, SafetensorError)
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
 """What reading a description raises that is none."""
 
 _NO_ARGUMENT = "ErrorContext(fn=main, loc=param["
@@ -78,7 +80,7 @@ def load(path: str | PathLike[str]) -> LoadedModule:
     except HasteError as error:
         raise _named(error, path) from None
     except _MISFITS as error:
-        raise DamagedArtifactError(f"{path} doesn't describe a network: {reason(error)}") from error
+        raise DamagedArtifactError(f"{path} doesn't describe a network: {reason(error)}") from None
 
 
 def _named(error: HasteError, path: str | PathLike[str]) -> HasteError:
@@ -303,7 +305,8 @@ class LoadedModule(Steerable):
 
     def _refuse_misfit(self, error: Exception) -> None:
         """Raise an error of a call in the project's words where the file's description doesn't fit its machine code."""
-        if isinstance(error, MisfitError) or _NO_ARGUMENT in str(error):
+        said = str(error)
+        if isinstance(error, MisfitError) or _NO_ARGUMENT in said or NOT_DESCRIBED in said:
             raise ArtifactError(
                 f"{self._path} describes another network than its machine code computes: {first_line(error)}"
             ) from None

@@ -17,7 +17,7 @@ from tvm import relax
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import Program
 from haste_compiler.codegen.target import machine_of
-from haste_compiler.errors import HasteError, TargetError, first_line
+from haste_compiler.errors import MisfitError, TargetError, first_line
 from haste_compiler.fallback.call import Caller
 from haste_compiler.methods.registry import method
 from haste_compiler.methods.statistics import LayerStatistics
@@ -31,10 +31,6 @@ def to_torch(tensor: Any) -> Any:
     from torch.utils.dlpack import from_dlpack
 
     return from_dlpack(tensor)
-
-
-class MisfitError(HasteError):
-    """Machine code and what is said of it don't agree."""
 
 
 class Executable:

@@ -43,7 +43,7 @@ class Pair:
 
 
 class Mixed(nn.Module):
-    """Containers and constants in and out, an operator that PyTorch runs, and one of ours on each side of it."""
+    """Containers and constants in and out, and operators that PyTorch runs after those of ours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,8 @@ class Mixed(nn.Module):
 
     def forward(self, given: dict[str, Tensor], scale: float = 2.0) -> Any:
         x, _ = torch.sort(self.before(given["image"]), dim=3)
-        return {"pair": Pair(self.after(x) * scale, 3), "more": [x.mean(dim=(2, 3))]}
+        y, _ = torch.sort(self.after(x), dim=2)
+        return {"pair": Pair(y * scale, 3), "more": [x.mean(dim=(2, 3))]}
 
 
 def _convs() -> nn.Module:

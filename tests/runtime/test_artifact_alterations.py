@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.alterations import chosen, save_all
+import haste_compiler
+from haste_compiler import ArtifactError
+from tests.runtime.alterations import INPUTS, chosen, read, save_all, write
 
 ROOT = Path(__file__).parents[2]
 _MOST_CRASHES = 5
@@ -38,6 +40,20 @@ def check(folder: Path, last: int) -> None:
 
 def test_three_hundred_altered_files(folder: Path) -> None:
     check(folder, 300)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_pytorch_runs_is_not_all_described(folder: Path, left: int) -> None:
+    """The machine code calls it by a number that isn't there."""
+    manifest, parts = read(folder / "mixed.haste")
+    fallbacks = manifest["specializations"][0]["fallbacks"]
+    assert len(fallbacks) == 2
+    del fallbacks[left:]
+    write(folder / "fewer.haste", manifest, parts)
+    loaded = haste_compiler.load(folder / "fewer.haste")
+    for use in (loaded, loaded.stats, loaded.profile):
+        with pytest.raises(ArtifactError, match=r"fewer\.haste describes another network .* that isn't described"):
+            use(*INPUTS["mixed"])
 
 
 @pytest.mark.slow
