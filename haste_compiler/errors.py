@@ -51,6 +51,10 @@ class ArtifactTargetError(ArtifactError, TargetError):
     """The file's machine code can't run on this machine."""
 
 
+class MisfitError(ArtifactError):
+    """A network's machine code isn't what is said of it; the message says in what."""
+
+
 class TuningError(HasteError):
     """Measuring failed: no device is left, or a tuning that was loaded doesn't fit; the message says which."""
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from haste_compiler.codegen.build import write_cached
+from haste_compiler.cache.entries import write_json
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost.calibration import costs_file, default_model
 
@@ -36,7 +36,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HASTE_CACHE", str(folder / "cache"))
         for threads in (1, 2):
             machine = Cpu(parse_target("llvm"), threads)
-            write_cached(costs_file(machine), default_model(machine.unit, threads).seconds)
+            write_json(costs_file(machine), default_model(machine.unit, threads).seconds)
         yield
 
 

@@ -643,6 +643,7 @@ def test_layers_that_do_not_exist(net: nn.Module, images: Tensor) -> None:
     [
         ({"threads": 0}, "threads is 0: allowed are whole numbers from 1 on"),
         ({"threads": 1.5}, "threads is 1.5"),
+        ({"threads": 10**9}, "threads is 1000000000: allowed are whole numbers from 1 to 1024"),
         ({"config": {"tolerance": 0.1}}, "config is dict: allowed is a HasteConfig"),
         ({"example_inputs": 3}, "example_inputs is int"),
     ],

@@ -66,22 +66,19 @@ def _saved(path: Path, as_json: bool) -> None:
 
     with Artifact(path) as artifact:
         artifact.check()
-        manifest = artifact.manifest
+        manifest = artifact.described
     parts = manifest["specializations"]
     choices = [tuple(LayerChoice.from_dict(layer["choice"]) for layer in part["layers"]) for part in parts]
-    left = [tuple(FallbackChoice.of(Fallback(**each)) for each in part.get("fallbacks", ())) for part in parts]
+    left = [tuple(FallbackChoice.of(Fallback(**each)) for each in part["fallbacks"]) for part in parts]
     texts = [
         f"input {_signature(part)}: {Explanation(layers, fallbacks)}"
         for part, layers, fallbacks in zip(parts, choices, left, strict=True)
     ]
-    emit(as_json, manifest, "\n\n".join([_summary(path, manifest), *texts]))
+    emit(as_json, artifact.manifest, "\n\n".join([_summary(path, manifest), *texts]))
 
 
 def _summary(path: Path, manifest: Mapping[str, Any]) -> str:
-    from haste_compiler.runtime.artifact_file import stored_configs
-
-    target = manifest["target"]
-    configs = stored_configs(manifest)
+    target, configs = manifest["target"], manifest["configs"]
     described = [", ".join(f"{name}={value}" for name, value in config.items()) for config in configs.values()]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     rows = {

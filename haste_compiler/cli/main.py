@@ -10,6 +10,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from haste_compiler import __version__
 from haste_compiler.cli.bench import bench
+from haste_compiler.cli.cache import cache
 from haste_compiler.cli.compile import compile
 from haste_compiler.cli.demo import demo
 from haste_compiler.cli.info import info
@@ -58,7 +59,7 @@ def haste() -> None:
     """
 
 
-for command in (compile, validate, search, tune, bench, info, demo):
+for command in (compile, validate, search, tune, bench, info, cache, demo):
     haste.add_command(command)
 
 

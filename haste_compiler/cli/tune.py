@@ -46,7 +46,7 @@ def tune(
           --tracker farm:9190 --key pi5 -o pi5.json
     """
     import haste_compiler
-    from haste_compiler.codegen.build import cache_directory
+    from haste_compiler.cache.location import cache_directory
     from haste_compiler.codegen.target import machine_of, parse_target
 
     loaded = network.load()

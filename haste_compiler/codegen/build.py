@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import tvm
 from tvm import relax
 
-from haste_compiler.codegen.library import DIGEST_BYTES, Code, KeptFile
+from haste_compiler.cache import entries
+from haste_compiler.cache.folder import Folder
+from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.errors import HasteError, last_line
+
+_DIGEST_BYTES = 32
+"""Length of the checksum at the end of a library in the cache."""
 
 
 def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> Code:
@@ -26,14 +28,13 @@ def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> C
     Args:
         lowered: the network.
         machine: what it was lowered for.
-        cache_key: names the code in the cache on disk (``cache_directory``); None: neither read nor written, as it must
+        cache_key: names the code in the cache on disk; None: neither read nor written, as it must
             be for code that can't run here.
 
     Raises:
         HasteError: TVM failed to generate code, which is a defect of this compiler.
     """
-    path = None if cache_key is None else cache_directory() / f"{cache_key}.so"
-    stored = None if path is None else _load(path, machine)
+    stored = None if cache_key is None else _load(cache_key, machine)
     if stored is not None:
         return stored
     try:
@@ -43,31 +44,11 @@ def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> C
     except Exception as error:
         raise HasteError(f"TVM could not generate code for {machine.target}: {last_line(error)}") from None
     code = Code(executable, machine.target)
-    if path is None:
+    if cache_key is None:
         return code
-    _store(code, path)
+    _store(code, cache_key)
     # The library that was linked takes less memory than what LLVM keeps of code made in this process.
-    return _load(path, machine) or code
-
-
-def cache_directory() -> Path:
-    """Where compiled code and tuning results are kept: ``$HASTE_CACHE``, or haste-compiler in the user's cache."""
-    chosen = os.environ.get("HASTE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haste-compiler"
-
-
-def write_cached(path: Path, value: Any) -> None:
-    """Write JSON to the cache, to a temporary file first: another process may read meanwhile."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(f".{os.getpid()}")
-        made.write_text(json.dumps(value, indent=1))
-        os.replace(made, path)
-    except OSError:
-        # A cache that can't be written costs time at the next start, nothing else.
-        return
+    return _load(cache_key, machine) or code
 
 
 def cache_key(graph: str, machine: Machine, *extra: object) -> str:
@@ -96,29 +77,38 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, machine: Machine) -> Code | None:
-    """The stored code; None where there is none or the file is damaged, which the system's loader may not survive."""
-    try:
-        file = KeptFile(path)
-        data = file.read()
-        if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
-            return None
-        with machine.compiling():
-            return Code(tvm.runtime.load_module(str(path)), machine.target, file)
-    except (OSError, RuntimeError):
+def _load(key: str, machine: Machine) -> Code | None:
+    """The stored code; None where there is none that can be trusted, or that is whole: then it is made anew."""
+    data = entries.read(_file(key))
+    if data is None:
         return None
-
-
-def _store(code: Code, path: Path) -> None:
-    """Write to a temporary file first: another process may read the cache meanwhile. Its checksum comes last."""
+    library, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    # The system's loader may not survive a damaged file.
+    if _digest(key, library) != digest:
+        return None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            code.write_library(made)
-            with made.open("r+b") as file:
-                file.write(hashlib.sha256(file.read()).digest())
-            os.replace(made, path)
+        with machine.compiling():
+            loaded = Library(library)
     except (OSError, HasteError):
-        # A cache that can't be written costs time at the next start, nothing else.
-        return
+        return None
+    return Code(loaded.module, machine.target, loaded)
+
+
+def _store(code: Code, key: str) -> None:
+    def linked(folder: Folder) -> bytes:
+        with folder.working() as place:
+            made = place / "library.so"
+            code.write_library(made)
+            data = made.read_bytes()
+        return data + _digest(key, data)
+
+    entries.write(_file(key), linked)
+
+
+def _file(key: str) -> str:
+    return f"{key}.so"
+
+
+def _digest(key: str, library: bytes) -> bytes:
+    """Of a library under a name: one that was moved under another is no more good than a damaged one."""
+    return hashlib.sha256(key.encode() + library).digest()

@@ -1,10 +1,9 @@
-"""Machine code, in memory and as a shared library in a file."""
+"""Machine code, in memory and as a shared library."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import weakref
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,10 @@ from typing import Any
 from tvm.support import cc
 from tvm.target import Target
 
+from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.processor import architecture, own_architecture
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import HasteError, TargetError, last_line
-
-DIGEST_BYTES = 32
-"""Length of the checksum at the end of a library in the cache; whoever loads it doesn't read that far."""
-
-
-class KeptFile:
-    """A file that can be read as long as this object lives, whoever deletes it meanwhile.
-
-    Raises:
-        OSError: it can't be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._descriptor)
-
-    def read(self) -> bytes:
-        """All of it."""
-        with open(self._descriptor, "rb", closefd=False) as file:
-            file.seek(0)
-            return file.read()
 
 
 @dataclass(frozen=True)
@@ -46,13 +24,12 @@ class Code:
     Attributes:
         module: what ``relax.VirtualMachine`` takes.
         target: what it is for.
-        file: the library in the cache that it was loaded from. It is kept open, so that it can be read when somebody
-            has emptied the cache. None: the code is in memory only.
+        library: the shared library that it was loaded from; None: it was made in this process.
     """
 
     module: Any
     target: Target
-    file: KeptFile | None = None
+    library: Library | None = None
 
     def write_library(self, path: Path) -> None:
         """Write the code as a shared library.
@@ -62,13 +39,16 @@ class Code:
             HasteError: the linker failed.
             OSError: the file can't be written.
         """
-        if self.file is not None:
-            path.write_bytes(self.file.read()[:-DIGEST_BYTES])
+        if self.library is not None:
+            path.write_bytes(self.library.data)
             return
-        try:
-            self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(machine_of(self.target).host)))
-        except RuntimeError as error:
-            raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
+        linker = cc.cross_compiler(find_linker(machine_of(self.target).host))
+        # Beside the library: whoever sweeps up after a process that was killed finds all of it.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            try:
+                self.module.export_library(str(path), fcompile=linker, workspace_dir=folder)
+            except RuntimeError as error:
+                raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
 
 
 def find_linker(target: Target) -> str:

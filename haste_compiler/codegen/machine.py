@@ -11,13 +11,17 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
-from haste_compiler.errors import ConfigError
+from haste_compiler.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from haste_compiler.codegen.tables import Rules
 
 Shapes = tuple[Sequence[Any], Sequence[Any]]
 """A tensor's shape before and after."""
+
+
+MOST_THREADS = 1024
+"""More than any machine has: each is one of the system's."""
 
 
 class Machine(ABC):
@@ -34,6 +38,7 @@ class Machine(ABC):
 
     Raises:
         ConfigError: the target doesn't have the precision.
+        InputError: there are too many threads.
     """
 
     KIND: ClassVar[str]
@@ -41,6 +46,8 @@ class Machine(ABC):
 
     def __init__(self, target: Target, threads: int = 1, precision: str | None = None) -> None:
         self.target, self.threads = target, threads
+        if not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"threads is {threads}: allowed are whole numbers from 1 to {MOST_THREADS}")
         if precision is not None and precision not in self.PRECISIONS:
             allowed = ", ".join(map(repr, self.PRECISIONS))
             raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {self.name}")

@@ -16,7 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
+from haste_compiler.cache.entries import read_json, write_json, written
+from haste_compiler.cache.location import cache_directory
+from haste_compiler.codegen.build import cache_key
 from haste_compiler.codegen.cpu.cost import PHASES, SHARED, CostModel, Features, dense_work
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.target import VectorUnit
@@ -108,7 +110,7 @@ def cost_model(machine: Machine) -> Any:
     """The cost model of a machine: its figures, or calibrated here, kept on disk; for code that can't run here, the
     package's numbers.
 
-    The file in the cache directory belongs to one target, number of threads and version of this package; if it is
+    The file in the cache belongs to one target, number of threads and version of this package; if it is
     damaged, the machine is measured again (some ten seconds, with a progress bar). What several threads took on a
     machine that is busy with something else is not kept: the default is used for an hour, with a warning, before the
     machine is measured again.
@@ -119,25 +121,26 @@ def cost_model(machine: Machine) -> Any:
     assert isinstance(machine, Cpu)
     if machine.missing():
         return default_model(machine.unit, machine.threads)
-    path = costs_file(machine)
+    name = costs_file(machine)
+    path = cache_directory() / name
     if path not in _models:
-        _models[path] = _calibrated(machine, path)
+        _models[path] = _calibrated(machine, name)
     return _models[path]
 
 
-def costs_file(machine: Machine) -> Path:
-    """Where the coefficients that were measured for a machine are kept."""
-    return cache_directory() / f"costs-{cache_key('', machine)}.json"
+def costs_file(machine: Machine) -> str:
+    """The name in the cache of the coefficients that were measured for a machine."""
+    return f"costs-{cache_key('', machine)}.json"
 
 
 _models: dict[Path, CostModel] = {}
 """Of this process, by file: two equal ``Target`` objects have different hashes."""
 
 
-def _calibrated(machine: Cpu, path: Path) -> CostModel:
-    seconds, threads = _read(path), machine.threads
+def _calibrated(machine: Cpu, name: str) -> CostModel:
+    seconds, threads = _read(name), machine.threads
     if seconds is None:
-        busy, default = path.with_suffix(".busy"), default_model(machine.unit, threads)
+        busy, default = name.replace(".json", ".busy"), default_model(machine.unit, threads)
         if _is_recent(busy):
             log.info("this machine was busy when it was measured: until %s is an hour old, it isn't again", busy)
             return default
@@ -150,17 +153,15 @@ def _calibrated(machine: Cpu, path: Path) -> CostModel:
                 "merges",
                 threads,
             )
-            write_cached(busy, {"busy": True})
+            write_json(busy, {"busy": True})
             return default
-        write_cached(path, seconds)
+        write_json(name, seconds)
     return CostModel(machine.unit, threads, seconds, "calibrated on this machine")
 
 
-def _is_recent(path: Path) -> bool:
-    try:
-        return abs(time.time() - path.stat().st_mtime) < _BUSY_SECONDS
-    except OSError:
-        return False
+def _is_recent(name: str) -> bool:
+    then = written(name)
+    return then is not None and abs(time.time() - then) < _BUSY_SECONDS
 
 
 def _was_busy(before: float | None, after: float | None, elapsed: float) -> bool:
@@ -216,14 +217,14 @@ def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> Itera
             yield Sample(name, dict(work[name]), seconds)
 
 
-def _read(path: Path) -> Seconds | None:
-    """What ``write_cached`` wrote; None where there is nothing, or something else."""
+def _read(name: str) -> Seconds | None:
+    """What ``write_json`` kept; None where there is nothing, or something else."""
     try:
-        stored: Any = json.loads(path.read_text())
+        stored = read_json(name)
         seconds = {
             kernel: {phase: float(stored[kernel][phase]) for phase in phases} for kernel, phases in phases().items()
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     valid = all(math.isfinite(value) and value >= 0 for phases in seconds.values() for value in phases.values())
     return seconds if valid else None

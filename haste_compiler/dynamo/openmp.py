@@ -63,10 +63,10 @@ def attach(code: Code) -> Callable[[int], object]:
     Returns:
         A function that sets up threads for the calling one, to be called with their number before the code runs.
     """
-    launcher = _launcher() if code.file is not None else None
+    launcher = _launcher() if code.library is not None else None
     if launcher is None:
         return use_threads
-    library = ctypes.CDLL(code.file.name)  # type: ignore[union-attr]
+    library = ctypes.CDLL(code.library.path)  # type: ignore[union-attr]
     address = ctypes.cast(launcher.haste_parallel_launch, ctypes.c_void_p).value
     # Code without a parallel loop has no pointer.
     with contextlib.suppress(ValueError):

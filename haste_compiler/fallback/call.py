@@ -9,11 +9,14 @@ from typing import Any
 
 import tvm_ffi
 
-from haste_compiler.errors import HasteError
+from haste_compiler.errors import HasteError, MisfitError
 from haste_compiler.fallback.record import Fallback
 
 SYMBOL = "haste.fallback"
 """What machine code calls, with the fallback's number and its tensors."""
+
+NOT_DESCRIBED = "the machine code calls PyTorch for something that isn't described"
+"""What is said then; TVM passes the words on, but not the kind of error."""
 
 _ALIGNMENT = 64
 """Bytes that TVM wants a tensor to begin at a multiple of."""
@@ -72,6 +75,8 @@ class Caller:
         """Run a function on TVM's tensors, without a copy; returns such, compact and in memory of their own."""
         import torch
 
+        if not 0 <= number < len(self._functions):
+            raise MisfitError(NOT_DESCRIBED)
         inputs = [torch.utils.dlpack.from_dlpack(tensor) for tensor in tensors]
         with torch.no_grad(), _as_captured(inputs):
             outputs = self._functions[number](*inputs)
@@ -100,8 +105,11 @@ def _as_captured(inputs: Sequence[Any]) -> Iterator[None]:
 
 @tvm_ffi.register_global_func(SYMBOL)
 def _call(number: int, *tensors: Any) -> Any:
+    caller = getattr(_current, "caller", None)
+    if caller is None:
+        raise MisfitError(NOT_DESCRIBED)
     try:
-        return _current.caller.call(number, tensors)
+        return caller.call(number, tensors)
     except Exception as error:
         _current.error = error
         raise

@@ -89,18 +89,25 @@ def _name(function: Any) -> str:
 
 
 def _function(name: str) -> Any:
-    namespace, _, rest = name.partition("::")
     try:
-        if namespace in _MODULES:
-            return getattr(importlib.import_module(namespace), rest)
-        if namespace == "torch":
-            return getattr(torch, rest)
-        if namespace == "higher_order":
-            return getattr(torch.ops.higher_order, rest)
-        packet, _, overload = rest.partition(".")
-        return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+        found = _named_function(name)
     except AttributeError:
-        raise ArtifactError(f"the operator {name} is not known here: import the package that registers it") from None
+        found = None
+    if not callable(found):
+        raise ArtifactError(f"the operator {name} is not known here: import the package that registers it")
+    return found
+
+
+def _named_function(name: str) -> Any:
+    namespace, _, rest = name.partition("::")
+    if namespace in _MODULES:
+        return getattr(importlib.import_module(namespace), rest)
+    if namespace == "torch":
+        return getattr(torch, rest)
+    if namespace == "higher_order":
+        return getattr(torch.ops.higher_order, rest)
+    packet, _, overload = rest.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
 
 
 def _value(value: Any, places: dict[fx.Node, int]) -> Any:
@@ -136,6 +143,8 @@ def _read(stored: Any, nodes: Sequence[fx.Node], device: str) -> Any:
         return stored
     ((kind, value),) = stored.items()
     if kind == "node":
+        if type(value) is not int or not 0 <= value < len(nodes):
+            raise ArtifactError(f"a call takes the value {value!r}: so far there are {len(nodes)}")
         return nodes[value]
     if kind in ("float", "complex"):
         return {"float": float, "complex": complex}[kind](value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from haste_compiler.codegen.program import Record
+from haste_compiler.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from haste_compiler.methods.statistics import LayerStatistics
 
 
+_FLOAT32_DIGITS = 1e-6
+"""What a number in a compiled network may differ by from the one that was asked for."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A number that the compiled network reads anew at every call.
@@ -36,6 +42,15 @@ class Parameter:
     name: str
     read: Callable[[Any], float]
     written: Callable[[float], Any]
+
+    def check(self, value: float) -> None:
+        """Check a value as a compiled network holds it.
+
+        Raises:
+            ConfigError: it is out of range.
+        """
+        if not math.isclose(self.read(self.written(value)), value, rel_tol=_FLOAT32_DIGITS):
+            raise ConfigError(f"{self.name} can't be {value}")
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,13 @@ class Method(ABC):
         self, record: Record, values: Sequence[float], statistics: Sequence[NDArray[Any]]
     ) -> Mapping[str, LayerStatistics]:
         """What the layers of a record did in one call, by name, from the tensors that their kernels wrote."""
+
+    def check(self, record: Record) -> None:  # noqa: B027  (most have no data)
+        """Check the data and the number of statistics of a record that was read from a file.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
 
     def upgraded(self, stored: Mapping[str, Any]) -> Record:
         """A record from what files of older formats hold.

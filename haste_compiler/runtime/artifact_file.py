@@ -9,23 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError
-from haste_compiler.methods.registry import names
-
-FORMAT = "haste-artifact"
-FORMAT_VERSION = 3
-"""Counts up when an older version of the package couldn't read what is written."""
-
-WEIGHTS = "weights.safetensors"
-"""The part that holds weights and tables."""
+from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError, last_line
+from haste_compiler.runtime.artifact_formats import upgraded
+from haste_compiler.runtime.artifact_manifest import FORMAT, FORMAT_VERSION, check_manifest
 
 _MANIFEST, _CHECKSUM = "manifest.json", "manifest.sha256"
+
+_MOST_MANIFEST_BYTES = 32 << 20
+"""Of a manifest, which is read before anything is known of it; ten thousand layers take less."""
 
 
 def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts: Mapping[str, Path]) -> None:
@@ -43,6 +41,8 @@ def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts
     described = {name: {"bytes": part.stat().st_size, "sha256": _digest(part)} for name, part in parts.items()}
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "files": described}
     text = json.dumps(whole, indent=1, allow_nan=False).encode()
+    if len(text) > _MOST_MANIFEST_BYTES:
+        raise ArtifactError(f"{path}: a manifest may have {_MOST_MANIFEST_BYTES} bytes, this one has {len(text)}")
     made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with made.open("xb") as file:
@@ -62,35 +62,32 @@ def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts
 
 
 class Artifact:
-    """An open file; a context manager. Every part is checked as it is read.
+    """An open file; a context manager.
+
+    Every part is checked as it is read, and no more is read than it is said to have.
 
     Args:
         path: of the file.
 
     Attributes:
         manifest: what the file says of itself.
+        described: the same as the newest format has it, checked.
 
     Raises:
         ArtifactError: the file can't be read.
-        DamagedArtifactError: it is no artifact, or altered.
+        DamagedArtifactError: it is no artifact, or altered, or doesn't describe a network.
         ArtifactVersionError: it has a newer format.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
+        self._file = _opened(self.path)
         try:
-            self._archive = zipfile.ZipFile(self.path)
-        except OSError as error:
-            raise ArtifactError(f"{self.path} can't be read: {error.strerror or error}") from None
-        except Exception:
-            # Not only BadZipFile: what zipfile makes of damaged headers, it raises as it comes.
-            begun = self.path.read_bytes()[:2] == b"PK"
-            reason = "the file is cut short" if begun else "it is no zip"
-            raise DamagedArtifactError(f"{self.path} is no saved network: {reason}") from None
-        try:
+            self._archive = self._read_directory()
             self.manifest = self._read_manifest()
+            self.described = self._describe()
         except BaseException:
-            self._archive.close()
+            self._file.close()
             raise
 
     def __enter__(self) -> Artifact:
@@ -98,6 +95,7 @@ class Artifact:
 
     def __exit__(self, *exception: object) -> None:
         self._archive.close()
+        self._file.close()
 
     def part(self, name: str) -> bytes:
         """One of the files in it.
@@ -105,9 +103,9 @@ class Artifact:
         Raises:
             DamagedArtifactError: it isn't what was written.
         """
-        data = self._read(name)
-        expected = self.manifest["files"].get(name, {}).get("sha256")
-        if hashlib.sha256(data).hexdigest() != expected:
+        stored = self.described["files"][name]
+        data = self._read(name, stored["bytes"])
+        if hashlib.sha256(data).hexdigest() != stored["sha256"]:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} isn't what was written")
         return data
 
@@ -117,8 +115,21 @@ class Artifact:
         Raises:
             DamagedArtifactError: one isn't what was written.
         """
-        for name in self.manifest["files"]:
+        for name in self.described["files"]:
             self.part(name)
+
+    def _read_directory(self) -> zipfile.ZipFile:
+        try:
+            archive = zipfile.ZipFile(self._file)
+        except Exception:
+            # Not only BadZipFile: what zipfile makes of damaged headers, it raises as it comes.
+            self._file.seek(0)
+            found = "the file is cut short" if self._file.read(2) == b"PK" else "it is no zip"
+            raise DamagedArtifactError(f"{self.path} is no saved network: {found}") from None
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise DamagedArtifactError(f"{self.path} is damaged: a part is there twice")
+        return archive
 
     def _read_manifest(self) -> dict[str, Any]:
         if _MANIFEST not in self._archive.namelist():
@@ -127,10 +138,10 @@ class Artifact:
         try:
             manifest = json.loads(text)
             known = manifest["format"] == FORMAT
-            version = int(manifest["format_version"])
-        except (ValueError, KeyError, TypeError):
-            known, version = False, 0
-        if not known:
+            version = manifest["format_version"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            known, version = False, None
+        if not known or type(version) is not int or version < 1:
             raise DamagedArtifactError(f"{self.path} is no saved network: {_MANIFEST} says nothing of one")
         if version > FORMAT_VERSION:
             raise ArtifactVersionError(
@@ -142,21 +153,53 @@ class Artifact:
         assert isinstance(manifest, dict)
         return manifest
 
-    def _read(self, name: str) -> bytes:
+    def _describe(self) -> dict[str, Any]:
         try:
-            return self._archive.read(name)
+            described = upgraded(self.manifest)
+            check_manifest(described)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise DamagedArtifactError(f"{self.path} doesn't describe a network: {reason(error)}") from None
+        return described
+
+    def _read(self, name: str, size: int | None = None) -> bytes:
+        """A part whole, of the size that it is said to have; None: of any that a manifest may have."""
+        try:
+            info = self._archive.getinfo(name)
         except KeyError:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} is missing") from None
+        fits = info.file_size <= _MOST_MANIFEST_BYTES if size is None else info.file_size == size
+        # What is stored as it is has room in the file: nothing grows as it is read.
+        fits = fits and info.file_size <= os.fstat(self._file.fileno()).st_size
+        if not fits or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise DamagedArtifactError(f"{self.path} is damaged: {name} has another size than it is said to have")
+        try:
+            return self._archive.read(info)
         except Exception:
             raise DamagedArtifactError(f"{self.path} is damaged: {name} can't be read") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A plain file: others may have no end, or keep whoever opens them waiting.
+
+    Raises:
+        ArtifactError: it is none, or can't be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error.strerror or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtifactError(f"{path} can't be read: it is no plain file")
+    return open(descriptor, "rb")
+
+
+def reason(error: Exception) -> str:
+    """Why something doesn't describe a network, in one line; some errors say no more than a name."""
+    said = last_line(error)
+    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stored_configs(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of each method's configuration, by its name; files of format 1 hold those of the first method."""
-    configs: dict[str, Any] = manifest["configs"] if "configs" in manifest else {names()[0]: manifest["config"]}
-    return configs

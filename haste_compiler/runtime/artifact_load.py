@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from tvm.target import Target
 
 from haste_compiler.codegen.library import Code
+from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.processor import missing_here
-from haste_compiler.codegen.program import Program, Record
-from haste_compiler.codegen.target import machine_of
+from haste_compiler.codegen.program import Program
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.errors import (
     ArtifactError,
     ArtifactTargetError,
     ArtifactVersionError,
+    ConfigError,
     DamagedArtifactError,
     HasteError,
     InputError,
+    MisfitError,
+    TargetError,
+    first_line,
     last_line,
 )
+from haste_compiler.fallback.call import NOT_DESCRIBED
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
@@ -38,8 +40,8 @@ from haste_compiler.graph.parameters import CONSTANT, Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, LayerChoice, described
 from haste_compiler.methods.layers import ConvLayer
-from haste_compiler.methods.registry import method, names
-from haste_compiler.runtime.artifact_file import WEIGHTS, Artifact, stored_configs
+from haste_compiler.runtime.artifact_file import Artifact, reason
+from haste_compiler.runtime.artifact_manifest import WEIGHTS, record_of
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
 from haste_compiler.runtime.device import on_device
 from haste_compiler.runtime.executable import Executable, to_torch
@@ -48,6 +50,15 @@ from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.steerable import Steerable
 
 Shape = tuple[int, ...]
+
+Choices = tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
+"""For each convolution, what was chosen, the graph's node, and its geometry."""
+
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
+"""What reading a description raises that is none."""
+
+_NO_ARGUMENT = "ErrorContext(fn=main, loc=param["
+"""Where TVM says that an argument isn't what the code takes."""
 
 
 def load(path: str | PathLike[str]) -> LoadedModule:
@@ -62,13 +73,21 @@ def load(path: str | PathLike[str]) -> LoadedModule:
         ArtifactTargetError: its code is for another processor.
     """
     with Artifact(path) as artifact:
-        manifest = artifact.manifest
-        check_runs_here(manifest, str(path))
-        parts = {name: artifact.part(name) for name in manifest["files"]}
+        check_runs_here(artifact.described, str(path))
+        parts = {name: artifact.part(name) for name in artifact.described["files"]}
     try:
-        return _load(manifest, parts)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise DamagedArtifactError(f"{path} doesn't describe a network: {type(error).__name__}: {error}") from error
+        return _load(artifact, parts)
+    except HasteError as error:
+        raise _named(error, path) from None
+    except _MISFITS as error:
+        raise DamagedArtifactError(f"{path} doesn't describe a network: {reason(error)}") from None
+
+
+def _named(error: HasteError, path: str | PathLike[str]) -> HasteError:
+    """An error of loading, as one that names the file."""
+    if isinstance(error, ConfigError | InputError):
+        return DamagedArtifactError(f"{path} doesn't describe a network: {error}")
+    return error if isinstance(error, ArtifactError) and str(path) in str(error) else ArtifactError(f"{path}: {error}")
 
 
 def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
@@ -83,7 +102,10 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
     target = manifest["target"]
     missing = missing_here(target["architecture"], target["features"])
     # Of another architecture LLVM may know nothing.
-    machine = None if missing else machine_of(Target(target["options"]))
+    try:
+        machine = None if missing else machine_of(parse_target(target["options"]))
+    except (TargetError, TypeError) as error:
+        raise DamagedArtifactError(f"{path} doesn't describe a network: {error}") from None
     missing = missing if machine is None else machine.missing()
     if missing:
         name = machine.name if machine is not None else target["options"].get("mcpu", target["architecture"])
@@ -92,28 +114,30 @@ def check_runs_here(manifest: Mapping[str, Any], path: str) -> None:
         )
 
 
-def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModule:
-    target = Target(manifest["target"]["options"])
+def _load(artifact: Artifact, parts: Mapping[str, bytes]) -> LoadedModule:
+    described = artifact.described
+    target = parse_target(described["target"]["options"])
+    # Whatever can be wrong is found before code is loaded.
+    configs = Configs.from_dict(described["configs"])
     stored_weights = load_tensors(parts[WEIGHTS])
-    machine = machine_of(target, int(manifest["threads"]))
+    machine = machine_of(target, described["threads"])
     placed = (
         on_device(tvm.runtime.from_dlpack(array), machine.device) for array in place(list(stored_weights.values()))
     )
     # Specializations share them, so they are placed once for all.
     weights = dict(zip(stored_weights, placed, strict=True))
-    # The system's loader takes files only; once it is loaded, a library needs no name.
-    with tempfile.TemporaryDirectory() as folder:
-        made: list[LoadedPart] = []
-        for stored in manifest["specializations"]:
-            library = Path(folder) / f"{len(made)}.so"
-            library.write_bytes(parts[stored["library"]])
-            try:
-                with machine.compiling(parts.get(stored["library"].replace(".so", ".fatbin"))):
-                    code = Code(tvm.runtime.load_module(str(library)), target)
-            except (OSError, RuntimeError, HasteError) as error:
-                raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
-            made.append(_part(stored, code, weights, machine.threads))
-    return LoadedModule(made, Configs.from_dict(stored_configs(manifest)), machine, manifest)
+    programs = [_program(stored, weights) for stored in described["specializations"]]
+    layers = [tuple(map(_choice, stored["layers"])) for stored in described["specializations"]]
+    made = []
+    for stored, program, choices in zip(described["specializations"], programs, layers, strict=True):
+        library = stored["library"]
+        try:
+            with machine.compiling(parts.get(library.replace(".so", ".fatbin"))):
+                code = Code(Library(parts[library]).module, target)
+        except OSError as error:
+            raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
+        made.append(_part(stored, Executable(code, program, machine.threads), choices))
+    return LoadedModule(made, configs, machine, artifact)
 
 
 @dataclass(frozen=True)
@@ -128,7 +152,7 @@ class LoadedPart:
         constants: those that are no tensors, by their position among the leaves.
         outputs: structure of what it returns.
         values: outputs that are no tensors, by their position among the outputs' leaves.
-        choices: for each convolution, what was chosen, the graph's node, and its geometry.
+        choices: see ``Choices``.
     """
 
     executable: Executable
@@ -138,7 +162,7 @@ class LoadedPart:
     constants: tuple[tuple[int, Any], ...]
     outputs: Structure
     values: tuple[tuple[int, Any], ...]
-    choices: tuple[tuple[LayerChoice, str, ConvGeometry | None], ...]
+    choices: Choices
 
     def takes(self, shapes: Sequence[Shape]) -> bool:
         """Whether these are its inputs' shapes, but for a dynamic batch.
@@ -174,60 +198,45 @@ class LoadedPart:
         return self.outputs.build(leaves)
 
 
-def _part(stored: Mapping[str, Any], code: Code, weights: Mapping[str, Any], threads: int) -> LoadedPart:
-    constants = [weights[name] for name in stored["constants"]]
-    kernels = [(str(symbol), str(layer)) for symbol, layer in stored["kernels"]]
-    batch = stored.get("batch")
-    fallbacks = [Fallback(**each) for each in stored.get("fallbacks", ())]
-    program = Program(
-        constants,
-        _records(stored),
-        int(stored["outputs"]),
-        kernels,
-        batch and _batch(batch),
-        fallbacks=fallbacks,
+def _program(stored: Mapping[str, Any], weights: Mapping[str, Any]) -> Program:
+    return Program(
+        [weights[name] for name in stored["constants"]],
+        list(map(record_of, stored["records"])),
+        stored["outputs"],
+        [(symbol, layer) for symbol, layer in stored["kernels"]],
+        _batch(stored["batch"]) if "batch" in stored else None,
+        fallbacks=[Fallback(**each) for each in stored["fallbacks"]],
     )
+
+
+def _part(stored: Mapping[str, Any], executable: Executable, choices: Choices) -> LoadedPart:
+    arguments = len(stored["inputs"]) + len(stored["records"]) + len(stored["constants"])
+    if executable.arity != arguments:
+        raise ValueError(f"{stored['library']} takes {executable.arity} arguments, and {arguments} are described")
     return LoadedPart(
-        Executable(code, program, threads),
+        executable,
         tuple(tuple(item["shape"]) for item in stored["inputs"]),
         tuple(item["dtype"] for item in stored["inputs"]),
         Structure.from_json(stored["input_structure"]),
-        tuple((int(position), value_from_json(value)) for position, value in stored.get("input_values", ())),
+        tuple((position, value_from_json(value)) for position, value in stored["input_values"]),
         Structure.from_json(stored["output_structure"]),
-        tuple((int(position), value_from_json(value)) for position, value in stored["output_values"]),
-        tuple(map(_choice, stored["layers"])),
+        tuple((position, value_from_json(value)) for position, value in stored["output_values"]),
+        choices,
     )
 
 
-def _parameters(stored: Mapping[str, Any] | None) -> Parameters:
-    """The inputs' names; files of older formats hold none."""
-    if stored is None:
-        return Parameters((), {})
-    defaults = {str(name): value_from_json(value) for name, value in stored["defaults"].items()}
-    return Parameters(tuple(stored["names"]), defaults, frozenset(stored["optional"]), bool(stored["more"]))
+def _parameters(stored: Mapping[str, Any]) -> Parameters:
+    defaults = {name: value_from_json(value) for name, value in stored["defaults"].items()}
+    return Parameters(tuple(stored["names"]), defaults, frozenset(stored["optional"]), stored["more"])
 
 
 def _batch(stored: Mapping[str, Any]) -> BatchRange:
-    return BatchRange(str(stored["name"]), stored["least"], stored["most"], tuple(stored["inputs"]))
-
-
-def _records(stored: Mapping[str, Any]) -> list[Record]:
-    """The records; files of format 1 hold those of the one method that there was."""
-    if "records" not in stored:
-        return [method(names()[0]).upgraded(group) for group in stored["groups"]]
-    return [_record(**each) for each in stored["records"]]
-
-
-def _record(
-    method: str, layers: Sequence[str], values: Sequence[float | None], statistics: int, data: Mapping[str, Any]
-) -> Record:
-    numbers = tuple(math.inf if value is None else float(value) for value in values)
-    return Record(str(method), tuple(map(str, layers)), numbers, int(statistics), dict(data))
+    return BatchRange(stored["name"], stored["least"], stored["most"], tuple(stored["inputs"]))
 
 
 def _choice(stored: Mapping[str, Any]) -> tuple[LayerChoice, str, ConvGeometry | None]:
     geometry = stored["geometry"]
-    return LayerChoice.from_dict(stored["choice"]), str(stored["node"]), geometry and ConvGeometry(**geometry)
+    return LayerChoice.from_dict(stored["choice"]), stored["node"], geometry and ConvGeometry(**geometry)
 
 
 class LoadedModule(Steerable):
@@ -243,14 +252,12 @@ class LoadedModule(Steerable):
         manifest: what the file says of itself: versions, target, configuration, input signatures, layers.
     """
 
-    def __init__(
-        self, parts: Sequence[LoadedPart], configs: Configs, machine: Machine, manifest: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, parts: Sequence[LoadedPart], configs: Configs, machine: Machine, artifact: Artifact) -> None:
         super().__init__(configs)
-        self.target, self.manifest = machine.target, manifest
-        self._made = list(parts)
-        self._name = str(manifest["name"])
-        self._parameters = _parameters(manifest.get("parameters"))
+        self.target, self.manifest, self._path = machine.target, artifact.manifest, artifact.path
+        self._made, self._threads = list(parts), machine.threads
+        self._name = artifact.described["name"]
+        self._parameters = _parameters(artifact.described["parameters"])
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
@@ -266,7 +273,12 @@ class LoadedModule(Steerable):
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
         made, tensors, convert = self._for_inputs(inputs, named)
-        return made.build(made.executable.run(tensors, convert)[0])
+        try:
+            outputs, _ = made.executable.run(tensors, convert)
+        except Exception as error:
+            self._refuse_misfit(error)
+            raise
+        return made.build(outputs)
 
     def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
         """Run the network and return what each layer of a method did, by layer name, in order."""
@@ -275,13 +287,29 @@ class LoadedModule(Steerable):
     def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
         made, tensors, convert = self._for_inputs(inputs, named)
-        outputs, stats = made.executable.run_with_stats(tensors, convert)
+        try:
+            outputs, stats = made.executable.run_with_stats(tensors, convert)
+        except Exception as error:
+            self._refuse_misfit(error)
+            raise
         return made.build(outputs), stats
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
-        made, tensors, _ = self._for_inputs(inputs, named)
-        return made.executable.profile(tensors)
+        made, tensors, convert = self._for_inputs(inputs, named)
+        try:
+            return made.executable.profile(tensors, convert)
+        except Exception as error:
+            self._refuse_misfit(error)
+            raise
+
+    def _refuse_misfit(self, error: Exception) -> None:
+        """Raise an error of a call in the project's words where the file's description doesn't fit its machine code."""
+        said = str(error)
+        if isinstance(error, MisfitError) or _NO_ARGUMENT in said or NOT_DESCRIBED in said:
+            raise ArtifactError(
+                f"{self._path} describes another network than its machine code computes: {first_line(error)}"
+            ) from None
 
     def explain(self) -> Explanation:
         """For every convolution the method that takes it, and why; and what PyTorch runs. It prints as a table.
@@ -308,7 +336,7 @@ class LoadedModule(Steerable):
     @property
     def threads(self) -> int:
         """Threads that a call uses; work was cut for them."""
-        return int(self.manifest["threads"])
+        return self._threads
 
     @property
     def shapes(self) -> list[tuple[Shape, ...]]:
@@ -356,6 +384,12 @@ class LoadedModule(Steerable):
                 return part, tensors, convert
         saved = "; ".join(map(str, alike))
         raise InputError(f"{self._name} was saved for inputs of shape {saved}, not {_described(shapes)}")
+
+    def __reduce__(self) -> Any:
+        raise HasteError(
+            f"a loaded {self._name} can't be pickled or copied: its machine code belongs to this process; load "
+            f"{self._path} again"
+        )
 
     def __repr__(self) -> str:
         choices = self._made[-1].choices

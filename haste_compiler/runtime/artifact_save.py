@@ -26,7 +26,8 @@ from haste_compiler.errors import ArtifactError
 from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import LayerChoice
-from haste_compiler.runtime.artifact_file import WEIGHTS, write_artifact
+from haste_compiler.runtime.artifact_file import write_artifact
+from haste_compiler.runtime.artifact_manifest import WEIGHTS
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.version import __version__
@@ -78,7 +79,7 @@ def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Speci
             each.executable.code.write_library(parts[library])
             code = each.executable.code
             # A library that was read from the cache is one that runs here: it holds machine code.
-            binary = machine.binary(code.module.mod) if code.file is None else None
+            binary = machine.binary(code.module.mod) if code.library is None else None
             if binary is not None:
                 parts[f"code/{number}.fatbin"] = Path(folder) / f"{number}.fatbin"
                 parts[f"code/{number}.fatbin"].write_bytes(binary)

@@ -11,8 +11,16 @@ from functools import lru_cache
 from typing import Any
 
 from haste_compiler.errors import ArtifactError
+from haste_compiler.runtime.schema import SchemaError, anything, fields, number, one_of, sequence, text
 
 _CONTAINERS = {"tuple": tuple, "list": list, "dict": dict, "OrderedDict": OrderedDict}
+_DICTIONARIES, _CLASSES = ("dict", "OrderedDict"), ("namedtuple", "dataclass")
+_NAMED = (*_DICTIONARIES, *_CLASSES)
+
+_FIELDS = fields(
+    {"kind": one_of("leaf", *_CONTAINERS, *_CLASSES)},
+    {"keys": sequence(anything), "name": text, "children": sequence(anything)},
+)
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,9 @@ class Structure:
         if self.kind == "leaf":
             return next(leaves)
         items = [child._build(leaves) for child in self.children]
-        if self.kind in ("dict", "OrderedDict"):
+        if self.kind in _DICTIONARIES:
             return _CONTAINERS[self.kind](zip(self.keys, items, strict=True))
-        if self.kind in ("namedtuple", "dataclass"):
+        if self.kind in _CLASSES:
             return _class(self.kind, self.name, tuple(map(str, self.keys)))(*items)
         return _CONTAINERS[self.kind](items)
 
@@ -103,6 +111,35 @@ class Structure:
         found = {"kind": self.kind, "keys": list(self.keys), "name": self.name}
         kept = {key: value for key, value in found.items() if value}
         return {**kept, "children": [child.to_json() for child in self.children]} if self.children else kept
+
+    @property
+    def leaves(self) -> int:
+        """How many there are."""
+        return 1 if self.kind == "leaf" else sum(child.leaves for child in self.children)
+
+    @classmethod
+    def check(cls, stored: Any, place: str) -> None:
+        """Check what ``from_json`` is to read.
+
+        Raises:
+            ValueError: ``to_json`` can't have written it.
+        """
+        _FIELDS(stored, place)
+        kind, keys = stored["kind"], stored.get("keys", [])
+        children = stored.get("children", [])
+        if kind == "leaf" and children:
+            raise ValueError(f"{place} is a leaf with children")
+        if len(keys) != (len(children) if kind in _NAMED else 0):
+            raise ValueError(f"{place} is a {kind} of {len(children)} children with the keys {keys}")
+        for key in keys:
+            if type(key) is not str and (type(key) is not int or kind not in _DICTIONARIES):
+                raise SchemaError(f"a key of {place}", key, "text, in a dictionary also an integer")
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"{place} has one of the keys {keys} twice")
+        if kind in _CLASSES:
+            _checked_class(kind, stored.get("name", ""), tuple(keys), place)
+        for index, child in enumerate(children):
+            cls.check(child, f"{place}.children[{index}]")
 
     @classmethod
     def from_json(cls, stored: Any) -> Structure:
@@ -117,6 +154,13 @@ def _class(kind: str, name: str, fields: tuple[str, ...]) -> Any:
     if kind == "namedtuple":
         return namedtuple(name, fields)  # type: ignore[misc]
     return dataclasses.make_dataclass(name, fields)
+
+
+def _checked_class(kind: str, name: str, names: tuple[str, ...], place: str) -> None:
+    try:
+        _class(kind, name, names)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place} can't be a {kind}: {error}") from None
 
 
 def _checked_keys(keys: Sequence[Any]) -> tuple[str | int, ...]:
@@ -137,6 +181,20 @@ def value_to_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     raise ArtifactError(f"an output that is {type(value).__name__} can't be saved: allowed are tensors and numbers")
+
+
+def check_value(stored: Any, place: str) -> None:
+    """Check what ``value_from_json`` is to read.
+
+    Raises:
+        ValueError: ``value_to_json`` can't have written it.
+    """
+    if isinstance(stored, dict):
+        fields({"float": one_of("inf", "-inf", "nan")})(stored, place)
+    elif isinstance(stored, float):
+        number(stored, place)
+    elif stored is not None and not isinstance(stored, bool | int | str):
+        raise SchemaError(place, stored, "null, true, false, a number or text")
 
 
 def value_from_json(stored: Any) -> Any:

@@ -17,7 +17,7 @@ from tvm import relax
 from haste_compiler.codegen.library import Code
 from haste_compiler.codegen.program import Program
 from haste_compiler.codegen.target import machine_of
-from haste_compiler.errors import TargetError
+from haste_compiler.errors import MisfitError, TargetError, first_line
 from haste_compiler.fallback.call import Caller
 from haste_compiler.methods.registry import method
 from haste_compiler.methods.statistics import LayerStatistics
@@ -70,6 +70,7 @@ class Executable:
             for constant in program.constants
         ]
         self._constant_addresses = {constant.data_ptr() for constant in self.constants}
+        self._results = self.outputs + sum(record.statistics for record in self.records)
         self._values = [np.array(record.values, np.float32) for record in self.records]
         # A pool keeps what it gave out by its size: for ever new batches it would grow and grow.
         memory = None if program.batch is None else "naive"
@@ -84,6 +85,17 @@ class Executable:
     def constant_bytes(self) -> int:
         """Size of the packed weights and tables."""
         return sum(math.prod(constant.shape) * 4 for constant in self.constants)
+
+    @property
+    def arity(self) -> int:
+        """How many arguments the machine code takes.
+
+        Raises:
+            TargetError: this machine can't run the code.
+        """
+        if self._machine is None:
+            self._refuse()
+        return int(self._machine.module["get_function_arity"]("main"))
 
     def values(self, index: int) -> tuple[float, ...]:
         """The parameters' values that record ``index`` uses now."""
@@ -119,7 +131,7 @@ class Executable:
         if self._on_card:
             return self._run_on_card(self._main, tensors, convert)
         with self._turn, self._calls():
-            results = list(self._main(*tensors, *self._arguments))
+            results = self._checked(self._main(*tensors, *self._arguments))
         outputs = results[: self.outputs]
         made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
         return made, results[self.outputs :]
@@ -132,7 +144,7 @@ class Executable:
         if home != self.device:
             self.device.sync()
         with self._turn, launching(self.device), self._calls():
-            results = list(main(*tensors, *self._arguments))
+            results = self._checked(main(*tensors, *self._arguments))
             if home != self.device:
                 finish(self.device)
             outputs = []
@@ -142,6 +154,13 @@ class Executable:
         if home != self.device:
             self.device.sync()
         return outputs, results[self.outputs :]
+
+    def _checked(self, results: Any) -> list[Any]:
+        if len(results) != self._results:
+            raise MisfitError(
+                f"the machine code returns {len(results)} tensors, of which {self._results} are described"
+            )
+        return list(results)
 
     def _is_known(self, result: Any, inputs: Sequence[Any]) -> bool:
         """Whether an output is an input or a constant as it is: the caller gets a copy to do with what he likes."""
@@ -162,11 +181,15 @@ class Executable:
         stats: dict[str, LayerStatistics] = {}
         for index, record in enumerate(self.records):
             own, arrays = arrays[: record.statistics], arrays[record.statistics :]
-            stats.update(method(record.method).read(record, self.values(index), own))
+            try:
+                stats.update(method(record.method).read(record, self.values(index), own))
+            except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+                name = record.layers[0]
+                raise MisfitError(f"what {name} did isn't what is described: {first_line(error)}") from error
         return outputs, stats
 
-    def profile(self, inputs: Sequence[Any]) -> dict[str, float]:
-        """Seconds spent for each layer in one call; kernels of no layer go under their own name."""
+    def profile(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> dict[str, float]:
+        """Seconds spent for each layer in one call, see ``run``; kernels of no layer go under their own name."""
         seconds: dict[str, float] = defaultdict(float)
         start = 0.0
 
@@ -179,7 +202,7 @@ class Executable:
                 seconds[layer] += time.perf_counter() - start
 
         with self.watched(time_it):
-            self.run(inputs)
+            self.run(inputs, convert)
         return dict(seconds)
 
     @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from pathlib import Path
 
 from torch import fx
 
-from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
+from haste_compiler.cache.entries import read_json, write_json
+from haste_compiler.codegen.build import cache_key
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
@@ -32,7 +31,7 @@ _WINOGRAD_CANDIDATES = 3
 class Tuner:
     """Measures tilings, and remembers.
 
-    Results are kept in the cache directory, one file for each target, number of threads and version of this package.
+    Results are kept in the cache, one file for each target, number of threads and version of this package.
 
     Args:
         machine: what the code is for; ``device`` must be able to run it.
@@ -41,8 +40,8 @@ class Tuner:
 
     def __init__(self, machine: Cpu, device: Device) -> None:
         self._machine, self._device = machine, device
-        self._path = cache_directory() / f"tuning-{cache_key('', machine)}.json"
-        self._known = _read(self._path)
+        self._file = f"tuning-{cache_key('', machine)}.json"
+        self._known = _read(self._file)
 
     def tune(self, gm: fx.GraphModule, deadline: float) -> Tuning:
         """Measure every dense convolution and linear layer of a graph that isn't known yet, with a progress bar.
@@ -72,7 +71,7 @@ class Tuner:
                 self._known[work] = Measured(tiling, seconds[best], seconds[first], len(seconds))
         finally:
             if jobs:
-                write_cached(self._path, write_layers(self._known))
+                write_json(self._file, write_layers(self._known))
         layers = {work: self._known[work] for work in works if work in self._known}
         return Tuning(self._machine.target, self._machine.threads, layers, skipped=len(works) - len(layers))
 
@@ -101,10 +100,10 @@ def _job(work: DenseWork, tilings: list[DenseTiling]) -> Job:
     return Job(kernels)
 
 
-def _read(path: Path) -> dict[DenseWork, Measured]:
+def _read(name: str) -> dict[DenseWork, Measured]:
     try:
-        return read_layers(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_layers(read_json(name))
+    except (ValueError, KeyError, TypeError):
         # No file yet, or one that was cut off: measured again.
         return {}
 

@@ -12,6 +12,7 @@ import torch
 
 import haste_compiler
 from haste_compiler import HasteConfig
+from haste_compiler.cache import entries as cache_entries
 from haste_compiler.demo import load_network
 from tests.cli.conftest import Haste
 from tests.methods.haste.networks import redundant_images
@@ -307,3 +308,23 @@ def test_compile_says_what_pytorch_runs(haste: Haste, tmp_path: Path) -> None:
     assert code == 0 and "left to PyTorch" in out and "aten.cumsum.default" in out
     code, _, err = haste(*arguments, "--no-fallback")
     assert code == 2 and "aten.cumsum.default of layer 'cumsum' can't be compiled" in err
+
+
+def test_cache(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HASTE_CACHE_SIZE", "20M")
+    empty = {"folder": str(tmp_path / "cache"), "libraries": 0, "measurements": 0, "bytes": 0}
+    code, out, _ = haste("cache", "size", "--json")
+    assert code == 0 and json.loads(out) == {**empty, "limit_bytes": 20_000_000}
+    cache_entries.write(f"{0:040x}.so", lambda folder: bytes(3_000_000))
+    cache_entries.write_json(f"costs-{0:040x}.json", {})
+    code, out, _ = haste("cache", "size")
+    said = "1 libraries and 1 measurements, 3.0 MB"
+    assert code == 0 and out == f"{tmp_path}/cache: {said}, the oldest used 0 days ago; limit 20.0 MB\n"
+    code, out, _ = haste("cache", "clean")
+    assert code == 0 and out == f"{tmp_path}/cache: removed {said}\n"
+    code, out, _ = haste("cache", "clean", "--json")
+    assert code == 0 and json.loads(out) == empty
+    monkeypatch.setenv("HASTE_CACHE_SIZE", "much")
+    code, out, err = haste("cache", "size")
+    assert code == 2 and not out and err.startswith("error: HASTE_CACHE_SIZE is 'much'")

@@ -1,10 +1,14 @@
 """Saved networks: what comes back is what was saved, or one clear error before any of its code is loaded."""
 
+import copy
 import hashlib
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
@@ -32,8 +36,9 @@ from haste_compiler import (
 )
 from haste_compiler.codegen import processor
 from haste_compiler.demo import load_network
-from haste_compiler.runtime import artifact_file
+from haste_compiler.runtime import artifact_manifest
 from tests.methods.haste.networks import redundant_images
+from tests.runtime.alterations import of_format_1, read, write
 from tests.without_torch import NO_TORCH
 
 CONFIG = HasteConfig(cost_model=False, num_hyperplanes=8, layers={"blocks.2.*": {"tolerance": None}})
@@ -188,6 +193,7 @@ assert np.array_equal(network(data["x"]), data["y"]), "other bits"
 network.tolerance = 0.0
 assert not np.array_equal(network(data["x"]), data["y"]), "not steered"
 stats = network.stats(data["x"])
+assert "blocks.0.conv1" in network.profile(data["x"]), "no profile"
 print(network.explain(), sum(layer.macs.spent for layer in stats.values()), "torch" in sys.modules)
 """
 
@@ -201,6 +207,12 @@ def test_it_runs_without_pytorch(compiled: CompiledModule, file: Path, tmp_path:
     assert "blocks.0.conv1" in done.stdout and done.stdout.split()[-1] == "False"
 
 
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_loaded_network_cannot_be_copied(file: Path, copied: Callable[[Any], Any]) -> None:
+    with pytest.raises(HasteError, match="a loaded DigitsResNet can't be pickled or copied: its machine code"):
+        copied(haste_compiler.load(file))
+
+
 def test_saved_without_a_method(tmp_path: Path) -> None:
     model, x = nn.Conv2d(9, 8, 3).eval(), redundant_images(1, 9, 12, 12)
     compiled = haste_compiler.compile(model, (x,), config=[])
@@ -212,19 +224,6 @@ def test_saved_without_a_method(tmp_path: Path) -> None:
 # Files of older versions
 
 
-def of_format_1(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest as the version that knew one method wrote it."""
-    old = {**manifest, "format_version": 1}
-    (old["config"],) = old.pop("configs").values()
-    for part in old["specializations"]:
-        records = part.pop("records")
-        part["groups"] = [{"layers": it["layers"], "settings": it["values"], **it["data"]} for it in records]
-        for layer in part["layers"]:
-            choice = layer["choice"]
-            choice["haste"], choice["haste_ms"] = choice.pop("method") is not None, choice.pop("method_ms")
-    return old
-
-
 def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: Callable[..., Path]) -> None:
     old = of_format_1(manifest_of(file))
     loaded, x = haste_compiler.load(altered({"manifest.json": json.dumps(old).encode()}, sealed=True)), images(3)
@@ -234,6 +233,18 @@ def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: C
     mine, theirs = loaded.stats(x), compiled.stats(x)
     assert {name: each.macs for name, each in mine.items()} == {name: each.macs for name, each in theirs.items()}
     assert [choice.haste for choice in loaded.explain().layers] == [layer.eligible for layer in compiled.layers]
+
+
+def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
+    """They hold neither the inputs' names nor constants."""
+
+    def older(manifest: dict[str, Any]) -> None:
+        del manifest["parameters"]
+        for part in manifest["specializations"]:
+            del part["input_values"]
+
+    loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
+    assert torch.equal(loaded(images(3)), compiled(images(3)))
 
 
 # Structures
@@ -304,7 +315,7 @@ def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
         raise AssertionError("code was loaded")
 
-    monkeypatch.setattr("tvm.runtime.load_module", refuse)
+    monkeypatch.setattr("haste_compiler.runtime.artifact_load.Library", refuse)
 
 
 @pytest.mark.usefixtures("no_code")
@@ -353,10 +364,14 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_file.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 4.*reads up to 3"),
+        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 4.*reads up to 3"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
-        ({"specializations": [{}]}, DamagedArtifactError, "doesn't describe a network: KeyError"),
+        (
+            {"specializations": [{}]},
+            DamagedArtifactError,
+            r"doesn't describe a network: the manifest\.specializations\[0\] has no 'inputs'",
+        ),
     ],
 )
 def test_other_versions(
@@ -376,6 +391,109 @@ def test_another_processor(file: Path, altered: Callable[..., Path], monkeypatch
     with pytest.raises(ArtifactTargetError, match="this machine has no avx512f; compile it for this one"):
         haste_compiler.load(path)
     assert issubclass(ArtifactTargetError, TargetError)
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_what_is_no_plain_file(tmp_path: Path, kind: str) -> None:
+    """Some have no end, others keep whoever opens them waiting."""
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "net.haste"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(ArtifactError, match=f"{path} can't be read: it is no plain file"):
+        haste_compiler.load(path)
+
+
+def altered_manifest(file: Path, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write the file with another manifest and right checksums."""
+    manifest, parts = read(file)
+    change(manifest)
+    write(path, manifest, parts)
+    return path
+
+
+def more_hyperplanes(manifest: dict[str, Any]) -> None:
+    manifest["specializations"][1]["records"][2]["values"][0] = 1000.0
+
+
+def many_threads(manifest: dict[str, Any]) -> None:
+    manifest["threads"] = 10**9
+
+
+def unknown_field(manifest: dict[str, Any]) -> None:
+    manifest["specializations"][0]["layers"][0]["mystery"] = 1
+
+
+def strange_part(manifest: dict[str, Any]) -> None:
+    manifest["files"]["../elsewhere"] = manifest["files"]["code/0.so"]
+
+
+def unknown_cpu(manifest: dict[str, Any]) -> None:
+    manifest["target"]["options"]["mcpu"] = "abacus"
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (more_hyperplanes, "num_hyperplanes must be between 1 and 30, not 1000"),
+        (many_threads, "the manifest.threads is 1000000000: allowed is a whole number from 1 to 1024"),
+        (unknown_field, r"specializations\[0\]\.layers\[0\] has a field 'mystery'"),
+        (strange_part, "a name in files is '../elsewhere': allowed is 'weights.safetensors'"),
+        (unknown_cpu, "unknown CPU 'abacus'"),
+    ],
+)
+def test_contents_that_are_no_network(
+    file: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    path = altered_manifest(file, tmp_path / "net.haste", change)
+    with pytest.raises(DamagedArtifactError, match=f"{path} doesn't describe a network: .*{message}"):
+        haste_compiler.load(path)
+
+
+def fewer_arguments(manifest: dict[str, Any]) -> None:
+    manifest["specializations"][0]["constants"].pop()
+
+
+def test_another_number_of_arguments(file: Path, tmp_path: Path) -> None:
+    path = altered_manifest(file, tmp_path / "net.haste", fewer_arguments)
+    with pytest.raises(DamagedArtifactError, match=r"code/0\.so takes (\d+) arguments, and \d+ are described"):
+        haste_compiler.load(path)
+
+
+def test_another_networks_library(file: Path, tmp_path: Path) -> None:
+    """Its arguments are of other shapes, which only a call finds."""
+    manifest, parts = read(file)
+    first, second = "code/0.so", "code/1.so"
+    parts[first], parts[second] = parts[second], parts[first]
+    manifest["files"][first], manifest["files"][second] = manifest["files"][second], manifest["files"][first]
+    write(tmp_path / "net.haste", manifest, parts)
+    loaded = haste_compiler.load(tmp_path / "net.haste")
+    for use in (loaded, loaded.stats, loaded.profile):
+        with pytest.raises(ArtifactError, match=r"net\.haste describes another network than its machine code computes"):
+            use(images(3))
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize(("compression", "told"), [(zipfile.ZIP_DEFLATED, True), (zipfile.ZIP_STORED, False)])
+def test_no_more_is_read_than_a_part_is_said_to_have(file: Path, tmp_path: Path, compression: int, told: bool) -> None:
+    """Either a part that grows as it is read, or one that is larger than the manifest says."""
+    manifest, parts = read(file)
+    size, name = 64 << 20, "code/0.so"
+    if told:
+        manifest["files"][name] = {"bytes": size, "sha256": hashlib.sha256(bytes(size)).hexdigest()}
+    del parts[name]
+    write(tmp_path / "net.haste", manifest, parts)
+    with zipfile.ZipFile(tmp_path / "net.haste", "a", compression) as archive:
+        archive.writestr(name, bytes(size))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedArtifactError, match=rf"{name} has another size than it is said to have"):
+            haste_compiler.load(tmp_path / "net.haste")
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
 
 
 # What can't be saved

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from haste_compiler.codegen.program import Record
 from haste_compiler.methods.haste.config import MAX_PATCH_SIZE, HasteConfig
-from haste_compiler.methods.haste.record import NAME, from_group
+from haste_compiler.methods.haste.record import NAME, check, from_group
 from haste_compiler.methods.haste.settings import EXACT, LADDER, Settings
 from haste_compiler.methods.method import Method, Parameter, Pricing, Site, Tunable, Verdict
 
@@ -137,6 +137,10 @@ class Haste(Method):
         from haste_compiler.methods.haste.statistics import read
 
         return read(record, values, statistics)
+
+    def check(self, record: Record) -> None:
+        """See ``Method``."""
+        check(record)
 
     def upgraded(self, stored: Mapping[str, Any]) -> Record:
         """See ``Method``."""
