@@ -7,7 +7,6 @@ and is transposed only where an operator that doesn't know NHWC reads it.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -31,6 +30,7 @@ from haste_compiler.fallback.call import SYMBOL
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
+from haste_compiler.forking import Lock
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import METHOD, get_tensor, is_constant, is_size, unsupported
 
@@ -49,7 +49,7 @@ class Value:
 
 _RESHAPE = ir.Op.get("relax.reshape")
 
-_BUILDING = threading.RLock()
+_BUILDING = Lock(brief=True)
 """TVM's builders know each other through one stack for all threads."""
 
 
@@ -115,7 +115,7 @@ class Walk(Generic[M]):
             var = relax.Var(node.name, relax.TensorType(self.sizes.shape(node), dtype_name(value.dtype)))
             self.values[node] = Value(var)
             inputs.append(var)
-        with _BUILDING, self._builder.function("main"):
+        with _BUILDING.lock, self._builder.function("main"):
             try:
                 with self._builder.dataflow():
                     outputs = self._nodes()

@@ -22,6 +22,7 @@ from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import drop_other_outputs
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.runtime.torch_threads import with_torch
 from haste_compiler.tuning.device import Device, LocalDevice
 from haste_compiler.tuning.remote import RemoteDevices
 from haste_compiler.tuning.settings import SettingsTuner
@@ -73,13 +74,16 @@ def tune(  # noqa: PLR0913  (a user's options, each by name)
     assert isinstance(machine, Cpu)
     deadline = math.inf if seconds is None else time.monotonic() + seconds
 
-    captured = capture(network, tuple(inputs))
-    leaves = captured.flatten_inputs(inputs)
-    settings = SettingsTuner(leaves, configs, machine, device)
-    gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))
-    drop_other_outputs(gm)
-    tuning = Tuner(machine, device).tune(gm, deadline)
-    tuning = dataclasses.replace(tuning, settings=settings.tune(deadline))
+    def measure() -> Tuning:
+        captured = capture(network, tuple(inputs))
+        leaves = captured.flatten_inputs(inputs)
+        settings = SettingsTuner(leaves, configs, machine, device)
+        gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))
+        drop_other_outputs(gm)
+        tuning = Tuner(machine, device).tune(gm, deadline)
+        return dataclasses.replace(tuning, settings=settings.tune(deadline))
+
+    tuning = with_torch(measure)
     if save is not None:
         tuning.save(save)
     return tuning
