@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from haste_compiler.codegen.library import DIGEST_BYTES, Code, KeptFile
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.errors import HasteError, last_line
+from haste_compiler.files import scratch_folder, write_text
+from haste_compiler.interrupts import check_interrupt
 
 
 def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> Code:
@@ -38,10 +39,12 @@ def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> C
         return stored
     try:
         mod = machine.plan(lowered.mod)
+        check_interrupt()
         with machine.target, machine.pass_context(), machine.compiling():
             executable = relax.build(mod, machine.target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         raise HasteError(f"TVM could not generate code for {machine.target}: {last_line(error)}") from None
+    check_interrupt()
     code = Code(executable, machine.target)
     if path is None:
         return code
@@ -59,12 +62,10 @@ def cache_directory() -> Path:
 
 
 def write_cached(path: Path, value: Any) -> None:
-    """Write JSON to the cache, to a temporary file first: another process may read meanwhile."""
+    """Write JSON to the cache; another process may read meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(f".{os.getpid()}")
-        made.write_text(json.dumps(value, indent=1))
-        os.replace(made, path)
+        write_text(path, json.dumps(value, indent=1))
     except OSError:
         # A cache that can't be written costs time at the next start, nothing else.
         return
@@ -113,8 +114,8 @@ def _store(code: Code, path: Path) -> None:
     """Write to a temporary file first: another process may read the cache meanwhile. Its checksum comes last."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
+        with scratch_folder(path.parent) as folder:
+            made = folder / path.name
             code.write_library(made)
             with made.open("r+b") as file:
                 file.write(hashlib.sha256(file.read()).digest())

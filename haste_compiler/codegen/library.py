@@ -15,6 +15,7 @@ from tvm.target import Target
 from haste_compiler.codegen.processor import architecture, own_architecture
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import HasteError, TargetError, last_line
+from haste_compiler.files import scratch_folder
 
 DIGEST_BYTES = 32
 """Length of the checksum at the end of a library in the cache; whoever loads it doesn't read that far."""
@@ -66,7 +67,9 @@ class Code:
             path.write_bytes(self.file.read()[:-DIGEST_BYTES])
             return
         try:
-            self.module.export_library(str(path), fcompile=cc.cross_compiler(find_linker(machine_of(self.target).host)))
+            link = cc.cross_compiler(find_linker(machine_of(self.target).host))
+            with scratch_folder(path.parent) as folder:
+                self.module.export_library(str(path), fcompile=link, workspace_dir=str(folder))
         except RuntimeError as error:
             raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
 

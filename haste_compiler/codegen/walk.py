@@ -33,6 +33,7 @@ from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.forking import Lock
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import METHOD, get_tensor, is_constant, is_size, unsupported
+from haste_compiler.interrupts import check_interrupt
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class Walk(Generic[M]):
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:
+            check_interrupt()
             if node.op == "call_function" and not (is_size(node) or self._is_known(node)):
                 self._call(node)
             elif node.op == "output":

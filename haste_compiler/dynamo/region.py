@@ -18,6 +18,7 @@ from haste_compiler.dynamo.machines import machine_for
 from haste_compiler.dynamo.specialize import specialize
 from haste_compiler.errors import HasteError
 from haste_compiler.forking import Lock
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import prepare
@@ -133,9 +134,10 @@ class Region:
             try:
                 if any(tensor.numel() == 0 for tensor in tensors):
                     raise HasteError("an input is empty")
-                made = with_torch(
-                    lambda: specialize(self.gm, tensors, weights, shapes[1], self._machine, self._configs)
-                )
+                with deferred_interrupts():
+                    made = with_torch(
+                        lambda: specialize(self.gm, tensors, weights, shapes[1], self._machine, self._configs)
+                    )
             except Exception as error:
                 # A region must compute its outputs, whatever our compiler trips over.
                 log.warning("a region runs in eager mode at %s: %s", shapes[0], error)

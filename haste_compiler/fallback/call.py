@@ -11,6 +11,7 @@ import tvm_ffi
 
 from haste_compiler.errors import HasteError
 from haste_compiler.fallback.record import Fallback
+from haste_compiler.interrupts import deferred_interrupts
 
 SYMBOL = "haste.fallback"
 """What machine code calls, with the fallback's number and its tensors."""
@@ -69,7 +70,9 @@ class Caller:
         before = getattr(_current, "caller", None)
         _current.caller, _current.error = self, None
         try:
-            yield
+            # What is raised in a function that TVM calls becomes TVM's.
+            with deferred_interrupts():
+                yield
         except Exception:
             error, _current.error = _current.error, None
             if error is None:

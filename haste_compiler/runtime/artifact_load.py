@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,9 +30,11 @@ from haste_compiler.errors import (
     last_line,
 )
 from haste_compiler.fallback.record import Fallback
+from haste_compiler.files import scratch_folder
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.parameters import CONSTANT, Parameters
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, LayerChoice, described
 from haste_compiler.methods.layers import ConvLayer
@@ -50,6 +50,7 @@ from haste_compiler.runtime.steerable import Steerable
 Shape = tuple[int, ...]
 
 
+@deferred_interrupts()
 def load(path: str | PathLike[str]) -> LoadedModule:
     """Load a network that ``compiled.save(path)`` wrote.
 
@@ -102,10 +103,10 @@ def _load(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> LoadedModu
     # Specializations share them, so they are placed once for all.
     weights = dict(zip(stored_weights, placed, strict=True))
     # The system's loader takes files only; once it is loaded, a library needs no name.
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         made: list[LoadedPart] = []
         for stored in manifest["specializations"]:
-            library = Path(folder) / f"{len(made)}.so"
+            library = folder / f"{len(made)}.so"
             library.write_bytes(parts[stored["library"]])
             try:
                 with machine.compiling(parts.get(stored["library"].replace(".so", ".fatbin"))):

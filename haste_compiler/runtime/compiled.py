@@ -15,6 +15,7 @@ from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import changed, checksums
 from haste_compiler.graph.parameters import Parameters
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
@@ -195,6 +196,7 @@ class CompiledModule(Steerable):
         """The graph as text after capture and after each pass, by name; empty until the network is compiled."""
         return self._last().graphs if self._made else {}
 
+    @deferred_interrupts()
     def save(self, path: str | PathLike[str]) -> None:
         """Write machine code, weights and settings to one file that ``haste_compiler.load`` runs without the model.
 
@@ -245,6 +247,7 @@ class CompiledModule(Steerable):
             self._plain[key] = made
         return made, tensors
 
+    @deferred_interrupts()
     def _compiled(self, inputs: Sequence[Any]) -> Specialization:
         self._check_weights()
         return self._specialize(inputs, self.configs)

@@ -19,6 +19,7 @@ from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import TargetError
 from haste_compiler.fallback.call import Caller
 from haste_compiler.forking import Lock
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.registry import method
 from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.runtime.device import finish, launching, on_device
@@ -221,6 +222,8 @@ class Executable:
         with self._turn.lock:
             self._machine.set_instrument(watch)
             try:
-                yield
+                # What is raised in a function that TVM calls becomes TVM's.
+                with deferred_interrupts():
+                    yield
             finally:
                 self._machine.set_instrument(None)

@@ -20,6 +20,7 @@ from haste_compiler.errors import InputError, TargetError
 from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import drop_other_outputs
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.runtime.torch_threads import with_torch
@@ -30,6 +31,7 @@ from haste_compiler.tuning.tuner import Tuner
 from haste_compiler.tuning.tuning import Tuning
 
 
+@deferred_interrupts()
 def tune(  # noqa: PLR0913  (a user's options, each by name)
     model: Model,
     example_inputs: Sequence[Any] | Tensor,
