@@ -15,7 +15,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.target import VectorUnit, vector_unit
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.runtime.huge_pages import place
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 
 _SUMS = 12
 """Accumulators: four cycles of latency, two units, and some to spare."""
@@ -59,19 +59,21 @@ def measure_peaks(target: Target, threads: int) -> Peaks:
         )
     out = tvm.runtime.tensor(np.zeros(threads * unit.lanes, np.float32))
     memory = tvm.runtime.from_dlpack(place([np.ones(_READ_FLOATS, np.float32)])[0])
-    use_threads(threads)
-    flops = 2.0 * threads * _STEPS * _SUMS * unit.lanes / _best(lambda: code["fma"](out))
-    return Peaks(threads, flops, 4.0 * _READ_FLOATS / _best(lambda: code["read"](memory, out)))
+    flops = 2.0 * threads * _STEPS * _SUMS * unit.lanes / _best(threads, lambda: code["fma"](out))
+    return Peaks(threads, flops, 4.0 * _READ_FLOATS / _best(threads, lambda: code["read"](memory, out)))
 
 
-def _best(call: Callable[[], Any]) -> float:
-    call()
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
+def _best(threads: int, call: Callable[[], Any]) -> float:
+    def times() -> list[float]:
         call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        taken = []
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+        return taken
+
+    return min(with_threads(threads, times))
 
 
 def fma_kernel(unit: VectorUnit, threads: int, steps: int = _STEPS) -> tirx.PrimFunc:

@@ -13,7 +13,7 @@ import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.dynamo import openmp
 from haste_compiler.runtime.executable import Executable
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 from tests import zoo
 
 _MATRIX = 512
@@ -61,7 +61,7 @@ def main() -> None:
     table = Table("threads of", "network ms", "product ms", "in turns ms", "beyond the two alone")
     with torch.inference_mode():
         # The pointer to the pool is the library's: TVM's own comes first.
-        for name, pool in (("TVM, beside OpenMP", use_threads), ("OpenMP", None)):
+        for name, pool in (("TVM, beside OpenMP", with_threads), ("OpenMP", None)):
             executable.pool = pool or openmp.attach(executable.code)
             times = [milliseconds(run, arguments.rounds) for run in (network, product, both)]
             best, median = [min(each) for each in times], [statistics.median(each) for each in times]

@@ -24,6 +24,7 @@ from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
 from haste_compiler.graph.nodes import drop_other_outputs
 from haste_compiler.graph.randomness import refuse_random
 from haste_compiler.graph.recurrence import refuse_recurrent
+from haste_compiler.interrupts import check_interrupt, deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import apply_methods
@@ -57,6 +58,7 @@ class Options:
     fallback: bool = True
 
 
+@deferred_interrupts()
 def compile(  # noqa: PLR0913  (a user's options, each by name)
     model: Model,
     example_inputs: Sequence[Any] | Tensor | None = None,
@@ -157,6 +159,7 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
         configs = options.tune.configure(configs, {layer.name for layer in conv_layers(captured.gm)})
 
     def observe(name: str, gm: fx.GraphModule) -> None:
+        check_interrupt()
         graphs[name] = _text(gm)
 
     gm = rewrite(captured, observe)

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from haste_compiler.interrupts import deferred_interrupts
+
 
 def on_demand(package: str, names: Mapping[str, Iterable[str]], root: str | None = None) -> Callable[[str], Any]:
     """A package's ``__getattr__`` (PEP 562).
@@ -20,6 +22,8 @@ def on_demand(package: str, names: Mapping[str, Iterable[str]], root: str | None
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(modules[name]), name)
+        with deferred_interrupts():
+            module = importlib.import_module(modules[name])
+        return getattr(module, name)
 
     return get

@@ -1,7 +1,5 @@
 """``python -m haste_compiler.cli`` is ``haste``."""
 
-import sys
+from haste_compiler.cli import run
 
-from haste_compiler.cli.main import main
-
-sys.exit(main())
+run()

@@ -17,6 +17,7 @@ from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
 from haste_compiler.errors import HasteError, last_line
+from haste_compiler.interrupts import check_interrupt
 
 _DIGEST_BYTES = 32
 """Length of the checksum at the end of a library in the cache."""
@@ -39,10 +40,12 @@ def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> C
         return stored
     try:
         mod = machine.plan(lowered.mod)
+        check_interrupt()
         with machine.target, machine.pass_context(), machine.compiling():
             executable = relax.build(mod, machine.target, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         raise HasteError(f"TVM could not generate code for {machine.target}: {last_line(error)}") from None
+    check_interrupt()
     code = Code(executable, machine.target)
     if cache_key is None:
         return code

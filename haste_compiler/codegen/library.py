@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.processor import architecture, own_architecture
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import HasteError, TargetError, last_line
+from haste_compiler.files import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Code:
         if self.library is not None:
             path.write_bytes(self.library.data)
             return
-        linker = cc.cross_compiler(find_linker(machine_of(self.target).host))
-        # Beside the library: whoever sweeps up after a process that was killed finds all of it.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            try:
-                self.module.export_library(str(path), fcompile=linker, workspace_dir=folder)
-            except RuntimeError as error:
-                raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
+        try:
+            link = cc.cross_compiler(find_linker(machine_of(self.target).host))
+            # Beside the library: whoever sweeps up after a process that was killed finds all of it.
+            with scratch_folder(path.parent) as folder:
+                self.module.export_library(str(path), fcompile=link, workspace_dir=str(folder))
+        except RuntimeError as error:
+            raise HasteError(f"code for {self.target} can't be linked: {last_line(error)}") from None
 
 
 def find_linker(target: Target) -> str:

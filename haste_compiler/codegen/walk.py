@@ -8,7 +8,6 @@ another order is lowered when somebody asks for its value: kernels that take str
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -33,9 +32,11 @@ from haste_compiler.fallback.call import SYMBOL
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
+from haste_compiler.forking import Lock
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import METHOD, get_tensor, is_call, is_constant, is_size, unsupported
 from haste_compiler.graph.views import VIEWS, View, view_of
+from haste_compiler.interrupts import check_interrupt
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Value:
 
 _RESHAPE = ir.Op.get("relax.reshape")
 
-_BUILDING = threading.RLock()
+_BUILDING = Lock(brief=True)
 """TVM's builders know each other through one stack for all threads."""
 
 
@@ -119,7 +120,7 @@ class Walk(Generic[M]):
             var = relax.Var(node.name, relax.TensorType(self.sizes.shape(node), dtype_name(value.dtype)))
             self.values[node] = Value(var)
             inputs.append(var)
-        with _BUILDING, self._builder.function("main"):
+        with _BUILDING.lock, self._builder.function("main"):
             try:
                 with self._builder.dataflow():
                     outputs = self._nodes()
@@ -138,6 +139,7 @@ class Walk(Generic[M]):
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:
+            check_interrupt()
             if node.op == "call_function" and not (is_size(node) or self._is_known(node) or is_call(node, *VIEWS)):
                 self._call(node)
             elif node.op == "output":

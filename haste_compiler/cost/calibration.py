@@ -28,6 +28,7 @@ from haste_compiler.cost.contention import seconds_waited
 from haste_compiler.cost.kernels import KernelTimer
 from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.interrupts import check_interrupt
 from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.registry import methods
 
@@ -188,6 +189,7 @@ def measure(machine: Cpu) -> list[Sample]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("calibrating the cost model", total=len(sets))
         for geometry, trial in sets:
+            check_interrupt()
             samples += _measure(machine, geometry, trial)
             progress.advance(task)
     return samples

@@ -18,7 +18,7 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.job import Trial
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.config import WINOGRAD_SIZES
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 
 _EVICTED_BYTES = 8 << 20
 _MOST_COPIES = 64
@@ -83,16 +83,14 @@ class KernelTimer:
 
     def run_once(self) -> Mapping[str, Tensor]:
         """Run every kernel, and return the arguments by name."""
-        for name in self._calls:
-            self._run(name)
+        with_threads(self._threads, lambda: [self._run(name) for name in self._calls])
         return self._tensors
 
     def time(self, names: tuple[str, ...]) -> list[float]:
         """Seconds of one call of each kernel, in order, after the caches were filled with other data."""
-        use_threads(self._threads)
         self._evicted.add_(1)
         self._tensors["x"].add_(0)
-        return [self._run(name) for name in names]
+        return with_threads(self._threads, lambda: [self._run(name) for name in names])
 
     def _run(self, name: str) -> float:
         function, arguments = self._calls[name]

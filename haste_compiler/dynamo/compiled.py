@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, fx
 from haste_compiler.dynamo.measure import faster
 from haste_compiler.dynamo.region import Region
 from haste_compiler.dynamo.split import Cut
+from haste_compiler.forking import Lock
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class CompiledGraph:
     def __init__(self, ours: Function, other: Function, sizes: Sequence[int], batch: int | None, measure: bool) -> None:
         self._ours, self._other, self._measure = ours, other, measure
         self._sizes, self._batch = tuple(sizes), batch
-        self._lock = threading.Lock()
+        self._lock = Lock(brief=False)
         self._choices: dict[tuple[int, ...], Function] = {}
         self._images: set[tuple[int, ...]] = set()
         self._seen: Counter[tuple[int, ...]] = Counter()
@@ -55,7 +55,7 @@ class CompiledGraph:
 
     def choose(self, sizes: tuple[int, ...], args: Sequence[Any]) -> Function:
         """Which of the two runs arguments of these sizes. What is chosen stays chosen."""
-        with self._lock:
+        with self._lock.lock:
             if sizes in self._choices:
                 return self._choices[sizes]
             image = tuple(args[position] for position in self._sizes if position != self._batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +13,10 @@ from torch import Tensor, fx
 
 from haste_compiler.dynamo.region import Region
 from haste_compiler.errors import HasteError
+from haste_compiler.forking import Lock
 
 _regions: weakref.WeakValueDictionary[str, Region] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = Lock(brief=True)
 
 _library = torch.library.Library("haste", "FRAGMENT")
 # A recorded graph of a card would write to memory that TVM has given to others since.
@@ -33,7 +33,7 @@ def register(region: Region) -> str:
     still true in another process.
     """
     digest = hashlib.sha256(_text(region.gm).encode()).hexdigest()[:16]
-    with _lock:
+    with _lock.lock:
         handle = next(name for i in itertools.count() if (name := f"{digest}-{i}") not in _regions)
         _regions[handle] = region
     return handle

@@ -12,14 +12,17 @@ import ctypes
 import functools
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch._inductor.codecache import CppCodeCache
 
 from haste_compiler.codegen.library import Code
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import began_process, elsewhere, with_threads
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _POINTER = "__TVMBackendParallelLaunch"
 
@@ -54,24 +57,24 @@ extern "C" int haste_parallel_launch(Task task, void* data, int tasks) {
 """
 
 
-def attach(code: Code) -> Callable[[int], object]:
+def attach(code: Code) -> Callable[[int, Callable[[], T]], T]:
     """Let a library run on OpenMP's threads.
 
     Args:
         code: machine code; what is in memory only, not in a library, stays with TVM's own threads.
 
     Returns:
-        A function that sets up threads for the calling one, to be called with their number before the code runs.
+        A function of the number of threads and of one that runs the code: returns what that does, on so many threads.
     """
     launcher = _launcher() if code.library is not None else None
     if launcher is None:
-        return use_threads
+        return with_threads
     library = ctypes.CDLL(code.library.path)  # type: ignore[union-attr]
     address = ctypes.cast(launcher.haste_parallel_launch, ctypes.c_void_p).value
     # Code without a parallel loop has no pointer.
     with contextlib.suppress(ValueError):
         ctypes.c_void_p.in_dll(library, _POINTER).value = address
-    return launcher.use
+    return launcher.with_threads
 
 
 class _Launcher:
@@ -80,9 +83,16 @@ class _Launcher:
         self.haste_parallel_launch = library.haste_parallel_launch
         self._use = library.haste_use_threads
 
-    def use(self, count: int) -> None:
+    def with_threads(self, count: int, function: Callable[[], T]) -> T:
         # In a worker of a DataLoader PyTorch has one thread, whatever the code was cut for.
-        self._use(min(count, torch.get_num_threads()))
+        count = min(count, torch.get_num_threads())
+
+        def run() -> T:
+            self._use(count)
+            return function()
+
+        # Another thread than the one that forked has a team of OpenMP's of its own.
+        return elsewhere(run) if count > 1 and began_process() else run()
 
 
 @functools.cache

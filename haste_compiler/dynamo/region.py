@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,12 @@ from haste_compiler.dynamo.batch import batch_symbol, pieces
 from haste_compiler.dynamo.machines import machine_for
 from haste_compiler.dynamo.specialize import specialize
 from haste_compiler.errors import HasteError
+from haste_compiler.forking import Lock
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.inputs import prepare
+from haste_compiler.runtime.torch_threads import with_torch
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Region:
         self.gm, self._counts, self._configs = gm, counts, configs
         self.device = next(iter(gm.graph.find_nodes(op="placeholder"))).meta["val"].device
         self._machine = machine_for(self.device, threads)
-        self._lock = threading.RLock()
+        self._lock = Lock(brief=False)
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self.batch = batch_symbol(gm, counts)
         self._channels_last = {
@@ -126,13 +128,16 @@ class Region:
     def _compile(
         self, bound: _Bound, shapes: Shapes, tensors: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> Executable | None:
-        with self._lock:
+        with self._lock.lock:
             if shapes in bound.programs:
                 return bound.programs[shapes]
             try:
                 if any(tensor.numel() == 0 for tensor in tensors):
                     raise HasteError("an input is empty")
-                made = specialize(self.gm, tensors, weights, shapes[1], self._machine, self._configs)
+                with deferred_interrupts():
+                    made = with_torch(
+                        lambda: specialize(self.gm, tensors, weights, shapes[1], self._machine, self._configs)
+                    )
             except Exception as error:
                 # A region must compute its outputs, whatever our compiler trips over.
                 log.warning("a region runs in eager mode at %s: %s", shapes[0], error)
@@ -149,7 +154,7 @@ class Region:
         bound = self._bound.get(key)
         if bound is not None and bound.state == state:
             return bound
-        with self._lock:
+        with self._lock.lock:
             bound = self._bound.get(key)
             if bound is None or bound.state != state:
                 forget = functools.partial(_forget, weakref.ref(self), key)

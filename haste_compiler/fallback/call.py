@@ -11,6 +11,7 @@ import tvm_ffi
 
 from haste_compiler.errors import HasteError, MisfitError
 from haste_compiler.fallback.record import Fallback
+from haste_compiler.interrupts import deferred_interrupts
 
 SYMBOL = "haste.fallback"
 """What machine code calls, with the fallback's number and its tensors."""
@@ -53,16 +54,28 @@ class Caller:
             ) from None
         return cls([read(fallback.program, device) for fallback in fallbacks])
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """While it is open, calls from this thread's machine code are these functions.
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        """While it is open, calls from the machine code of the thread that opens it are these functions.
 
-        An error that one of them raises is raised as it is, not as TVM passes it on.
+        They use as many of PyTorch's threads as the thread that asks for it would. An error that one of them raises is
+        raised as it is, not as TVM passes it on.
         """
+        import torch
+
+        return self._running(torch.get_num_threads())
+
+    @contextlib.contextmanager
+    def _running(self, threads: int) -> Iterator[None]:
+        import torch
+
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         before = getattr(_current, "caller", None)
         _current.caller, _current.error = self, None
         try:
-            yield
+            # What is raised in a function that TVM calls becomes TVM's.
+            with deferred_interrupts():
+                yield
         except Exception:
             error, _current.error = _current.error, None
             if error is None:

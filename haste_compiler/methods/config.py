@@ -14,6 +14,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, Self
 
 from haste_compiler.errors import ConfigError, first_line
+from haste_compiler.files import write_text
 
 WINOGRAD_SIZES = (0, 2, 4)
 """Sides of Winograd's tiles of outputs; 0: the algorithm isn't used."""
@@ -144,7 +145,7 @@ class MethodConfig:
         """
         path, fields = Path(path), self.to_dict()
         text = _yaml(path).safe_dump(fields, sort_keys=False) if _is_yaml(path) else json.dumps(fields, indent=2)
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        write_text(path, text.rstrip("\n") + "\n")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

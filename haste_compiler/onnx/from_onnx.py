@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 from haste_compiler.errors import OnnxError, first_line
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.onnx.network import OnnxNetwork
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+@deferred_interrupts()
 def from_onnx(model: str | os.PathLike[str] | ModelProto, *, single: bool = False) -> OnnxNetwork:
     """Read an ONNX network: a module that ``compile``, ``validate``, ``search`` and ``torch.compile`` take.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from haste_compiler.errors import ArtifactError, ArtifactVersionError, DamagedArtifactError, last_line
+from haste_compiler.files import replacing
 from haste_compiler.runtime.artifact_formats import upgraded
 from haste_compiler.runtime.artifact_manifest import FORMAT, FORMAT_VERSION, check_manifest
 
@@ -43,9 +44,8 @@ def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts
     text = json.dumps(whole, indent=1, allow_nan=False).encode()
     if len(text) > _MOST_MANIFEST_BYTES:
         raise ArtifactError(f"{path}: a manifest may have {_MOST_MANIFEST_BYTES} bytes, this one has {len(text)}")
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with made.open("xb") as file:
+        with replacing(path) as made, made.open("wb") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 # Entries made this way bear no date: the same network gives the same file.
                 archive.writestr(zipfile.ZipInfo(_MANIFEST), text)
@@ -54,11 +54,8 @@ def write_artifact(path: str | PathLike[str], manifest: Mapping[str, Any], parts
                     archive.writestr(zipfile.ZipInfo(name), part.read_bytes())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(made, path)
     except OSError as error:
         raise ArtifactError(f"{path} can't be written: {error.strerror or error}") from None
-    finally:
-        made.unlink(missing_ok=True)
 
 
 class Artifact:

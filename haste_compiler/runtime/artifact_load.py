@@ -37,6 +37,7 @@ from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.parameters import CONSTANT, Parameters
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, LayerChoice, described
 from haste_compiler.methods.layers import ConvLayer
@@ -61,6 +62,7 @@ _NO_ARGUMENT = "ErrorContext(fn=main, loc=param["
 """Where TVM says that an argument isn't what the code takes."""
 
 
+@deferred_interrupts()
 def load(path: str | PathLike[str]) -> LoadedModule:
     """Load a network that ``compiled.save(path)`` wrote.
 

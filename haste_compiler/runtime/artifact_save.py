@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.processor import architecture, required_features
 from haste_compiler.codegen.target import target_options
 from haste_compiler.errors import ArtifactError
+from haste_compiler.files import scratch_folder
 from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import LayerChoice
@@ -70,22 +70,22 @@ def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Speci
     if not made:
         raise ArtifactError(f"{name} is not compiled yet: call it, or prepare(), with inputs, then save it")
     weights: dict[str, NDArray[Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         parts: dict[str, Path] = {}
         described = []
         for number, (signature, each) in enumerate(made.items()):
             library = f"code/{number}.so"
-            parts[library] = Path(folder) / f"{number}.so"
+            parts[library] = folder / f"{number}.so"
             each.executable.code.write_library(parts[library])
             code = each.executable.code
             # A library that was read from the cache is one that runs here: it holds machine code.
             binary = machine.binary(code.module.mod) if code.library is None else None
             if binary is not None:
-                parts[f"code/{number}.fatbin"] = Path(folder) / f"{number}.fatbin"
+                parts[f"code/{number}.fatbin"] = folder / f"{number}.fatbin"
                 parts[f"code/{number}.fatbin"].write_bytes(binary)
             names = [_remember(weights, constant.numpy()) for constant in each.executable.constants]
             described.append({**_describe(signature, each), "library": library, "constants": names})
-        parts[WEIGHTS] = Path(folder) / WEIGHTS
+        parts[WEIGHTS] = folder / WEIGHTS
         save_file(weights, parts[WEIGHTS])
         manifest = {
             "name": name,

@@ -15,6 +15,7 @@ from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import changed, checksums
 from haste_compiler.graph.parameters import Parameters
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
@@ -23,6 +24,7 @@ from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.steerable import Steerable
+from haste_compiler.runtime.torch_threads import with_torch
 
 
 class Specialization:
@@ -141,7 +143,7 @@ class CompiledModule(Steerable):
 
         What was steered stays. The machine code doesn't depend on weights and comes from the cache.
         """
-        with self._lock:
+        with self._lock.lock:
             self._made, self._plain, self._dense, self._weights = {}, {}, None, None
 
     @property
@@ -194,6 +196,7 @@ class CompiledModule(Steerable):
         """The graph as text after capture and after each pass, by name; empty until the network is compiled."""
         return self._last().graphs if self._made else {}
 
+    @deferred_interrupts()
     def save(self, path: str | PathLike[str]) -> None:
         """Write machine code, weights and settings to one file that ``haste_compiler.load`` runs without the model.
 
@@ -208,7 +211,7 @@ class CompiledModule(Steerable):
                 file can't be written.
             TargetError: there is no linker for the target.
         """
-        with self._lock:
+        with self._lock.lock:
             made = dict(self._made)
         save(path, Saved(self._name, self._parameters, self.configs, self._machine), made)
 
@@ -233,17 +236,21 @@ class CompiledModule(Steerable):
             return None, tensors
         made = self._find(signature)
         if made is None:
-            with self._lock:
+            with self._lock.lock:
                 made = self._find(signature)
                 if made is None:
-                    self._check_weights()
-                    made = self._specialize(structure.inputs(tensors), self.configs)
+                    made = with_torch(lambda: self._compiled(structure.inputs(tensors)))
                     self._check(self._changes, [*self._made.values(), made])
                     self._apply(self._changes, made)
                     self._made[signature] = made
         if key is not None:
             self._plain[key] = made
         return made, tensors
+
+    @deferred_interrupts()
+    def _compiled(self, inputs: Sequence[Any]) -> Specialization:
+        self._check_weights()
+        return self._specialize(inputs, self.configs)
 
     def _check_weights(self) -> None:
         """Check that the model's weights are those that other shapes were compiled with."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import tvm
 import tvm_ffi
 
 from haste_compiler.codegen.cuda.target import CARD
+from haste_compiler.forking import Lock
 
 
 def on_device(tensor: Any, device: Any) -> Any:
@@ -33,7 +33,7 @@ def wait_for(values: Iterable[Any]) -> None:
         sys.modules["torch"].cuda.synchronize(device)
 
 
-_turn = threading.RLock()
+_turn = Lock(brief=True)
 _last_stream: Any = None
 """PyTorch's stream of the latest launches: what they use may be given to the next ones, in the same memory."""
 
@@ -51,7 +51,7 @@ def launching(device: Any) -> Iterator[None]:
         return
     cuda = sys.modules["torch"].cuda
     stream = cuda.current_stream(CARD)
-    with _turn, cuda.device(CARD), tvm_ffi.use_torch_stream():
+    with _turn.lock, cuda.device(CARD), tvm_ffi.use_torch_stream():
         if _last_stream is not None and _last_stream != stream:
             stream.wait_stream(_last_stream)
         _last_stream = stream

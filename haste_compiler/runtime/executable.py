@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +18,13 @@ from haste_compiler.codegen.program import Program
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import MisfitError, TargetError, first_line
 from haste_compiler.fallback.call import Caller
+from haste_compiler.forking import Lock
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.registry import method
 from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.runtime.device import finish, launching, on_device
 from haste_compiler.runtime.huge_pages import place
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import began_process, elsewhere, with_threads
 
 
 def to_torch(tensor: Any) -> Any:
@@ -31,6 +32,10 @@ def to_torch(tensor: Any) -> Any:
     from torch.utils.dlpack import from_dlpack
 
     return from_dlpack(tensor)
+
+
+def _here(function: Callable[[], list[Any]]) -> list[Any]:
+    return function()
 
 
 class Executable:
@@ -47,7 +52,7 @@ class Executable:
         constants: packed weights and tables, as TVM tensors.
         device: where they are, and the code runs.
         records, outputs, kernels, batch, fallbacks: see ``Program``.
-        pool: called with the number of threads before each run: sets them up for the calling one.
+        pool: called with the number of threads and a function: returns what that does, on so many threads.
     """
 
     def __init__(self, code: Code, program: Program, threads: int, missing: Sequence[str] = ()) -> None:
@@ -55,7 +60,7 @@ class Executable:
         self.outputs, self.kernels, self.batch = program.outputs, program.kernels, program.batch
         self._threads, self._missing = threads, missing
         self.fallbacks = list(program.fallbacks)
-        self.pool: Callable[[int], object] = use_threads
+        self.pool: Callable[[int, Callable[[], list[Any]]], list[Any]] = with_threads
         self.device = tvm.cpu() if missing else machine_of(code.target).device
         self._on_card = self.device != tvm.cpu()
         caller = Caller.of(self.fallbacks, machine_of(code.target).torch_devices[-1]) if self.fallbacks else None
@@ -77,7 +82,7 @@ class Executable:
         self._machine = None if missing else relax.VirtualMachine(code.module, self.device, memory)
         self._main = None if self._machine is None else self._machine["main"]
         # The machine keeps a call's values in itself: calls take turns.
-        self._turn = threading.RLock()
+        self._turn = Lock(brief=True)
         self._arguments: list[Any] = []
         self._refresh()
 
@@ -126,12 +131,19 @@ class Executable:
         """
         if self._main is None:
             self._refuse()
-        self.pool(self._threads)
         tensors = [tvm.runtime.tensor(x) if isinstance(x, np.ndarray) else tvm.runtime.from_dlpack(x) for x in inputs]
         if self._on_card:
             return self._run_on_card(self._main, tensors, convert)
-        with self._turn, self._calls():
-            results = self._checked(self._main(*tensors, *self._arguments))
+        main, arguments, calls = self._main, self._arguments, self._calls()
+
+        def call() -> list[Any]:
+            with calls:
+                return self._checked(main(*tensors, *arguments))
+
+        with self._turn.lock:
+            # Of the threads that PyTorch would ask, none may be there.
+            run_in = elsewhere if self.fallbacks and began_process() else _here
+            results = run_in(lambda: self.pool(self._threads, call))
         outputs = results[: self.outputs]
         made = [convert(result.copyto(tvm.cpu()) if self._is_known(result, tensors) else result) for result in outputs]
         return made, results[self.outputs :]
@@ -143,7 +155,7 @@ class Executable:
         home = tvm.cpu() if all(tensor.device == tvm.cpu() for tensor in given) else self.device
         if home != self.device:
             self.device.sync()
-        with self._turn, launching(self.device), self._calls():
+        with self._turn.lock, launching(self.device), self._calls():
             results = self._checked(main(*tensors, *self._arguments))
             if home != self.device:
                 finish(self.device)
@@ -230,9 +242,11 @@ class Executable:
 
         if self._machine is None:
             self._refuse()
-        with self._turn:
+        with self._turn.lock:
             self._machine.set_instrument(watch)
             try:
-                yield
+                # What is raised in a function that TVM calls becomes TVM's.
+                with deferred_interrupts():
+                    yield
             finally:
                 self._machine.set_instrument(None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from haste_compiler.forking import Lock
 from haste_compiler.methods.configs import Configs
 from haste_compiler.runtime import steering
 from haste_compiler.runtime.executable import Executable
@@ -38,7 +38,7 @@ class Steerable(ABC):
     def __init__(self, configs: Configs) -> None:
         self.configs = configs
         self._changes: list[steering.Change] = []
-        self._lock = threading.Lock()
+        self._lock = Lock(brief=False)
 
     @abstractmethod
     def _parts(self) -> Sequence[Part]:
@@ -62,7 +62,7 @@ class Steerable(ABC):
 
     def _steer(self, name: str, value: Any) -> None:
         made = steering.changes(name, value)
-        with self._lock:
+        with self._lock.lock:
             parts = self._parts()
             self._check(made, parts)
             self._changes += made

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 
 FILL = "tvm.contrib.random.random_fill"
 """TVM's function that fills a tensor with random numbers where the tensor is."""
@@ -48,8 +48,8 @@ class LocalDevice:
 
     def time(self, job: Job, code: Code) -> dict[str, float]:
         """Median seconds of one call of each kernel of a job."""
-        use_threads(self._threads)
-        return median_seconds(job, code.module.jit(), tvm.cpu(), tvm_ffi.get_global_func(FILL))
+        library, fill = code.module.jit(), tvm_ffi.get_global_func(FILL)
+        return with_threads(self._threads, lambda: median_seconds(job, library, tvm.cpu(), fill))
 
 
 def median_seconds(job: Job, library: Any, device: Any, fill: Callable[[Any], Any]) -> dict[str, float]:

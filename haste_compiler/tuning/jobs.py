@@ -13,6 +13,7 @@ from rich.progress import Progress
 from tvm.target import Target
 
 from haste_compiler.codegen.job import Job
+from haste_compiler.interrupts import check_interrupt
 from haste_compiler.tuning.device import Device
 
 K = TypeVar("K")
@@ -50,6 +51,7 @@ def time_jobs(
                     yield key, future.result()
 
         for key, make in jobs.items():
+            check_interrupt()
             if time.monotonic() >= deadline:
                 break
             job = make()

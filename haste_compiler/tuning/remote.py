@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tvm import rpc
 from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.library import Code
 from haste_compiler.errors import TuningError, last_line
+from haste_compiler.files import scratch_folder
 from haste_compiler.tuning.device import FILL, median_seconds
 
 _ATTEMPTS = 3
@@ -59,8 +59,8 @@ class RemoteDevices:
             TuningError: no server is left, several failed at these kernels, or none became free.
             TargetError: there is no linker for the target.
         """
-        with tempfile.TemporaryDirectory(prefix="haste-") as folder:
-            library = Path(folder) / "kernels.so"
+        with scratch_folder() as folder:
+            library = folder / "kernels.so"
             code.write_library(library)
             for _ in range(_ATTEMPTS):
                 try:

@@ -20,8 +20,10 @@ from haste_compiler.errors import InputError, TargetError
 from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import drop_other_outputs
+from haste_compiler.interrupts import deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.runtime.torch_threads import with_torch
 from haste_compiler.tuning.device import Device, LocalDevice
 from haste_compiler.tuning.remote import RemoteDevices
 from haste_compiler.tuning.settings import SettingsTuner
@@ -29,6 +31,7 @@ from haste_compiler.tuning.tuner import Tuner
 from haste_compiler.tuning.tuning import Tuning
 
 
+@deferred_interrupts()
 def tune(  # noqa: PLR0913  (a user's options, each by name)
     model: Model,
     example_inputs: Sequence[Any] | Tensor,
@@ -73,13 +76,16 @@ def tune(  # noqa: PLR0913  (a user's options, each by name)
     assert isinstance(machine, Cpu)
     deadline = math.inf if seconds is None else time.monotonic() + seconds
 
-    captured = capture(network, tuple(inputs))
-    leaves = captured.flatten_inputs(inputs)
-    settings = SettingsTuner(leaves, configs, machine, device)
-    gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))
-    drop_other_outputs(gm)
-    tuning = Tuner(machine, device).tune(gm, deadline)
-    tuning = dataclasses.replace(tuning, settings=settings.tune(deadline))
+    def measure() -> Tuning:
+        captured = capture(network, tuple(inputs))
+        leaves = captured.flatten_inputs(inputs)
+        settings = SettingsTuner(leaves, configs, machine, device)
+        gm = run_passes(captured, configs, settings.observe, Pricing(machine, leaves))
+        drop_other_outputs(gm)
+        tuning = Tuner(machine, device).tune(gm, deadline)
+        return dataclasses.replace(tuning, settings=settings.tune(deadline))
+
+    tuning = with_torch(measure)
     if save is not None:
         tuning.save(save)
     return tuning

@@ -25,6 +25,7 @@ from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.target import machine_of, target_options
 from haste_compiler.errors import TuningError
+from haste_compiler.files import write_text
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.registry import names
@@ -155,7 +156,7 @@ class Tuning:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a JSON file that ``compile(..., tune=path)`` takes, here or on another machine."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1))
+        write_text(path, json.dumps(self.to_dict(), indent=1))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:

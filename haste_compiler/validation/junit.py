@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from haste_compiler.errors import HasteError
+from haste_compiler.files import replacing
 from haste_compiler.validation.report import ValidationReport
 from haste_compiler.validation.thresholds import Verdict
 
@@ -98,7 +99,8 @@ def write_junit(path: Path, network: str, cases: Sequence[Case], seconds: float,
         ElementTree.SubElement(suite, "system-out").text = _clean(text)
     ElementTree.indent(root)
     try:
-        ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+        with replacing(path) as made:
+            ElementTree.ElementTree(root).write(made, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise HasteError(f"{path} can't be written: {error.strerror or error}") from None
 

@@ -13,7 +13,7 @@ from benchmarks.roofline import Layer, Roofline, convolution, linear, markdown, 
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 
 TARGET = parse_target("llvm")
 LANES = vector_unit(TARGET).lanes
@@ -27,10 +27,10 @@ def built(kernel: tirx.PrimFunc) -> tvm.runtime.Module:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_multiply_adds_are_all_done(threads: int) -> None:
-    use_threads(threads)
     start = np.linspace(1e5, 9e5, threads * LANES).astype(np.float32)
     y = tvm.runtime.tensor(start)
-    built(fma_kernel(vector_unit(TARGET), threads, steps=5))(y)
+    kernel = built(fma_kernel(vector_unit(TARGET), threads, steps=5))
+    with_threads(threads, lambda: kernel(y))
     factor, sums = start * np.float32(1e-6), [np.full(len(start), i, np.float64) for i in range(12)]
     for _ in range(5):
         sums = [each * factor + factor for each in sums]
@@ -39,10 +39,10 @@ def test_the_multiply_adds_are_all_done(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_everything_is_read(threads: int) -> None:
-    use_threads(threads)
     x = np.random.default_rng(0).integers(0, 100, threads * 8 * LANES * 7).astype(np.float32)
     y = tvm.runtime.tensor(np.zeros(threads * LANES, np.float32))
-    built(read_kernel(vector_unit(TARGET), threads, len(x)))(tvm.runtime.tensor(x), y)
+    kernel = built(read_kernel(vector_unit(TARGET), threads, len(x)))
+    with_threads(threads, lambda: kernel(tvm.runtime.tensor(x), y))
     assert y.numpy().sum() == x.sum()
 
 

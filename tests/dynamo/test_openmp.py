@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.dynamo import openmp
-from haste_compiler.runtime.threads import use_threads
+from haste_compiler.runtime.threads import with_threads
 
 
 def network() -> nn.Module:
@@ -25,7 +25,7 @@ def test_any_number_of_threads(cut_for: int, threads: int) -> None:
     expected = compiled(x)
     executable = compiled._last().executable
     executable.pool = openmp.attach(executable.code)
-    assert executable.pool is not use_threads
+    assert executable.pool is not with_threads
     torch.set_num_threads(threads)
 
     def call(given: Tensor) -> Tensor:
@@ -39,4 +39,4 @@ def test_any_number_of_threads(cut_for: int, threads: int) -> None:
 def test_code_in_memory_keeps_its_own_threads() -> None:
     model, x = network(), torch.randn(1, 8, 9, 9)
     compiled = haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False), cache=False)
-    assert openmp.attach(compiled._last().executable.code) is use_threads
+    assert openmp.attach(compiled._last().executable.code) is with_threads

@@ -301,7 +301,7 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("haste_compiler.cli")}
 
     before = forget()
-    command = importlib.import_module("haste_compiler.cli.main").haste
+    command = importlib.import_module("haste_compiler.cli.commands").haste
     yield lambda *arguments: CliRunner().invoke(command, [str(argument) for argument in arguments])
     forget()
     sys.modules.update(before)

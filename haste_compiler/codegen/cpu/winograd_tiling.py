@@ -24,6 +24,10 @@ _OUTPUT_CYCLES = {2: 60.0, 4: 180.0}
 
 _TASK_CYCLES = 300.0
 
+_MOST_SCRATCH_BYTES = 48 << 20
+"""Of a task's transformed inputs and sums, if it has more than one row of tiles: past the second-level cache a larger
+block saves nothing, and one that grew with the image would take several times the image's memory."""
+
 
 def winograd_tilings(
     geometry: ConvGeometry, batch: int, size: int, unit: VectorUnit, threads: int, direct: ConvTiling
@@ -36,6 +40,8 @@ def winograd_tilings(
     for block in (each for each in range(1, rows + 1) if rows % each == 0):
         tiles = register_tiles(1, block * across, geometry.out_channels, unit, direct.tile.element)
         tile = min(tiles, key=lambda tile: _product_cycles(tile, block * across, geometry) * tile_count(geometry, tile))
+        if block > 1 and sum(_scratch_bytes(geometry, size, block * across, tile)) > _MOST_SCRATCH_BYTES:
+            break
         k_tiles = tile_count(geometry, tile)
         for chunk in sorted({k_tiles, math.ceil(k_tiles / threads)}):
             tiling = WinogradTiling(size, tile, block, chunk, direct)
@@ -51,8 +57,7 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     """Modelled cycles of the busiest thread."""
     tile, positions, waves = tiling.tile, (tiling.size + 2) ** 2, winograd_waves(geometry, batch, tiling, threads)
     tiles = tiling.block * tiling.grid(geometry)[1]
-    inputs = float(tile.element.bytes) * positions * tiles * geometry.in_channels
-    sums = float(tile.element.accumulator_bytes) * positions * tiles * tile.channels
+    inputs, sums = _scratch_bytes(geometry, tiling.size, tiles, tile)
     filters = filter_bytes(geometry, tiling)
     transforms = transform_cycles(geometry, tiling, unit)
     products = tiling.channel_tiles * positions * _product_cycles(tile, tiles, geometry)
@@ -91,6 +96,13 @@ def _blocks(geometry: ConvGeometry, batch: int, tiling: WinogradTiling) -> int:
 def _chunks(geometry: ConvGeometry, tiling: WinogradTiling) -> int:
     """Tasks that share their inputs."""
     return math.ceil(tile_count(geometry, tiling.tile) / tiling.channel_tiles)
+
+
+def _scratch_bytes(geometry: ConvGeometry, size: int, tiles: int, tile: RegisterTile) -> tuple[float, float]:
+    """Of one task: its transformed inputs, and its sums."""
+    each = (size + 2) ** 2 * tiles
+    inputs = float(tile.element.bytes) * each * geometry.in_channels
+    return inputs, float(tile.element.accumulator_bytes) * each * tile.channels
 
 
 def filter_bytes(geometry: ConvGeometry, tiling: WinogradTiling) -> float:

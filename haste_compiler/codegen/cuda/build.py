@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -17,6 +15,7 @@ from tvm.target import Target
 
 from haste_compiler.codegen.cuda.target import arch_of
 from haste_compiler.errors import HasteError, last_line
+from haste_compiler.files import scratch_folder
 
 NVCC_OPTIONS = ("-O3", "--expt-relaxed-constexpr")
 """How the generated code is compiled."""
@@ -49,8 +48,8 @@ def compile_source(source: str, arch: str) -> bytes:
     """
     if not has_compiler():
         raise HasteError("compiling CUDA C needs nvcc, which is not in the PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        code, made = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
+    with scratch_folder() as folder:
+        code, made = folder / "kernels.cu", folder / "kernels.fatbin"
         code.write_text(bound_registers(source))
         command = ["nvcc", "-fatbin", f"-arch={arch}", *NVCC_OPTIONS, str(code), "-o", str(made)]
         ran = subprocess.run(command, capture_output=True, text=True)

@@ -120,3 +120,13 @@ def test_it_is_chosen_where_it_saves_and_not_where_filters_would_be_read() -> No
 )
 def test_other_convolutions_are_left_alone(geometry: ConvGeometry) -> None:
     assert isinstance(choose_dense(geometry, 1, UNIT, 1, 4), ConvTiling)
+
+
+@pytest.mark.parametrize("side", [56, 224, 1000, 4000])
+@pytest.mark.parametrize("channels", [32, 64])
+def test_a_thread_keeps_less_than_the_image(channels: int, side: int) -> None:
+    geometry = square(channels, channels, side, 1)
+    for tiling in tilings(geometry, 1, 4, "llvm -mcpu=skylake-avx512", threads=2):
+        tiles = tiling.block * tiling.grid(geometry)[1]
+        kept = (tiling.size + 2) ** 2 * tiles * (channels + tiling.tile.channels) * 4
+        assert kept < max(48 << 20, 4 * channels * side**2 / 20)

@@ -21,7 +21,7 @@ from haste_compiler.cli.tune import tune
 from haste_compiler.cli.validate import validate
 from haste_compiler.errors import HasteError, ValidationError
 
-HOLDS, FELL_SHORT, FAILED, INTERRUPTED = 0, 1, 2, 130
+HOLDS, FELL_SHORT, FAILED = 0, 1, 2
 
 
 class _Group(MethodsListed, click.Group):
@@ -63,16 +63,19 @@ for command in (compile, validate, search, tune, bench, info, cache, demo):
     haste.add_command(command)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
         arguments: without the program's name; None: those of the process.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
     """
     try:
         return int(haste.main(arguments, prog_name="haste", standalone_mode=False) or HOLDS)
-    except click.Abort:
-        return INTERRUPTED
+    except click.Abort as abort:
+        raise KeyboardInterrupt from abort
     except NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return FAILED
