@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from haste_compiler.errors import HasteError
 from haste_compiler.methods.config import MethodConfig
@@ -53,8 +54,9 @@ class SearchResult:
         chosen: the point of ``config``.
         budget: what was asked for.
         images: how many images the points were measured on, which the settings were not chosen on.
-        confidence: of the margin with which they keep the budget.
+        confidence: with which ``chosen`` keeps a budget on quality on other images.
         seconds: that the search took.
+        warnings: what makes these numbers say less than they seem to.
     """
 
     config: Any
@@ -64,6 +66,7 @@ class SearchResult:
     images: int
     confidence: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries and lists."""
@@ -73,6 +76,7 @@ class SearchResult:
             "images": self.images,
             "confidence": self.confidence,
             "seconds": self.seconds,
+            "warnings": list(self.warnings),
             "chosen": self.pareto.index(self.chosen),
             "config": _plain(self.config),
             "pareto": points,
@@ -122,7 +126,7 @@ class SearchResult:
                 "" if point.latency is None else f"{point.latency:.3f}",
             )
         console = Console(file=io.StringIO(), width=200, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(table)
+        console.print(table, *(Text(f"Warning: {warning}") for warning in self.warnings))
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
 

@@ -180,11 +180,11 @@ def test_validate_an_exported_program(haste: Haste, tmp_path: Path) -> None:
 def test_search(haste: Haste, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(SMALL)
     images, path = tmp_path / "images.npz", tmp_path / "best.json"
-    np.savez(images, images=redundant_images(4, 8, 12, 12).numpy())
+    np.savez(images, images=redundant_images(8, 8, 12, 12).numpy())
     model = (f"{tmp_path}/nets.py:net", "--input", "1x8x12x12", "--threads", 1, "--images", images)
     code, out, err = haste("search", *model, "--max-output-error", 0.5, "-o", path, "--json")
     found = json.loads(out)
-    assert code == 0 and found["missed"] is None and "searching on 4 images" in err
+    assert code == 0 and found["missed"] is None and "searching on 8 images" in err
     assert HasteConfig.load(path).to_dict() == found["config"]
     assert found["pareto"][found["chosen"]]["output_error"] < 0.5
     code, out, err = haste("search", *model, "--target-macs", 0.99)
