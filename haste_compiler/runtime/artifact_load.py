@@ -236,19 +236,13 @@ class LoadedModule(Steerable):
     It takes inputs of the shapes that it was saved for: PyTorch tensors, for which it returns such, or NumPy arrays,
     for which it returns arrays. Calls from several threads are safe. The methods' parameters, such as ``tolerance``,
     steer it between two calls, see ``Steerable``; they begin with what they were when it was saved.
-
-    Attributes:
-        configs: the configurations it was compiled with.
-        target: the target of its code.
-        manifest: what the file says of itself: versions, target, configuration, input signatures, layers.
     """
 
     def __init__(
         self, parts: Sequence[LoadedPart], configs: Configs, machine: Machine, manifest: Mapping[str, Any]
     ) -> None:
-        super().__init__(configs)
-        self.target, self.manifest = machine.target, manifest
-        self._made = list(parts)
+        super().__init__(configs, machine.target)
+        self._made, self._manifest = list(parts), manifest
         self._name = str(manifest["name"])
         self._parameters = _parameters(manifest.get("parameters"))
 
@@ -291,6 +285,11 @@ class LoadedModule(Steerable):
         made = self._made[-1]
         fallbacks = explain_fallbacks(made.executable, made.shapes, made.dtypes)
         return Explanation(tuple(choice for choice, _, _ in made.choices), fallbacks)
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the file says of itself: versions, target, configuration, input signatures, layers."""
+        return self._manifest
 
     @property
     def layers(self) -> list[ConvLayer]:

@@ -75,15 +75,11 @@ class CompiledModule(Steerable):
     The methods' parameters, such as ``tolerance``, steer it between two calls, see ``Steerable``.
 
     It computes with the weights that the model had when it was first compiled, for all shapes; see ``refresh``.
-
-    Attributes:
-        configs: the configurations it was compiled with.
-        target: the target, complete with the CPU's name.
     """
 
     def __init__(self, model: nn.Module, specialize: Specialize, configs: Configs, machine: Machine) -> None:
-        super().__init__(configs)
-        self.target, self._machine = machine.target, machine
+        super().__init__(configs, machine.target)
+        self._machine = machine
         self._model, self._specialize = model, specialize
         self._name, self._parameters = type(model).__name__, Parameters.of(model)
         self._made: dict[Signature, Specialization] = {}
@@ -238,8 +234,7 @@ class CompiledModule(Steerable):
                 if made is None:
                     self._check_weights()
                     made = self._specialize(structure.inputs(tensors), self.configs)
-                    self._check(self._changes, [*self._made.values(), made])
-                    self._apply(self._changes, made)
+                    self._steer_new(made, list(self._made.values()))
                     self._made[signature] = made
         if key is not None:
             self._plain[key] = made
