@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from haste_compiler.codegen.build import cache_directory, cache_key, write_cached
 from haste_compiler.codegen.cpu.cost import PHASES, SHARED, CostModel, Features, dense_work
@@ -28,6 +26,7 @@ from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.registry import methods
+from haste_compiler.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -180,15 +179,14 @@ def calibrate(machine: Cpu) -> Seconds:
 
 
 def measure(machine: Cpu) -> list[Sample]:
-    """Build and time the kernels of the designed set, with a progress bar."""
+    """Build and time the kernels of the designed set, showing progress."""
     sets = [(each.geometry, each) for method in methods() for each in method.calibration(machine)]
     sets += [(geometry, None) for geometry in _DENSE]  # type: ignore[misc]
     samples: list[Sample] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("calibrating the cost model", total=len(sets))
-        for geometry, trial in sets:
+    with progress("calibrating the cost model") as tick:
+        for number, (geometry, trial) in enumerate(sets):
+            tick(f"{machine.threads} threads, once on this machine, about a minute", number / len(sets))
             samples += _measure(machine, geometry, trial)
-            progress.advance(task)
     return samples
 
 

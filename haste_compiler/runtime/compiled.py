@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -23,6 +24,8 @@ from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.steerable import Steerable
+
+log = logging.getLogger(__name__)
 
 
 class Specialization:
@@ -130,7 +133,7 @@ class CompiledModule(Steerable):
 
     def prepare(self, *inputs: Any, **named: Any) -> None:
         """Compile for inputs like these now, so that the first call doesn't have to."""
-        self._for_inputs(inputs, named)
+        self._for_inputs(inputs, named, asked=True)
 
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
@@ -215,7 +218,7 @@ class CompiledModule(Steerable):
         return list(self._made.values())[-1]
 
     def _for_inputs(
-        self, inputs: Sequence[Any], named: Mapping[str, Any]
+        self, inputs: Sequence[Any], named: Mapping[str, Any], asked: bool = False
     ) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
         key = plain_key(inputs) if not named and len(self._machine.torch_devices) == 1 else None
@@ -233,12 +236,23 @@ class CompiledModule(Steerable):
                 made = self._find(signature)
                 if made is None:
                     self._check_weights()
+                    if not asked:
+                        self._tell_of(signature)
                     made = self._specialize(structure.inputs(tensors), self.configs)
                     self._steer_new(made, list(self._made.values()))
                     self._made[signature] = made
         if key is not None:
             self._plain[key] = made
         return made, tensors
+
+    def _tell_of(self, signature: Signature) -> None:
+        """Say that a call has to wait for the compiler."""
+        shapes = ", ".join("x".join(map(str, shape)) for shape in signature.shapes)
+        text = "compiling %s for %s, which takes some seconds"
+        if self._made:
+            log.warning(f"{text}; dynamic=True compiles once for all batches", self._name, shapes)
+        else:
+            log.info(text, self._name, shapes)
 
     def _check_weights(self) -> None:
         """Check that the model's weights are those that other shapes were compiled with."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from haste_compiler.progress import Tick
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.allocate import Allocation, frontier, rivals
 from haste_compiler.search.clock import Clock
-from haste_compiler.search.explorer import Explorer, Tick
+from haste_compiler.search.explorer import Explorer
 from haste_compiler.search.options import Options
 from haste_compiler.search.predict import Predictor
 from haste_compiler.search.runner import Measured, Runner, kept

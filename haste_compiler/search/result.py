@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from haste_compiler.errors import HasteError
 from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import Configs
 from haste_compiler.search.budget import Budget
+from haste_compiler.text import as_text, numbers
 
 
 @dataclass(frozen=True)
@@ -113,22 +110,20 @@ class SearchResult:
 
     def __str__(self) -> str:
         title = f"Search within {self.budget.kind} = {self.budget.limit:g}, measured on {self.images} images"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="", header_style="")
         columns = ("", "net MAC reduction", "output error", "agreement", "accuracy", "expected drop", "ms/image")
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-        for point in self.pareto:
-            table.add_row(
+        rows = [
+            (
                 "chosen" if point is self.chosen else "",
                 _percent(point.mac_reduction),
                 f"{point.output_error:.3f}",
                 *(_percent(part) for part in (point.agreement, point.accuracy, point.expected_drop)),
                 "" if point.latency is None else f"{point.latency:.3f}",
             )
-        console = Console(file=io.StringIO(), width=200, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(table, *(Text(f"Warning: {warning}") for warning in self.warnings))
-        assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+            for point in self.pareto
+        ]
+        empty = [column for place, column in enumerate(columns) if not any(row[place] for row in rows)]
+        table = numbers(title, columns, rows, 1, (*empty, "expected drop", "output error"))
+        return as_text(table, *(Text(f"Warning: {warning}") for warning in self.warnings))
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from haste_compiler.codegen.target import TargetLike
@@ -18,10 +15,12 @@ from haste_compiler.errors import InputError
 from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.configs import ConfigLike
+from haste_compiler.progress import Tick
+from haste_compiler.progress import progress as shown
 from haste_compiler.search.bound import check_enough, images_needed
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
 from haste_compiler.search.combiner import Combiner
-from haste_compiler.search.explorer import Explorer, Tick
+from haste_compiler.search.explorer import Explorer
 from haste_compiler.search.images import Images, read_rows
 from haste_compiler.search.options import Options, searched_configs
 from haste_compiler.search.predict import Predictor
@@ -96,7 +95,7 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
         batch_size: most images a call.
         confidence: with which unseen images keep a budget on quality, one-sided, 0.5 to 0.999.
         seed: of made-up images, and of what the methods draw at random unless ``config`` is given: HASTE's hyperplanes.
-        progress: show on standard error what is being done.
+        progress: show on standard error what is being done: a bar, or a line a phase where that is no terminal.
 
     Returns:
         The configuration, and all that was measured. The same arguments give the same configuration, except where
@@ -121,7 +120,7 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
         raise InputError(f"model is {type(network).__name__}: allowed is a torch.nn.Module")
     count = threads or torch.get_num_threads()
     options = Options(budget, save, searched_configs(config, seed), target, count, confidence, patches)
-    with evaluation_mode(network), use_threads(count), _progress(progress) as tick:
+    with evaluation_mode(network), use_threads(count), shown("searching", progress) as tick:
         if inputs is None:
             shape = _checked_shape(input_shape, labels)
             tick("making up images", 0.0)
@@ -201,10 +200,3 @@ def _undominated(points: Sequence[ParetoPoint], chosen: ParetoPoint) -> tuple[Pa
         for index, point in enumerate(ordered)
         if point is chosen or all(later.output_error > point.output_error for later in ordered[index + 1 :])
     )
-
-
-@contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Tick]:
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("searching", total=1.0)
-        yield lambda doing, part: bar.update(task, description=f"searching: {doing}", completed=part)
