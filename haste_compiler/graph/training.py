@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 
-from torch import nn
+from torch import fx, nn
 
 
 def warn_of_training(model: nn.Module) -> None:
@@ -23,7 +23,9 @@ def warn_of_training(model: nn.Module) -> None:
 
 
 def _depends(kind: type[nn.Module]) -> bool:
-    """Whether code of a module's class, other than that of all modules, reads ``training``."""
+    """Whether code of a module's class, other than that of all modules, reads ``training``; a graph's is settled."""
+    if issubclass(kind, fx.GraphModule):
+        return False
     classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
     functions = [each for one in classes for each in vars(one).values() if inspect.isfunction(each)]
     return any("training" in function.__code__.co_names for function in functions)
