@@ -211,7 +211,11 @@ def _place(error: BaseException) -> str:
         for frame in frames
         if not frame.filename.startswith("<") and not any(frame.filename.startswith(path) for path in known)
     ]
-    return f" ({own[-1].filename}:{own[-1].lineno}; --traceback shows all)" if own else ""
+    if not own:
+        return ""
+    file = Path(own[-1].filename)
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return f" ({shown}:{own[-1].lineno}; --traceback shows all)"
 
 
 def _import_file(path: Path) -> Any:
