@@ -17,13 +17,14 @@ from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.codegen.walk import lower
 from haste_compiler.cost.pricing import Pricing
-from haste_compiler.errors import ConfigError
+from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import Captured, capture
 from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
 from haste_compiler.graph.nodes import drop_other_outputs
 from haste_compiler.graph.randomness import refuse_random
 from haste_compiler.graph.recurrence import refuse_recurrent
+from haste_compiler.graph.training import warn_of_training
 from haste_compiler.interrupts import check_interrupt, deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
@@ -75,7 +76,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
 ) -> CompiledModule:
     """Compile a pretrained CNN so that it does less arithmetic on every input. No training, no data.
 
-    The model itself is not changed. It is captured as it behaves in evaluation mode.
+    The model itself is not changed. It is captured as it behaves in evaluation mode; where it is in training mode, and
+    that makes a difference, there is a warning.
 
     Args:
         model: any model that ``torch.export`` captures, or what it returned.
@@ -108,6 +110,7 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     network: nn.Module = as_module(model)
+    warn_of_training(network)
     example_inputs = check_arguments(network, example_inputs, threads)
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
@@ -137,6 +140,12 @@ def _specialize(model: nn.Module, inputs: Sequence[Any], varying: Any, options: 
     if batch is not None:
         inputs = example_batch(batch, inputs)
     captured = capture(model, inputs, batch=batch)
+    if captured.written:
+        name = captured.written[0]
+        raise CaptureError(
+            f"{captured.name} writes to its input {name!r}, in place, and a compiled network leaves inputs alone: "
+            f"compile a module whose forward calls it on {name}.clone()"
+        )
     return compile_captured(captured, captured.flatten_inputs(inputs), options)
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import logging
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -795,3 +796,30 @@ def test_compiling_under_autocast_changes_nothing() -> None:
         compiled = haste_compiler.compile(model, (x,), config=HasteConfig(enabled=False))
         found = compiled(x)
     torch.testing.assert_close(found, model(x))
+
+
+def test_a_model_that_writes_to_its_input_is_refused_by_name() -> None:
+    """It was compiled without what it does to its input."""
+
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x[:, 0].mul_(0.5)
+            return x + 1
+
+    first = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 1))
+    for model, name in ((first, "input"), (Halves(), "x")):
+        with pytest.raises(CaptureError, match=rf"writes to its input '{name}', in place, .* {name}\.clone\(\)"):
+            haste_compiler.compile(model.eval(), (torch.randn(1, 3, 4, 4),), threads=1)
+
+
+def test_a_call_that_waits_for_the_compiler_says_so(
+    small: nn.Module, images: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = haste_compiler.compile(small, (images,), config=CONFIG, threads=1)
+    with caplog.at_level(logging.WARNING):
+        compiled(images)
+        compiled.prepare(images[:1, :, :16])
+        assert not caplog.messages
+        compiled(images[:1])
+    shape = "x".join(map(str, images[:1].shape))
+    assert f"for {shape}, which takes some seconds; dynamic=True compiles once for all batches" in caplog.text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -15,6 +17,7 @@ from haste_compiler.cli.compile import compile
 from haste_compiler.cli.demo import demo
 from haste_compiler.cli.info import info
 from haste_compiler.cli.methods import MethodsListed
+from haste_compiler.cli.option_names import in_option_names
 from haste_compiler.cli.output import FellShort
 from haste_compiler.cli.search import search
 from haste_compiler.cli.tune import tune
@@ -59,8 +62,13 @@ def haste() -> None:
     """
 
 
-for command in (compile, validate, search, tune, bench, info, cache, demo):
-    haste.add_command(command)
+_TRACEBACK = "--traceback"
+
+for command in (haste, compile, validate, search, tune, bench, info, cache, demo):
+    help = "Show where in the code an error arose."
+    command.params.append(click.Option([_TRACEBACK], is_flag=True, expose_value=False, help=help))
+    if command is not haste:
+        haste.add_command(command)
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
@@ -72,8 +80,11 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((haste.commands[word] for word in given if word in haste.commands), None)
+    fail = partial(_fail, command, _TRACEBACK in given)
     try:
-        return int(haste.main(arguments, prog_name="haste", standalone_mode=False) or HOLDS)
+        return int(haste.main(given, prog_name="haste", standalone_mode=False) or HOLDS)
     except click.Abort as abort:
         raise KeyboardInterrupt from abort
     except NoArgsIsHelpError as error:
@@ -81,19 +92,22 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except click.UsageError as error:
         where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        return _fail(error.format_message() + where, FAILED)
+        return fail(error.format_message() + where, FAILED)
     except (click.ClickException, OSError) as error:
-        return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
+        return fail(error.format_message() if isinstance(error, click.ClickException) else str(error), FAILED)
     except (FellShort, ValidationError) as error:
-        return _fail(str(error), FELL_SHORT)
+        return fail(str(error), FELL_SHORT)
     except HasteError as error:
-        return _fail(str(error), FAILED)
+        return fail(str(error), FAILED)
     except Exception:
         traceback.print_exc()
         return FAILED
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(command: click.Command | None, traced: bool, message: str, code: int) -> int:
+    """Say what went wrong, in a line, of the exception that is being handled."""
+    if traced:
+        traceback.print_exc()
     if message:
-        click.echo(f"error: {' '.join(message.split())}", err=True)
+        click.echo(f"error: {in_option_names(' '.join(message.split()), command)}", err=True)
     return code

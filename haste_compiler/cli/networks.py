@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +182,9 @@ def _factory(where: str, what: str) -> nn.Module:
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except Exception as error:
-        raise InputError(f"{where} can't be imported: {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(
+            f"{where} can't be imported: {type(error).__name__}: {first_line(error)}{_place(error)}"
+        ) from error
     made = getattr(module, what, None)
     if made is None:
         raise InputError(f"{where} has no {what!r}{_close(what, vars(module))}")
@@ -190,10 +194,28 @@ def _factory(where: str, what: str) -> nn.Module:
         try:
             made = made()
         except Exception as error:
-            raise InputError(f"{where}:{what}() fails: {type(error).__name__}: {first_line(error)}") from error
+            raise InputError(
+                f"{where}:{what}() fails: {type(error).__name__}: {first_line(error)}{_place(error)}"
+            ) from error
     if not isinstance(made, nn.Module):
         raise InputError(f"{where}:{what}() returns {type(made).__name__}: allowed is a torch.nn.Module")
     return made
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's own code that an error came through: of no installed package, and not of this one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    known = {str(Path(__file__).parent), *(str(Path(path)) for path in sysconfig.get_paths().values())}
+    own = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith("<") and not any(frame.filename.startswith(path) for path in known)
+    ]
+    if not own:
+        return ""
+    file = Path(own[-1].filename)
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return f" ({shown}:{own[-1].lineno}; --traceback shows all)"
 
 
 def _import_file(path: Path) -> Any:
@@ -285,8 +307,23 @@ def _optional(module: str, package: str) -> Any:
     except ModuleNotFoundError as error:
         raise HasteError(f"{package}:NAME needs {package}: `pip install {package}` ({first_line(error)})") from error
     except Exception as error:
-        # Such as a torchvision that was built for another PyTorch.
-        raise HasteError(f"{package} can't be imported: {type(error).__name__}: {first_line(error)}") from error
+        raise HasteError(
+            f"{package} can't be imported: {type(error).__name__}: {first_line(error)}{_remedy(error)}"
+        ) from error
+
+
+def _remedy(error: BaseException) -> str:
+    """What helps where the installed torchvision was built for another PyTorch."""
+    if "torchvision" not in str(error):
+        return ""
+    import torch
+
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    fitting = f"torchvision==0.{minor + 15}.*" if major == 2 else "torchvision"
+    return (
+        f"; the installed torchvision was built for another PyTorch than {torch.__version__}: "
+        f"`pip install --force-reinstall --no-deps {fitting!r}`, from where torch came from"
+    )
 
 
 def _close(name: str, known: Any) -> str:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from haste_compiler.cache.entries import read_json, write_json, written
 from haste_compiler.cache.location import cache_directory
@@ -31,6 +29,7 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.interrupts import check_interrupt
 from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.registry import methods
+from haste_compiler.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -182,16 +181,15 @@ def calibrate(machine: Cpu) -> Seconds:
 
 
 def measure(machine: Cpu) -> list[Sample]:
-    """Build and time the kernels of the designed set, with a progress bar."""
+    """Build and time the kernels of the designed set, showing progress."""
     sets = [(each.geometry, each) for method in methods() for each in method.calibration(machine)]
     sets += [(geometry, None) for geometry in _DENSE]  # type: ignore[misc]
     samples: list[Sample] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("calibrating the cost model", total=len(sets))
-        for geometry, trial in sets:
+    with progress("calibrating the cost model") as tick:
+        for number, (geometry, trial) in enumerate(sets):
             check_interrupt()
+            tick(f"{machine.threads} threads, once on this machine, about a minute", number / len(sets))
             samples += _measure(machine, geometry, trial)
-            progress.advance(task)
     return samples
 
 

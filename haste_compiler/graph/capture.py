@@ -20,7 +20,7 @@ from haste_compiler.graph.decompose import decompositions, needs_decomposing
 from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.dynamic_shapes import batch_symbol, export_shapes, run_fake, shapes_for, violation
 from haste_compiler.graph.explain_failure import check_model, explain_failure
-from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional
+from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional, writes_to_inputs
 from haste_compiler.graph.inline import inline_regions
 from haste_compiler.graph.nodes import CONVOLUTIONS, finish, set_tensor
 from haste_compiler.graph.quiet import quiet
@@ -39,6 +39,7 @@ class Captured:
         out_spec: structure of what the model returns; its leaves are the output node's flat tuple.
         name: the model's class.
         batch: the batches that it is captured for; None: that of the example inputs only.
+        written: the inputs that the model writes to, by their names in the graph, which doesn't.
     """
 
     gm: fx.GraphModule
@@ -46,6 +47,7 @@ class Captured:
     out_spec: TreeSpec
     name: str
     batch: BatchRange | None = None
+    written: tuple[str, ...] = ()
 
     def flatten_inputs(self, inputs: Sequence[Any]) -> list[Any]:
         """The leaves of positional inputs, in the order of the graph's placeholders."""
@@ -64,7 +66,7 @@ def capture(
 
     The model is left as it was: a model in training mode is switched for the time of the capture only, and the graph
     holds copies of its parameters and buffers. A model that changes its input in place is captured without that side
-    effect.
+    effect; the result says so.
 
     Every node has ``meta["val"]`` (a fake tensor: shape and dtype), every call ``meta["layer"]``: the qualified name of
     the module that made it. Those of convolutions and linear layers are unique: a module called again gets "#2", "#3",
@@ -91,19 +93,19 @@ def capture(
         )
     check_model(model)
     with torch.no_grad(), evaluation_mode(model):
-        gm, in_spec, out_spec = _export(model, name, tuple(example_inputs), strict, batch)
+        gm, spec, written = _export(model, name, tuple(example_inputs), strict, batch)
         symbol = None if batch is None else batch_symbol(gm, batch)
         if batch is not None and batch.least == 1:
             _check_single(model, tuple(example_inputs), batch, shapes_for(gm, symbol, 1))
     _own_tensors(gm)
     _name_layers(gm, model)
     _check_sizes(gm, name, symbol)
-    return Captured(finish(gm), in_spec, out_spec, name, batch)
+    return Captured(finish(gm), spec.in_spec, spec.out_spec, name, batch, written)
 
 
 def _export(
     model: nn.Module, name: str, inputs: tuple[Any, ...], strict: bool, batch: BatchRange | None
-) -> tuple[fx.GraphModule, TreeSpec, TreeSpec]:
+) -> tuple[fx.GraphModule, torch.export.ModuleCallSignature, tuple[str, ...]]:
     shapes = None if batch is None else export_shapes(model, inputs, batch)
     try:
         with quiet(), _without_autocast():
@@ -111,6 +113,7 @@ def _export(
                 program = torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
             drop_dropouts(program.graph_module.graph)
             gm = _module_of(program)
+            written = _written(program) if writes_to_inputs(gm) else ()
             if needs_decomposing(gm.graph) or not is_simply_functional(gm):
                 # Writes through views: PyTorch's own functionalization sorts them out, at the price of tracing again.
                 gm = _module_of(program.run_decompositions(decompositions()))
@@ -121,7 +124,12 @@ def _export(
             raise fault from error
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
     functionalize(gm, name)
-    return gm, program.call_spec.in_spec, program.call_spec.out_spec
+    return gm, program.call_spec, written
+
+
+def _written(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The inputs that a program writes to, as PyTorch's own functionalization finds them."""
+    return tuple(program.run_decompositions({}).graph_signature.user_inputs_to_mutate.values())
 
 
 def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:

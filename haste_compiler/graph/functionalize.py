@@ -61,7 +61,7 @@ def drop_dropouts(graph: fx.Graph) -> None:
 def functionalize(gm: fx.GraphModule, model_name: str) -> fx.GraphModule:
     """Replace every in-place operator by its functional twin, and let later users read the new value.
 
-    Writes to the model's input are dropped: the compiled network has no side effects.
+    Writes to the model's inputs are dropped: a graph has no side effects.
 
     Args:
         gm: a graph of which :func:`is_simply_functional` is true, or that PyTorch has functionalized.

@@ -8,13 +8,10 @@ from torch import fx
 
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.method import Method, Site
-from haste_compiler.methods.prediction import CHOICE, Choice, Prediction
+from haste_compiler.methods.prediction import CHOICE, MOST_TIME, Choice, Prediction
 
 Predict = Callable[[fx.GraphModule, Sequence[Site]], Sequence[Sequence[Prediction]]]
 """Predicts, for sites of one method, the times of each layer."""
-
-_LIMITS = (0.75, 0.75)
-"""Share of the plain time that a method may take in the best case and on natural images."""
 
 
 def choose_layers(gm: fx.GraphModule, configs: Configs, predict: Predict | None) -> fx.GraphModule:
@@ -61,8 +58,8 @@ def pays(predictions: Sequence[Prediction], shared: bool = False) -> bool:
         shared: what they share is there anyway, and costs nothing.
     """
     dense = sum(prediction.dense_seconds for prediction in predictions)
-    for limit, estimates in zip(_LIMITS, zip(*(p.estimates for p in predictions), strict=True), strict=True):
+    for estimates in zip(*(p.estimates for p in predictions), strict=True):
         known = [estimate for estimate in estimates if estimate is not None]
-        if sum(e.seconds - (e.shared if shared else 0) for e in known) > limit * dense:
+        if sum(e.seconds - (e.shared if shared else 0) for e in known) > MOST_TIME * dense:
             return False
     return True

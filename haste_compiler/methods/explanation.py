@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.methods.registry import method, names
+from haste_compiler.text import as_text
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+_MANY = 3
+"""As many layers share a row, at least."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +127,46 @@ class Explanation:
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        """A table as plain text. No colours, no line is wrapped."""
+        """A table as plain text; layers that stay dense for reasons that differ in numbers only share a row."""
         taken = [layer.method for layer in self.layers if layer.method is not None]
         title = Text(described(taken, len(self.layers)), no_wrap=True, overflow="ignore")
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "chosen", "why"):
             table.add_column(name)
-        for layer in self.layers:
-            chosen = "dense" if layer.method is None else method(layer.method).TITLE
-            table.add_row(Text(layer.name), chosen, Text(layer.reason))
-        console = Console(file=io.StringIO(), width=1000, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(table)
-        assert isinstance(console.file, io.StringIO)
-        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        for layers in _alike(self.layers):
+            first, last = layers[0], layers[-1]
+            chosen = "dense" if first.method is None else method(first.method).TITLE
+            name = first.name if len(layers) == 1 else f"{first.name} … {last.name} ({len(layers)} layers)"
+            table.add_row(Text(name), chosen, Text(_joined([layer.reason for layer in layers])))
+        lines = [as_text(table)]
         if self.fallbacks:
             lines += ["", "  left to PyTorch", *(f"    {fallback}" for fallback in self.fallbacks)]
-        return "\n".join(lines).strip("\n")
+        return "\n".join(lines)
+
+
+def _alike(layers: Sequence[LayerChoice]) -> list[list[LayerChoice]]:
+    """The layers, those together that share a row, in the order of the first of each."""
+    groups: dict[Any, list[LayerChoice]] = {}
+    for place, layer in enumerate(layers):
+        predicted = layer.dense_ms is not None or layer.method is not None
+        groups.setdefault(place if predicted else _NUMBER.sub("#", layer.reason), []).append(layer)
+    rows = [
+        row for group in groups.values() for row in ([group] if len(group) >= _MANY else [[each] for each in group])
+    ]
+    order = {id(layer): place for place, layer in enumerate(layers)}
+    return sorted(rows, key=lambda row: order[id(row[0])])
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    """Reasons that differ in numbers only as one: a number that differs becomes a range."""
+    columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = iter([_range(column) for column in columns])
+    return _NUMBER.sub(lambda _: next(ranges), reasons[0])
+
+
+def _range(values: Sequence[str]) -> str:
+    least, most = min(values, key=float), max(values, key=float)
+    return least if least == most else f"{least} to {most}"
 
 
 def described(taken: Sequence[str], convolutions: int) -> str:

@@ -86,5 +86,6 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
         reason = "; ".join(f"{each.TITLE}: {verdict.reason}" for each, verdict in verdicts)
     if choice is not None and choice.prediction is not None:
         prediction = choice.prediction
-        taken, reason = (choice.method if choice.taken else None), prediction.described(method(choice.method).TITLE)
+        taken = choice.method if choice.taken else None
+        reason = prediction.described(method(choice.method).TITLE, choice.taken)
     return ConvLayer(name, node.name, first[1].geometry, taken, reason, prediction)

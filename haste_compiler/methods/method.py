@@ -212,6 +212,10 @@ class Method(ABC):
         """
         raise ValueError(f"files of this format hold nothing of {self.NAME}")
 
+    def unread(self, record: Record) -> Mapping[str, str]:
+        """The parameters that a record's code doesn't read, and why."""
+        return {}
+
     # Search and checks
 
     def neutral(self) -> tuple[float, ...] | None:

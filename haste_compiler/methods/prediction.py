@@ -7,6 +7,9 @@ from dataclasses import dataclass
 CHOICE = "method_choice"
 """Where a node's ``meta`` keeps the ``Choice`` that was made for it."""
 
+MOST_TIME = 0.75
+"""Share of the plain time that a method may take, in the best case and on natural images."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -45,11 +48,17 @@ class Prediction:
         """Both, in the order in which they are asked for."""
         return self.best, self.natural
 
-    def described(self, title: str) -> str:
-        """In words, for a layer's reason, of a method by its title."""
+    def described(self, title: str, taken: bool) -> str:
+        """In words, for a layer's reason, of a method by its title, with the rule by which the layer stays plain."""
         found = self.natural or self.best
         share = f"{found.kept:.0%} kept" if self.natural else f"only {found.kept:.0%} kept"
-        return f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} {title} at {share}"
+        said = f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} {title} at {share}"
+        if taken:
+            return said
+        part = found.seconds / self.dense_seconds
+        if part > MOST_TIME:
+            return f"{said}: {part:.0%} of the time, {MOST_TIME:.0%} at most is taken"
+        return f"{said}; with the layers that share its groups above {MOST_TIME:.0%} of the time, which is the most"
 
 
 @dataclass(frozen=True)

@@ -247,18 +247,12 @@ class LoadedModule(Steerable):
     It takes inputs of the shapes that it was saved for: PyTorch tensors, for which it returns such, or NumPy arrays,
     for which it returns arrays. Calls from several threads are safe. The methods' parameters, such as ``tolerance``,
     steer it between two calls, see ``Steerable``; they begin with what they were when it was saved.
-
-    Attributes:
-        configs: the configurations it was compiled with.
-        target: the target of its code.
-        manifest: what the file says of itself: versions, target, configuration, input signatures, layers.
     """
 
     def __init__(self, parts: Sequence[LoadedPart], configs: Configs, machine: Machine, artifact: Artifact) -> None:
-        super().__init__(configs)
-        self.target, self.manifest, self._path = machine.target, artifact.manifest, artifact.path
-        self._made, self._threads = list(parts), machine.threads
-        self._name = artifact.described["name"]
+        super().__init__(configs, machine.target)
+        self._made, self._manifest, self._path = list(parts), artifact.manifest, artifact.path
+        self._name, self._threads = artifact.described["name"], machine.threads
         self._parameters = _parameters(artifact.described["parameters"])
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -321,6 +315,11 @@ class LoadedModule(Steerable):
         made = self._made[-1]
         fallbacks = explain_fallbacks(made.executable, made.shapes, made.dtypes)
         return Explanation(tuple(choice for choice, _, _ in made.choices), fallbacks)
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the file says of itself: versions, target, configuration, input signatures, layers."""
+        return self._manifest
 
     @property
     def layers(self) -> list[ConvLayer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -25,6 +26,8 @@ from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.steerable import Steerable
 from haste_compiler.runtime.torch_threads import with_torch
+
+log = logging.getLogger(__name__)
 
 
 class Specialization:
@@ -77,15 +80,11 @@ class CompiledModule(Steerable):
     The methods' parameters, such as ``tolerance``, steer it between two calls, see ``Steerable``.
 
     It computes with the weights that the model had when it was first compiled, for all shapes; see ``refresh``.
-
-    Attributes:
-        configs: the configurations it was compiled with.
-        target: the target, complete with the CPU's name.
     """
 
     def __init__(self, model: nn.Module, specialize: Specialize, configs: Configs, machine: Machine) -> None:
-        super().__init__(configs)
-        self.target, self._machine = machine.target, machine
+        super().__init__(configs, machine.target)
+        self._machine = machine
         self._model, self._specialize = model, specialize
         self._name, self._parameters = type(model).__name__, Parameters.of(model)
         self._made: dict[Signature, Specialization] = {}
@@ -136,7 +135,7 @@ class CompiledModule(Steerable):
 
     def prepare(self, *inputs: Any, **named: Any) -> None:
         """Compile for inputs like these now, so that the first call doesn't have to."""
-        self._for_inputs(inputs, named)
+        self._for_inputs(inputs, named, asked=True)
 
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
@@ -222,7 +221,7 @@ class CompiledModule(Steerable):
         return list(self._made.values())[-1]
 
     def _for_inputs(
-        self, inputs: Sequence[Any], named: Mapping[str, Any]
+        self, inputs: Sequence[Any], named: Mapping[str, Any], asked: bool = False
     ) -> tuple[Specialization | None, list[Tensor]]:
         """The code for these inputs, compiled if need be (None for an empty batch), and the tensors to run it on."""
         key = plain_key(inputs) if not named and len(self._machine.torch_devices) == 1 else None
@@ -239,9 +238,10 @@ class CompiledModule(Steerable):
             with self._lock.lock:
                 made = self._find(signature)
                 if made is None:
+                    if not asked:
+                        self._tell_of(signature)
                     made = with_torch(lambda: self._compiled(structure.inputs(tensors)))
-                    self._check(self._changes, [*self._made.values(), made])
-                    self._apply(self._changes, made)
+                    self._steer_new(made, list(self._made.values()))
                     self._made[signature] = made
         if key is not None:
             self._plain[key] = made
@@ -251,6 +251,15 @@ class CompiledModule(Steerable):
     def _compiled(self, inputs: Sequence[Any]) -> Specialization:
         self._check_weights()
         return self._specialize(inputs, self.configs)
+
+    def _tell_of(self, signature: Signature) -> None:
+        """Say that a call has to wait for the compiler."""
+        shapes = ", ".join("x".join(map(str, shape)) for shape in signature.shapes)
+        text = "compiling %s for %s, which takes some seconds"
+        if self._made:
+            log.warning(f"{text}; dynamic=True compiles once for all batches", self._name, shapes)
+        else:
+            log.info(text, self._name, shapes)
 
     def _check_weights(self) -> None:
         """Check that the model's weights are those that other shapes were compiled with."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from haste_compiler.progress import Tick
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.allocate import Allocation, frontier, rivals
 from haste_compiler.search.clock import Clock
-from haste_compiler.search.explorer import Explorer, Tick
+from haste_compiler.search.explorer import Explorer
 from haste_compiler.search.options import Options
 from haste_compiler.search.predict import Predictor
-from haste_compiler.search.runner import Measured, Runner
+from haste_compiler.search.runner import Measured, Runner, kept
 from haste_compiler.search.sensitivity import Point, Unit
 
 _ROUNDS = 3
@@ -68,7 +69,7 @@ class Combiner:
 
     def _timed_ones(self, clock: Clock, found: list[Measured]) -> list[Measured]:
         """With the latency of the two that keep the budget and save the most multiply-adds of the layers they chose."""
-        keeping = [each for each in found if each.keeps(self._budget)]
+        keeping = kept(found, self._budget)
         keeping.sort(key=lambda each: -each.point.mac_reduction)
         self._tick("timing candidates", 1.0)
         latencies = {id(each): clock.latency(self._runner.compile(each.allocation)) for each in keeping[:_TIMED]}
@@ -112,7 +113,7 @@ class Combiner:
         return found
 
     def _bisect(self, compiled: CompiledModule, units: list[Unit], steps: list[Allocation]) -> list[Measured]:
-        """Run allocations around the one furthest along that keeps the budget, and some on the way there."""
+        """Run allocations around the one furthest along that keeps the budget, and some on the way there; in order."""
         found: dict[int, Measured] = {}
         low, high = 0, len(steps)
         while high - low > 1:
@@ -127,7 +128,7 @@ class Combiner:
             index = last * part // _SPREAD
             if index and index not in found:
                 found[index] = self._runner.run(compiled, units, steps[index])
-        return list(found.values())
+        return [found[index] for index in sorted(found)]
 
 
 def _saving(allocation: Allocation) -> float:

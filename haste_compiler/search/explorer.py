@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,7 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.method import Method
+from haste_compiler.progress import Tick
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.clock import Clock
 from haste_compiler.search.images import Images
@@ -22,9 +23,6 @@ from haste_compiler.validation.macs import dense_macs
 
 _WORST_ERROR = 0.5
 """Relative error of the outputs beyond which a unit is not driven."""
-
-Tick = Callable[[str, float], object]
-"""Called with what is being done and which part of the search is over."""
 
 
 class Explorer:

@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from haste_compiler.errors import InputError
 from haste_compiler.validation.batches import Labels, read_batches
-from haste_compiler.validation.comparison import is_scores
+from haste_compiler.validation.comparison import constant_rows, is_scores, scores_warnings
+
+_MOST_TRIED = 128
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,69 @@ class Images:
         labels = None if self.labels is None else self.labels[first:last]
         return Images(self.calls[start:stop], self.size, last - first, outputs, labels)
 
-    def divided(self, most: int) -> tuple[Images, Images]:
-        """A quarter of the calls, with at most ``most`` images or one call, and the others; a single call twice."""
-        calls = len(self.calls)
-        first = max(1, min(calls // 4, most // self.size))
-        return self.part(0, first), self.part(first if calls > 1 else 0, calls)
+    def divided(self) -> tuple[Images, Images]:
+        """The images that settings are chosen on, see ``tried``, and the others, which these are judged on."""
+        first = max(1, tried(self.count) // self.size)
+        return self.part(0, first), self.part(first, len(self.calls))
+
+    def warnings(self) -> list[str]:
+        """What makes a measured agreement say less than it seems to."""
+        if self.scores is None:
+            return []
+        scores = self.outputs[self.scores]
+        return scores_warnings(self.count, set(scores.argmax(dim=1).tolist()), constant_rows(scores))
 
 
-def read_images(model: nn.Module, inputs: Any, labels: Labels, size: int) -> Images:
-    """Read images, shuffle nothing, cut them into calls and run the original on them.
+@dataclass(frozen=True)
+class Rows:
+    """What a user gave, read.
+
+    Attributes:
+        arguments: positional arguments, whose tensors hold all images in rows.
+        labels: int64 (count,), or None.
+        count: images.
+    """
+
+    arguments: tuple[Any, ...]
+    labels: Tensor | None
+    count: int
+
+    def answered(self, model: nn.Module, most: int) -> Images:
+        """Cut the images into calls, no larger than what settings are chosen on, and run the original on them.
+
+        Args:
+            model: in evaluation mode.
+            most: images a call, at most.
+
+        Raises:
+            InputError: the model returns no floating-point tensor with a row for each image.
+        """
+        size = min(most, tried(self.count))
+        rows = [torch.arange(start, start + size).clamp(max=self.count - 1) for start in range(0, self.count, size)]
+        calls = [tree_map(lambda leaf, rows=row: leaf[rows], self.arguments) for row in rows]
+        with torch.inference_mode():
+            answers = [floating(model(*call), size) for call in calls]
+        if not answers[0]:
+            raise InputError(f"{type(model).__name__} returns no floating-point tensor with a row for each image")
+        outputs = [torch.cat(column)[: self.count] for column in zip(*answers, strict=True)]
+        return Images(calls, size, self.count, outputs, self.labels)
+
+
+def tried(count: int) -> int:
+    """How many of so many images settings are chosen on: a quarter, at least one, at most 128."""
+    return max(1, min(count // 4, _MOST_TRIED))
+
+
+def read_rows(inputs: Any, labels: Labels) -> Rows:
+    """Read images, shuffle nothing.
 
     Args:
-        model: in evaluation mode.
         inputs: a tensor, a tuple of arguments or an iterable of batches; all tensors have the images in rows.
         labels: classes of all images; or True: each batch's last item; or None.
-        size: most images a call.
 
     Raises:
-        InputError: there are no images, tensors differ in their rows or batches in their shapes, an argument is no
-            tensor, or the model returns no floating-point tensor with a row for each image.
+        InputError: there are no images, tensors differ in their rows or batches in their shapes, or an argument is no
+            tensor.
     """
     batches = [batch for batch in read_batches(inputs, labels) if not batch.empty]
     flat = [tree_flatten(batch.inputs) for batch in batches]
@@ -77,22 +123,8 @@ def read_images(model: nn.Module, inputs: Any, labels: Labels, size: int) -> Ima
     rows = {len(leaf) for leaf in whole}
     if len(rows) != 1:
         raise InputError(f"inputs: tensors have {sorted(rows)} rows; a search takes one row an image in each")
-    count = rows.pop()
     given = [batch.labels for batch in batches if batch.labels is not None]
-    return cut(model, flat[0][1].unflatten(whole), torch.cat(given) if given else None, min(size, count))
-
-
-def cut(model: nn.Module, arguments: tuple[Any, ...], labels: Tensor | None, size: int) -> Images:
-    """Cut arguments whose tensors hold all images in rows into calls, and run the original on them."""
-    count = len(tree_leaves(arguments)[0])
-    rows = [torch.arange(start, start + size).clamp(max=count - 1) for start in range(0, count, size)]
-    calls = [tree_map(lambda leaf, rows=row: leaf[rows], arguments) for row in rows]
-    with torch.inference_mode():
-        answers = [floating(model(*call), size) for call in calls]
-    if not answers[0]:
-        raise InputError(f"{type(model).__name__} returns no floating-point tensor with a row for each image")
-    outputs = [torch.cat(column)[:count] for column in zip(*answers, strict=True)]
-    return Images(calls, size, count, outputs, labels)
+    return Rows(flat[0][1].unflatten(whole), torch.cat(given) if given else None, rows.pop())
 
 
 def floating(result: Any, size: int) -> list[Tensor]:

@@ -40,8 +40,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check them."""
-        if not 0.5 <= self.confidence < 1:
-            raise InputError(f"confidence is {self.confidence!r}: allowed is 0.5 to below 1")
+        if not 0.5 <= self.confidence <= 0.999:
+            raise InputError(f"confidence is {self.confidence!r}: allowed is 0.5 to 0.999")
         if self.save not in ("macs", "time"):
             raise InputError(f"save is {self.save!r}: allowed are 'macs' and 'time'")
         if self.save == "time" and self.budget.kind == "target_macs":

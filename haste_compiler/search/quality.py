@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
+from haste_compiler.search.bound import upper_bound
 from haste_compiler.search.budget import Budget
 from haste_compiler.search.images import Images
+
+_UNSEEN = 2.0
+"""How much larger than the worst error that was seen one may be that wasn't."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Quality:
         accuracy_drop: what compressing costs in accuracy: with labels as they show it; without, the estimate below.
         expected_drop: mean over the images of ``p(original's class) - p(class found)``, with p the original's
             probabilities: the accuracy that is lost if they are right.
-        margins: half-widths of one-sided confidence intervals of ``output_error``, ``agreement``, ``expected_drop``.
+        bounds: how large ``output_error``, the part of images whose class differs, and ``expected_drop`` may be on
+            other images, one-sided.
     """
 
     output_error: float
@@ -33,18 +37,18 @@ class Quality:
     accuracy: float | None
     accuracy_drop: float | None
     expected_drop: float | None
-    margins: tuple[float, float, float]
+    bounds: tuple[float, float, float]
 
     def keeps(self, budget: Budget) -> bool:
-        """Whether it keeps a limit, its confidence margin included; True for a limit on something else."""
-        error, disagreement, drop = self.margins
+        """Whether its bounds keep a limit; True for a limit on something else."""
+        error, disagreement, drop = self.bounds
         if budget.kind == "max_output_error":
-            return self.output_error + error <= budget.limit
+            return error <= budget.limit
         if budget.kind == "min_agreement":
-            return self.agreement is not None and self.agreement - disagreement >= budget.limit
+            return disagreement <= 1 - budget.limit
         if budget.kind == "max_accuracy_drop":
-            assert self.expected_drop is not None and self.accuracy_drop is not None
-            return self.expected_drop + drop <= budget.limit and self.accuracy_drop <= budget.limit
+            assert self.accuracy_drop is not None
+            return drop <= budget.limit and self.accuracy_drop <= budget.limit
         return True
 
 
@@ -53,22 +57,23 @@ class Judge:
 
     Args:
         images: with the original's outputs.
-        confidence: of the margins, one-sided.
+        confidence: of the bounds, one-sided.
         temperature: the original's scores are divided by it before they become probabilities.
     """
 
     def __init__(self, images: Images, confidence: float, temperature: float) -> None:
-        self._images, self._z = images, NormalDist().inv_cdf(confidence)
+        self._images, self._confidence = images, confidence
         self._probabilities: Tensor | None = None
         if images.scores is not None:
             self._probabilities = (log_scores(images.outputs[images.scores]) / temperature).softmax(dim=1)
 
     def judge(self, outputs: Sequence[Tensor]) -> Quality:
         """Compare outputs, float64 (count, ...) each, in the order of the original's."""
-        errors = [_relative_error(mine, theirs) for mine, theirs in zip(self._images.outputs, outputs, strict=True)]
-        error, error_margin = max(((value, self._z * deviation) for value, deviation in errors), key=sum)
+        pairs = zip(self._images.outputs, outputs, strict=True)
+        errors = [_relative_error(mine, theirs, self._confidence) for mine, theirs in pairs]
+        error, error_bound = max(errors, key=lambda each: each[1])
         if self._probabilities is None or self._images.scores is None:
-            return Quality(error, None, None, None, None, (error_margin, 0.0, 0.0))
+            return Quality(error, None, None, None, None, (error_bound, 0.0, 0.0))
         original, found = self._images.outputs[self._images.scores], outputs[self._images.scores]
         expected, best = original.argmax(dim=1), found.argmax(dim=1)
         # A row with NaN has no class.
@@ -78,12 +83,13 @@ class Judge:
             found.isnan().any(dim=1), 0.0, self._probabilities[rows, best]
         )
         agreement, expected_drop = float(same.double().mean()), float(drops.mean())
+        disagreement_bound, drop_bound = (upper_bound(each, self._confidence) for each in (~same, drops))
+        bounds = (error_bound, disagreement_bound, drop_bound)
         accuracy, accuracy_drop = None, expected_drop
         if self._images.labels is not None:
             accuracy = float(((best == self._images.labels) & ~found.isnan().any(dim=1)).double().mean())
             accuracy_drop = float((expected == self._images.labels).double().mean()) - accuracy
-        margins = (error_margin, _wilson(1 - agreement, len(best), self._z), self._z * _deviation_of_mean(drops))
-        return Quality(error, agreement, accuracy, accuracy_drop, expected_drop, margins)
+        return Quality(error, agreement, accuracy, accuracy_drop, expected_drop, bounds)
 
 
 def log_scores(scores: Tensor) -> Tensor:
@@ -105,25 +111,14 @@ def calibrated_temperature(images: Images) -> float:
     return float(temperatures[losses.index(min(losses))])
 
 
-def _relative_error(original: Tensor, found: Tensor) -> tuple[float, float]:
-    """Relative error of the norm, and its standard deviation over draws of the images (the delta method)."""
+def _relative_error(original: Tensor, found: Tensor, confidence: float) -> tuple[float, float]:
+    """Relative error of the norm, and how large it may be if no image's error is more than twice the worst seen."""
     errors = (found - original).square().flatten(1).sum(dim=1)
-    sizes = original.square().flatten(1).sum(dim=1)
-    total = float(sizes.sum())
-    if not math.isfinite(float(errors.sum())) or total == 0:
-        return (0.0, 0.0) if float(errors.sum()) == 0 else (math.inf, 0.0)
-    square = float(errors.sum()) / total
-    spread = float((errors - square * sizes).square().sum()) ** 0.5 / total
-    error = square**0.5
-    return error, spread / (2 * error) if error else 0.0
-
-
-def _wilson(part: float, count: int, z: float) -> float:
-    """How far above a part seen in ``count`` the true one may lie (Wilson's score interval, one-sided)."""
-    centre = part + z * z / (2 * count)
-    spread = z * math.sqrt(part * (1 - part) / count + z * z / (4 * count * count))
-    return (centre + spread) / (1 + z * z / count) - part
-
-
-def _deviation_of_mean(values: Tensor) -> float:
-    return float(values.std(correction=0)) / math.sqrt(len(values)) if len(values) else 0.0
+    mean_size = float(original.square().flatten(1).sum(dim=1).mean())
+    if not errors.any():
+        return 0.0, 0.0
+    if not bool(errors.isfinite().all()) or mean_size == 0:
+        return math.inf, math.inf
+    most = _UNSEEN**2 * float(errors.max())
+    bound = most * upper_bound(errors / most, confidence)
+    return (float(errors.mean()) / mean_size) ** 0.5, (bound / mean_size) ** 0.5

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from haste_compiler.errors import HasteError
 from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import Configs
 from haste_compiler.search.budget import Budget
+from haste_compiler.text import as_text, numbers
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,9 @@ class SearchResult:
         chosen: the point of ``config``.
         budget: what was asked for.
         images: how many images the points were measured on, which the settings were not chosen on.
-        confidence: of the margin with which they keep the budget.
+        confidence: with which ``chosen`` keeps a budget on quality on other images.
         seconds: that the search took.
+        warnings: what makes these numbers say less than they seem to.
     """
 
     config: Any
@@ -64,6 +63,7 @@ class SearchResult:
     images: int
     confidence: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as nested dictionaries and lists."""
@@ -73,6 +73,7 @@ class SearchResult:
             "images": self.images,
             "confidence": self.confidence,
             "seconds": self.seconds,
+            "warnings": list(self.warnings),
             "chosen": self.pareto.index(self.chosen),
             "config": _plain(self.config),
             "pareto": points,
@@ -109,22 +110,20 @@ class SearchResult:
 
     def __str__(self) -> str:
         title = f"Search within {self.budget.kind} = {self.budget.limit:g}, measured on {self.images} images"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="", header_style="")
         columns = ("", "net MAC reduction", "output error", "agreement", "accuracy", "expected drop", "ms/image")
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-        for point in self.pareto:
-            table.add_row(
+        rows = [
+            (
                 "chosen" if point is self.chosen else "",
                 _percent(point.mac_reduction),
                 f"{point.output_error:.3f}",
                 *(_percent(part) for part in (point.agreement, point.accuracy, point.expected_drop)),
                 "" if point.latency is None else f"{point.latency:.3f}",
             )
-        console = Console(file=io.StringIO(), width=200, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(table)
-        assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n")
+            for point in self.pareto
+        ]
+        empty = [column for place, column in enumerate(columns) if not any(row[place] for row in rows)]
+        table = numbers(title, columns, rows, 1, (*empty, "expected drop", "output error"))
+        return as_text(table, *(Text(f"Warning: {warning}") for warning in self.warnings))
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,17 @@ class Measured(NamedTuple):
         if budget.kind == "target_latency":
             return self.point.latency is not None and self.point.latency <= budget.limit
         return self.quality.keeps(budget)
+
+
+def kept(candidates: Iterable[Measured], budget: Budget) -> list[Measured]:
+    """Those that keep a budget, of candidates by rising damage.
+
+    Of a budget on quality only those before the first that doesn't keep it: trying many until one passes by chance
+    would leave less confidence than was asked for (fixed-sequence testing).
+    """
+    if budget.on_quality:
+        return list(itertools.takewhile(lambda each: each.keeps(budget), candidates))
+    return [each for each in candidates if each.keeps(budget)]
 
 
 class Runner:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from haste_compiler.codegen.target import TargetLike
@@ -18,21 +15,21 @@ from haste_compiler.errors import InputError
 from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.configs import ConfigLike
+from haste_compiler.progress import Tick
+from haste_compiler.progress import progress as shown
+from haste_compiler.search.bound import check_enough, images_needed
 from haste_compiler.search.budget import Budget, BudgetError, one_budget
 from haste_compiler.search.combiner import Combiner
-from haste_compiler.search.explorer import Explorer, Tick
-from haste_compiler.search.images import Images, read_images
+from haste_compiler.search.explorer import Explorer
+from haste_compiler.search.images import Images, read_rows
 from haste_compiler.search.options import Options, searched_configs
 from haste_compiler.search.predict import Predictor
 from haste_compiler.search.quality import calibrated_temperature
 from haste_compiler.search.result import ParetoPoint, SearchResult
-from haste_compiler.search.runner import Measured, Runner
-from haste_compiler.search.synthetic import draw_images
+from haste_compiler.search.runner import Measured, Runner, kept
+from haste_compiler.search.synthetic import COUNT, draw_images
 from haste_compiler.validation.batches import Labels
 from haste_compiler.validation.timing import use_threads
-
-_MEASURED_ON = 128
-"""Images that layers are measured on, at most; a quarter of those given, if that is fewer."""
 
 
 def search(  # noqa: PLR0913  (a user's options, each by name)
@@ -96,17 +93,17 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
             runs as there are layers and settings; None: what the method suggests, 2 and 4 for HASTE, and 8 and 4 where
             time is saved.
         batch_size: most images a call.
-        confidence: with which unseen images keep a budget on quality, one-sided, 0.5 (no margin) to 1.
+        confidence: with which unseen images keep a budget on quality, one-sided, 0.5 to 0.999.
         seed: of made-up images, and of what the methods draw at random unless ``config`` is given: HASTE's hyperplanes.
-        progress: show on standard error what is being done.
+        progress: show on standard error what is being done: a bar, or a line a phase where that is no terminal.
 
     Returns:
         The configuration, and all that was measured. The same arguments give the same configuration, except where
         time is saved.
 
     Raises:
-        InputError: no budget or several, an argument is out of range, or ``config`` has a method that has nothing to
-            try.
+        InputError: no budget or several, an argument is out of range, ``config`` has a method that has nothing to try,
+            or so many images can't show that a budget is kept; the message says how many can.
         BudgetError: no configuration reaches ``target_macs`` or ``target_latency``; its ``result`` has the nearest.
         CaptureError, UnsupportedOperatorError, TargetError, ConfigError: as ``compile``.
     """
@@ -123,31 +120,35 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
         raise InputError(f"model is {type(network).__name__}: allowed is a torch.nn.Module")
     count = threads or torch.get_num_threads()
     options = Options(budget, save, searched_configs(config, seed), target, count, confidence, patches)
-    with evaluation_mode(network), use_threads(count), _progress(progress) as tick:
+    with evaluation_mode(network), use_threads(count), shown("searching", progress) as tick:
         if inputs is None:
+            shape = _checked_shape(input_shape, labels)
             tick("making up images", 0.0)
-            inputs = draw_images(network, _checked_shape(input_shape, labels), seed)
-        images = read_images(network, inputs, labels, batch_size)
+            inputs = draw_images(network, shape, seed, min(max(COUNT, images_needed(budget, confidence)), 4 * COUNT))
+        rows = read_rows(inputs, labels)
+        check_enough(budget, confidence, rows.count)
+        images = rows.answered(network, batch_size)
         if budget.needs_scores and images.scores is None:
             raise InputError(
                 f"{budget.kind} needs class scores (N, classes), but {type(network).__name__} returns none"
             )
-        candidates, held_out = _candidates(network, images, options, tick)
+        tried, held_out = images.divided()
+        candidates = _candidates(network, tried, held_out, calibrated_temperature(images), options, tick)
     return _result(candidates, options, held_out, time.perf_counter() - began)
 
 
-def _candidates(model: nn.Module, images: Images, options: Options, tick: Tick) -> tuple[list[Measured], int]:
-    """What was run, the dense network first, and on how many images."""
-    tried, held_out = images.divided(_MEASURED_ON)
-    temperature = calibrated_temperature(images)
+def _candidates(
+    model: nn.Module, tried: Images, held_out: Images, temperature: float, options: Options, tick: Tick
+) -> list[Measured]:
+    """What was run on the images that were held out, the dense network first."""
     predictor = Predictor(tried, temperature, options.budget)
     explorer = Explorer(model, tried, options, predictor, tick)
     explorer.explore()
     runner = Runner(explorer, held_out, options, temperature)
-    return Combiner(explorer, runner, options, predictor, tick).candidates(), held_out.count
+    return Combiner(explorer, runner, options, predictor, tick).candidates()
 
 
-def _result(candidates: Sequence[Measured], options: Options, held_out: int, seconds: float) -> SearchResult:
+def _result(candidates: Sequence[Measured], options: Options, held_out: Images, seconds: float) -> SearchResult:
     """The best candidate that keeps the budget, with all others.
 
     Raises:
@@ -155,11 +156,14 @@ def _result(candidates: Sequence[Measured], options: Options, held_out: int, sec
     """
     budget = options.budget
     points = [candidate.point for candidate in candidates]
-    keeping = [candidate.point for candidate in candidates if candidate.keeps(budget)]
+    keeping = [candidate.point for candidate in kept(candidates, budget)]
     found = bool(keeping) or budget.on_quality
     chosen = _best(budget, options.timed, keeping or points[:1]) if found else _nearest(budget, points)
     front = _undominated(points, chosen)
-    result = SearchResult(chosen.config, front, chosen, budget, held_out, options.confidence, seconds)
+    warnings = tuple(held_out.warnings())
+    result = SearchResult(
+        chosen.config, front, chosen, budget, held_out.count, options.confidence, seconds, warnings=warnings
+    )
     if found:
         return result
     reached = f"{chosen.latency:.3g} ms" if chosen.latency is not None else f"{chosen.mac_reduction:.3f}"
@@ -196,10 +200,3 @@ def _undominated(points: Sequence[ParetoPoint], chosen: ParetoPoint) -> tuple[Pa
         for index, point in enumerate(ordered)
         if point is chosen or all(later.output_error > point.output_error for later in ordered[index + 1 :])
     )
-
-
-@contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Tick]:
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("searching", total=1.0)
-        yield lambda doing, part: bar.update(task, description=f"searching: {doing}", completed=part)

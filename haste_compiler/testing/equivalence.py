@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from haste_compiler.errors import InputError, ValidationError
+from haste_compiler.errors import HasteError, InputError, ValidationError
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.registry import method, names
 from haste_compiler.runtime.artifact_load import LoadedModule
@@ -95,6 +95,16 @@ def assert_equivalent(
     """
     __tracebackhide__ = True
     thresholds = Thresholds(**limits)
+    try:
+        return _compared(model, compiled, inputs, labels, thresholds, check)
+    except HasteError as error:
+        # The message says it all: the way there is through PyTorch's code and ours.
+        raise error.with_traceback(None) from None
+
+
+def _compared(
+    model: nn.Module, compiled: Any, inputs: Any, labels: Labels, thresholds: Thresholds, check: bool
+) -> ValidationReport | tuple[OutputComparison, ...]:
     if isinstance(compiled, CompiledModule | LoadedModule):
         return _own(model, compiled, inputs, labels, thresholds, check)
     if thresholds.min_mac_reduction is not None or thresholds.min_speedup is not None:
@@ -112,7 +122,6 @@ def _own(
     limits: Thresholds,
     check: bool,
 ) -> ValidationReport:
-    __tracebackhide__ = True
     given: list[Any] = []
     missed, report = "", None
     try:
@@ -168,7 +177,6 @@ def _changes(checks: Sequence[LayerCheck]) -> list[str]:
 def _foreign(
     model: nn.Module, compiled: Callable[..., Any], inputs: Any, labels: Labels, limits: Thresholds
 ) -> tuple[OutputComparison, ...]:
-    __tracebackhide__ = True
     name = type(compiled).__name__ if not hasattr(compiled, "__name__") else compiled.__name__
     call = _callable(compiled)
     limit = MAX_REL_ERROR if limits.max_rel_error is None and limits.min_agreement is None else limits.max_rel_error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,8 +45,11 @@ def haste_thresholds(pytestconfig: pytest.Config) -> Thresholds:
 
 
 @pytest.fixture
-def assert_equivalent(haste_thresholds: Thresholds) -> Callable[..., Any]:
-    """``haste_compiler.testing.assert_equivalent`` with the project's limits where the test gives none."""
+def assert_equivalent(haste_thresholds: Thresholds) -> Iterator[Callable[..., Any]]:
+    """``haste_compiler.testing.assert_equivalent`` with the project's limits where the test gives none.
+
+    What PyTorch writes to its own trace while it exports stays out of the log that pytest shows of a failure.
+    """
     from haste_compiler.runtime.artifact_load import LoadedModule
     from haste_compiler.runtime.compiled import CompiledModule
     from haste_compiler.testing.equivalence import assert_equivalent as check
@@ -58,4 +63,13 @@ def assert_equivalent(haste_thresholds: Thresholds) -> Callable[..., Any]:
             limits = {name: limit for name, limit in limits.items() if name not in _OWN}
         return check(model, compiled, inputs, **{**limits, **options})
 
-    return checked
+    # Pytest's own handler sits on this logger too, as on all that don't propagate.
+    trace = logging.getLogger("torch.__trace")
+    trace.addFilter(_asked_for)
+    yield checked
+    trace.removeFilter(_asked_for)
+
+
+def _asked_for(record: logging.LogRecord) -> bool:
+    """Whether somebody wants PyTorch's trace."""
+    return "TORCH_TRACE" in os.environ

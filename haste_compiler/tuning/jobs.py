@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import Progress
 from tvm.target import Target
 
 from haste_compiler.codegen.job import Job
 from haste_compiler.interrupts import check_interrupt
+from haste_compiler.progress import progress
 from haste_compiler.tuning.device import Device
 
 K = TypeVar("K")
@@ -38,16 +37,19 @@ def time_jobs(
         return
     running: dict[Future[dict[str, float]], K] = {}
     with (
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        progress(label) as tick,
         ThreadPoolExecutor(device.at_once) as pool,
     ):
-        task = progress.add_task(label, total=len(jobs))
+        tick("", 0.0)
+        done = 0
 
         def finished(most: int) -> Iterator[tuple[K, dict[str, float]]]:
+            nonlocal done
             while len(running) > most:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     key = running.pop(future)
-                    progress.advance(task)
+                    done += 1
+                    tick("", done / len(jobs))
                     yield key, future.result()
 
         for key, make in jobs.items():

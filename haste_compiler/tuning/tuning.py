@@ -6,14 +6,12 @@ import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import tvm
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tvm.target import Target
@@ -29,6 +27,7 @@ from haste_compiler.files import write_text
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.registry import names
+from haste_compiler.text import as_text
 from haste_compiler.version import __version__
 
 _FORMAT = "haste-tuning"
@@ -192,8 +191,8 @@ class Tuning:
         }
 
     def __str__(self) -> str:
-        """Tables as plain text. No colours, no line is wrapped."""
-        console = Console(file=StringIO(), width=1000, color_system=None)
+        """Tables as plain text."""
+        parts: list[Table | Text] = []
         title = f"{len(self.layers)} layers measured with {self.threads} threads, for {machine_of(self.target).name}"
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "algorithm"):
@@ -204,15 +203,14 @@ class Tuning:
             times = (f"{seconds * 1e6:.1f}" for seconds in (each.seconds, each.modelled_seconds))
             table.add_row(str(work), each.algorithm, *times, str(each.candidates))
         if self.layers:
-            console.print(table)
+            parts.append(table)
         for found in self.settings.values():
             for layer, fields in found.items():
                 said = ", ".join(f"{name} {value}" for name, value in fields.items())
-                console.print(Text(f"{layer}: {said}"))
+                parts.append(Text(f"{layer}: {said}"))
         if self.skipped:
-            console.print(f"{self.skipped} layers were not measured in time")
-        assert isinstance(console.file, StringIO)
-        return console.file.getvalue().rstrip()
+            parts.append(Text(f"{self.skipped} layers were not measured in time"))
+        return as_text(*parts)
 
 
 def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,31 @@ def is_scores(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[1] >= 2 and leaf.dtype.is_floating_point
 
 
+def constant_rows(scores: Tensor) -> int:
+    """For how many images all scores, (N, classes), are equal."""
+    return int((scores == scores[:, :1]).all(dim=1).sum())
+
+
+def scores_warnings(rows: int, predicted: set[int], constant: int) -> list[str]:
+    """What makes an agreement say less than it seems to.
+
+    Args:
+        rows: images that it was measured on.
+        predicted: the classes that the original predicts for them.
+        constant: see ``constant_rows``.
+    """
+    found = []
+    if rows == 1:
+        found.append("agreement rests on one image")
+    elif rows and len(predicted) == 1:
+        found.append(f"the original predicts class {min(predicted)} for all {rows} images, so agreement says little")
+    if constant:
+        found.append(
+            f"for {constant} of {rows} images the original's scores are all equal, and its prediction means nothing"
+        )
+    return found
+
+
 def difference_of(original: Tensor, compiled: Tensor) -> tuple[Tensor, Tensor]:
     """Absolute difference and the original it is measured against, float64, flat.
 
@@ -222,18 +247,8 @@ class _LeafTally:
         found = []
         if self._not_finite:
             found.append(f"{self.name}: {self._not_finite} values of the original are NaN or infinite")
-        if self._rows == 1:
-            found.append(f"{self.name}: agreement rests on one image")
-        elif self._rows and len(self._predicted) == 1:
-            found.append(
-                f"{self.name}: the original predicts class {min(self._predicted)} for all {self._rows} images, "
-                "so agreement says little"
-            )
-        if self._constant_rows:
-            found.append(
-                f"{self.name}: for {self._constant_rows} of {self._rows} images the original's scores are all equal, "
-                "and its prediction means nothing"
-            )
+        scores = scores_warnings(self._rows, self._predicted, self._constant_rows)
+        found += [f"{self.name}: {warning}" for warning in scores]
         return found
 
     def _compare_ranks(self, original: Tensor, compiled: Tensor) -> None:
@@ -247,7 +262,7 @@ class _LeafTally:
         best = original.argmax(dim=1)
         self._agree += int(torch.where(unranked, equal, best == compiled.argmax(dim=1)).sum())
         self._predicted |= set(best.tolist())
-        self._constant_rows += int(((original == original[:, :1]).all(dim=1)).sum())
+        self._constant_rows += constant_rows(original)
         if classes > TOP:
             mine, theirs = original.topk(TOP, dim=1).indices, compiled.topk(TOP, dim=1).indices
             shared = (mine.unsqueeze(2) == theirs.unsqueeze(1)).sum(dim=(1, 2))

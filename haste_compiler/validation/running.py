@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, keystr, tree_flatten_with_path, tree_leaves, tree_map
 
+from haste_compiler.errors import HasteError, InputError, first_line
 from haste_compiler.graph.checksums import bytes_of
+from haste_compiler.graph.explain_failure import explain_failure
 
 Call = Callable[..., Any]
 
@@ -35,10 +37,23 @@ class Outputs(NamedTuple):
 
 
 def run(call: Call, inputs: Sequence[Any]) -> Outputs:
-    """Call a network on copies of ``inputs``, without gradients, and copy what it returns at once."""
+    """Call a network on copies of ``inputs``, without gradients, and copy what it returns at once.
+
+    Raises:
+        InputError: it can't be called with them.
+    """
     given = fresh_copy(tuple(inputs))
-    with torch.inference_mode():
-        result = call(*given)
+    try:
+        with torch.inference_mode():
+            result = call(*given)
+    except HasteError:
+        raise
+    except Exception as error:
+        reason = explain_failure(call, tuple(inputs)) if isinstance(call, nn.Module) else None
+        name = getattr(call, "__name__", type(call).__name__)
+        raise InputError(
+            f"{name} can't be called with these inputs: {reason or f'{type(error).__name__}: {first_line(error)}'}"
+        ) from error
     flat, spec = tree_flatten_with_path(result)
     leaves = [leaf for _, leaf in flat]
     return Outputs(

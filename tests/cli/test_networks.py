@@ -108,13 +108,22 @@ def test_torchvision() -> None:
         ("not_a_package:net", InputError, "not_a_package can't be imported: ModuleNotFoundError"),
         ("haste_compiler.demo:load_netwrk", InputError, "has no 'load_netwrk'; did you mean load_network"),
         ("{file}:three", InputError, r"three\(\) returns int: allowed is a torch.nn.Module"),
-        ("{file}:fails", InputError, r"fails\(\) fails: KeyError: 'weights'"),
+        ("{file}:fails", InputError, r"fails\(\) fails: KeyError: 'weights' \(.*\.py:\d+; --traceback shows all\)"),
         ("{file}:number", InputError, "number is int: allowed are a function"),
     ],
 )
 def test_models_that_are_refused(file: Path, name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_network(name.format(file=file))
+
+
+def test_a_torchvision_of_another_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("haste_compiler.cli.networks.importlib.import_module", misfit)
+    with pytest.raises(HasteError, match=r"nms does not exist; .* for another PyTorch .* 'torchvision==0\.\d+\.\*'"):
+        load_network("torchvision:resnet18")
 
 
 def test_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_what_it_says_is_what_compiling_its_configuration_gives(
     model: nn.Module, images: Tensor, found: SearchResult
 ) -> None:
     """Measured by the validator, which counts on its own, on the images that were held out."""
+    assert found.images == 32
     compiled = haste_compiler.compile(model, (images[8:],), config=found.config, threads=1)
     report = haste_compiler.validate(model, compiled, images[8:], time=False)
     assert report.mac_reduction == pytest.approx(found.chosen.mac_reduction, abs=1e-6)
@@ -169,6 +170,42 @@ def test_a_method_without_anything_to_try(model: nn.Module, images: Tensor, monk
 def test_agreement_needs_class_scores(images: Tensor) -> None:
     with pytest.raises(InputError, match="min_agreement needs class scores"):
         search(nn.Sequential(nn.Conv2d(3, 16, 3)), images, min_agreement=0.9)
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(9, 7), (24, 18)])
+def test_settings_are_judged_on_images_that_they_were_not_chosen_on(
+    model: nn.Module, images: Tensor, count: int, held_out: int
+) -> None:
+    """Whatever the number: with fewer images than fill two calls all chose and judged."""
+    result = haste_compiler.search(
+        model, images[:count], max_output_error=0.3, threads=1, progress=False, patches=(4,), batch_size=64
+    )
+    compiled = haste_compiler.compile(model, (images[count - held_out : count],), config=result.config, threads=1)
+    report = haste_compiler.validate(model, compiled, images[count - held_out : count], time=False)
+    assert result.images == held_out and 0 < result.chosen.output_error < 0.3
+    assert report.outputs[0].rel_error == pytest.approx(result.chosen.output_error, rel=1e-3)
+
+
+def test_what_so_many_images_cannot_show_is_refused_before_the_work(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ran: list[object] = []
+    model.register_forward_hook(lambda *_: ran.append(_))
+    with pytest.raises(
+        InputError, match=r"min_agreement=0\.98 can't be shown on 40 images: .* give 151 images or more"
+    ):
+        search(model, images, min_agreement=0.98)
+    assert not ran
+
+
+def test_one_class_for_all_images_is_warned_about(images: Tensor) -> None:
+    head = nn.Linear(16, 3)
+    nn.init.zeros_(head.weight)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    result = search(model, images, max_output_error=0.1)
+    assert "predicts class" in result.warnings[0] and f"Warning: {result.warnings[0]}" in str(result)
+    assert json.loads(result.to_json())["warnings"] == list(result.warnings)
 
 
 def test_a_network_with_nothing_to_merge(images: Tensor) -> None:

@@ -107,6 +107,11 @@ class Haste(Method):
 
         return {CONVOLVE.overloadpacket: 4}
 
+    def unread(self, record: Record) -> Mapping[str, str]:
+        """See ``Method``."""
+        skip = record.data["skip"]
+        return {} if skip == "flat" else {"flat_tolerance": f"skip={skip!r} is compiled in"}
+
     def rules(self, machine: Machine) -> Rules:
         """See ``Method``."""
         rules: Rules = importlib.import_module(f"haste_compiler.methods.haste.{machine.KIND}.rules").RULES
