@@ -2,7 +2,7 @@
 
 import click
 import pytest
-from haste_compiler.cli.main import haste
+from haste_compiler.cli.commands import haste
 
 from haste_compiler.cli.option_names import in_option_names
 

@@ -33,7 +33,8 @@ def attend(
     """The kernel's value for (*leading, rows, columns), each laid out in an order of its axes."""
     query, key, value = tensors
     rank, orders = query.dim(), orders or {}
-    memories, operands = [], []
+    memories: list[Tensor] = []
+    operands: list[Operand] = []
     for label, tensor in zip(("query", "key", "value"), tensors, strict=True):
         memory, operand = stored(tensor, orders.get(label, list(range(rank))), 3 * len(memories))
         memories.append(memory)
@@ -47,7 +48,9 @@ def attend(
     out = Operand(out_shape, torch.empty(out_shape).stride())
     sizes = AttentionSizes(tuple(query.shape[:-2]), query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1])
     unit = vector_unit(parse_target(target))
-    kernel = attention_kernel("attention", sizes, Operands(*operands, mask_at, out), scale, unit)
+    kernel = attention_kernel(
+        "attention", sizes, Operands(operands[0], operands[1], operands[2], mask_at, out), scale, unit
+    )
     return run_kernel(kernel, target, out_shape, *memories)
 
 

@@ -26,5 +26,5 @@ def test_it_is_the_view(target: str, sizes: list[int], row: int, data: st.DataOb
     x = torch.randn(*sizes, row + skipped)
     view = x.permute(*order, len(sizes))[..., skipped:]
     lanes = vector_unit(parse_target(target)).lanes
-    kernel = strided_copy_kernel("copy", x.shape, view.shape, view.stride(), view.storage_offset(), lanes)
+    kernel = strided_copy_kernel("copy", x.shape, view.shape, view.stride(), int(view.storage_offset()), lanes)
     assert torch.equal(run_kernel(kernel, target, tuple(view.shape), x), view)
