@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import Captured, capture
 from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
-from haste_compiler.graph.nodes import drop_other_outputs
+from haste_compiler.graph.nodes import LEFT_TO_PYTORCH, drop_other_outputs
 from haste_compiler.graph.randomness import refuse_random
 from haste_compiler.graph.recurrence import refuse_recurrent
 from haste_compiler.graph.training import warn_of_training
@@ -30,11 +31,15 @@ from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import apply_methods
 from haste_compiler.methods.registry import rules_for
+from haste_compiler.passes.hand_back import hand_back
 from haste_compiler.passes.pipeline import rewrite
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
 from haste_compiler.runtime.executable import Executable
+from haste_compiler.tuning.handing_back import slower_layers
 from haste_compiler.tuning.tuner import tune_here
 from haste_compiler.tuning.tuning import Tuning
+
+log = logging.getLogger(__name__)
 
 _TUNING_SECONDS = 120.0
 """What ``tune=True`` may take for one signature; what isn't measured by then is left to the model."""
@@ -89,8 +94,9 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
             safe and needs no data.
         threads: threads that a call uses; None: ``torch.get_num_threads()``.
         tune: True: measure tilings of the dense kernels on this machine instead of trusting the model of it; takes a
-            minute or two, with a progress bar, the first time. What was measured is kept on disk. Or what ``tune``
-            returned, or the file it was saved to: take that, and measure nothing.
+            minute or two, with a progress bar, the first time. What was measured is kept on disk. A layer that is
+            clearly slower than PyTorch's own operators on the example inputs is left to these, if ``fallback`` lets
+            it. Or what ``tune`` returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
             float32, and so is hashing. None: as PyTorch, by ``torch.backends.cudnn.conv.fp32_precision`` (which
@@ -179,11 +185,23 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
     if tuned is True:
         tuned = tune_here(gm, machine, time.monotonic() + _TUNING_SECONDS)
     tuned_machine = tuned.applied(machine) if tuned else machine
-    lowered = lower(gm, tuned_machine, rules_for(machine), captured.batch, fallback=options.fallback)
-    missing = machine.missing()
-    key = cache_key(_signature(gm), machine, lowered.plan) if options.cache and not missing else None
-    executable = Executable(build(lowered, machine, key), lowered, machine.threads, missing)
+    executable = _build(gm, tuned_machine, captured, options)
+    if options.tune is True and options.fallback:
+        slower = slower_layers(executable, gm, leaves, machine.threads)
+        if slower:
+            log.info("left to PyTorch, which is faster here: %s", ", ".join(slower))
+            gm = hand_back(gm, slower)
+            observe("hand_back", gm)
+            executable = _build(gm, tuned_machine, captured, options)
     return Specialization(executable, captured.out_spec, conv_layers(gm, configs), graphs, others, captured.in_spec)
+
+
+def _build(gm: fx.GraphModule, machine: Machine, captured: Captured, options: Options) -> Executable:
+    """Lower a graph and build it, or take it from the cache."""
+    lowered = lower(gm, machine, rules_for(options.machine), captured.batch, fallback=options.fallback)
+    missing = machine.missing()
+    key = cache_key(_signature(gm), options.machine, lowered.plan) if options.cache and not missing else None
+    return Executable(build(lowered, options.machine, key), lowered, machine.threads, missing)
 
 
 def _text(gm: fx.GraphModule) -> str:
@@ -196,5 +214,6 @@ def _signature(gm: fx.GraphModule) -> str:
     for node in gm.graph.nodes:
         value = node.meta.get("val")
         shape = (tuple(value.shape), str(value.dtype)) if isinstance(value, Tensor) else None
-        lines.append(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {shape}")
+        left = LEFT_TO_PYTORCH in node.meta
+        lines.append(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs} {shape} {left}")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ from haste_compiler.fallback.region import is_raw, make_region
 from haste_compiler.fallback.waiting import Waiting
 from haste_compiler.forking import Lock
 from haste_compiler.graph.dynamic import BatchRange
-from haste_compiler.graph.nodes import METHOD, get_tensor, is_call, is_constant, is_size, unsupported
+from haste_compiler.graph.nodes import LEFT_TO_PYTORCH, METHOD, get_tensor, is_call, is_constant, is_size, unsupported
 from haste_compiler.graph.views import VIEWS, View, view_of
 from haste_compiler.interrupts import check_interrupt
 
@@ -153,7 +153,7 @@ class Walk(Generic[M]):
 
     def _call(self, node: fx.Node) -> None:
         try:
-            value = self._lowered(node)
+            value = None if LEFT_TO_PYTORCH in node.meta else self._lowered(node)
         except UnsupportedOperatorError as error:
             if not self._fallback or METHOD in node.meta:
                 raise

@@ -18,6 +18,9 @@ Target = Callable[..., Any]
 METHOD = "made_by"
 """In ``meta`` of calls that a method made of its own operators: the method's name."""
 
+LEFT_TO_PYTORCH = "left_to_pytorch"
+"""In ``meta`` of calls that PyTorch is to run, though there may be kernels."""
+
 TRANSPOSED = (
     torch.ops.aten.conv_transpose1d.default,
     torch.ops.aten.conv_transpose2d.input,
