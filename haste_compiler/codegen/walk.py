@@ -277,8 +277,8 @@ class Walk(Generic[M]):
         """The shape of a node's tensor, a ``DynamicBatch`` first if the batch is."""
         return self.sizes.kernel_shape(node)
 
-    def view(self, node: fx.Node) -> View:
-        """The tensor that a node's is a view of, which is in memory or will be."""
+    def view(self, node: fx.Node) -> View | None:
+        """The tensor that a node's is a view of, which is in memory or will be; None where it has to be copied."""
         return view_of(node, lambda source: isinstance(self.values.get(source), Value), self.is_nhwc)
 
     def stored_shape(self, node: fx.Node) -> tuple[Any, ...]:

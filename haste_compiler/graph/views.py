@@ -44,7 +44,7 @@ class View:
     offset: int = 0
 
 
-def view_of(node: fx.Node, is_stored: Callable[[fx.Node], bool], is_nhwc: Callable[[fx.Node], bool]) -> View:
+def view_of(node: fx.Node, is_stored: Callable[[fx.Node], bool], is_nhwc: Callable[[fx.Node], bool]) -> View | None:
     """The tensor that a tensor is a view of, as far up as operators only look at memory in another order.
 
     Args:
@@ -53,16 +53,18 @@ def view_of(node: fx.Node, is_stored: Callable[[fx.Node], bool], is_nhwc: Callab
         is_nhwc: whether an image is stored as NHWC.
 
     Returns:
-        The view; of the node itself where it is none.
+        The view; of the node itself where no operator of these made it. None where one did that has to copy.
     """
     chain = [node]
     while not is_stored(chain[-1]) and is_call(chain[-1], *VIEWS) and is_tensor(source := chain[-1].all_input_nodes[0]):
         chain.append(source)
-    while True:
+    copies = not is_stored(node) and is_call(node, *VIEWS)
+    while len(chain) > copies:
         view = _seen(chain, is_nhwc=is_nhwc(chain[-1]))
         if view is not None:
             return view
         chain.pop()
+    return None
 
 
 def _seen(chain: Sequence[fx.Node], *, is_nhwc: bool) -> View | None:

@@ -172,7 +172,7 @@ def test_commands_measure_a_network_and_a_folder_that_they_are_given(
 ) -> None:
     images = tmp_path / "images"
     for name, colour in (("a", 30), ("b", 220)):
-        write_images(images / name, ["1.png", "2.png"], colour)
+        write_images(images / name, [f"{number}.png" for number in range(6)], colour)
     given = ["--network", "tests.benchmarks.test_pareto:small_network", "--images", str(images), "--batch", "2"]
     out, drawn = tmp_path / "out.json", tmp_path / "drawn.svg"
     pytest.importorskip("matplotlib", reason="matplotlib, which draws the curves, is not installed")

@@ -68,6 +68,9 @@ def test_it_reads_what_the_operators_made(drawn: list[Step], nhwc: bool) -> None
     gm = canonicalize(capture(model, (x,)).gm)
     first, last = products(gm)
     view = view_of(last.all_input_nodes[0], lambda _: False, lambda node: nhwc and node is first)
+    if view is None:
+        assert any(name in ("merge", "split") for name, _ in drawn)
+        return
     values = fx.Interpreter(gm, garbage_collect_values=False)
     values.run(x)
     memory = values.env[view.base]

@@ -84,6 +84,8 @@ def networks() -> dict[str, str]:
     dynamic = haste_compiler.compile(network(), (x,), config=DENSE, dynamic=True)
     large = torch.randn(2, 12, 120, 120)
     sorting = haste_compiler.compile(Sorting(), (large,), config=DENSE)
+    # What the cost model has to measure takes longer than a child may.
+    haste_compiler.compile(network(), (large,))
     with tempfile.TemporaryDirectory() as folder:
         dense.save(Path(folder) / "net.haste")
         loaded = haste_compiler.load(Path(folder) / "net.haste")

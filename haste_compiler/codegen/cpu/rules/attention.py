@@ -97,9 +97,8 @@ def _same_first(walk: Walk[Cpu], *nodes: fx.Node) -> bool:
 def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -> tuple[Any, Operand]:
     """A tensor where it lies, if the kernel takes the strides of its rows and columns; else a copy."""
     view = walk.view(node)
-    if not is_float(view.base) or not fits(*view.strides[-2:]):
-        view = View(node, _contiguous(shape_of(node)))
-        return walk.nchw(node), Operand(walk.shape(node), view.strides)
+    if view is None or not is_float(view.base) or not fits(*view.strides[-2:]):
+        return walk.nchw(node), Operand(walk.shape(node), _contiguous(shape_of(node)))
     return walk.value(view.base).expr, Operand(walk.stored_shape(view.base), view.strides, view.offset)
 
 

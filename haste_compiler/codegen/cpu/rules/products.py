@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -12,19 +14,24 @@ from tvm import tirx
 from haste_compiler.codegen.cpu.kernels.conv2d import is_flat
 from haste_compiler.codegen.cpu.kernels.dense import dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
+from haste_compiler.codegen.cpu.kernels.phases import join_kernel, phase_size, split_kernel
 from haste_compiler.codegen.cpu.kernels.scale_filters import scale_filters_kernel
 from haste_compiler.codegen.cpu.kernels.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.machine import Cpu
-from haste_compiler.codegen.cpu.tiling import ConvTiling
+from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling
 from haste_compiler.codegen.dynamic import hint_of
 from haste_compiler.codegen.rules.products import Product, conv_product, product_rules
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
+from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_tensor, shape_of, sole_user
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 
 aten = torch.ops.aten
+
+_DILATIONS = 4
+"""As many dilations as an image must be wide and high for its phases to be worth it."""
 
 
 def multiply(walk: Walk[Cpu], product: Product, factors: Any = None) -> Any:
@@ -63,7 +70,42 @@ def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | None:
         for x, factors in (args_of(scaling)[:2], args_of(scaling)[1::-1]):
             if is_tensor(factors) and is_tensor(x) and _is_of_channels(factors, x):
                 return Value(multiply(walk, conv_product(walk, node, x), walk.nchw(factors)), nhwc=True)
-    return _RULES[CONV2D](walk, node)
+    if call.residual is None and shape_of(call.x)[0] > 0:
+        product = conv_product(walk, node, call.x)
+        plain = _phase(walk, product)
+        return Value(multiply(walk, product) if plain is None else _by_phases(walk, product, plain), nhwc=True)
+    return cast(Value | None, _RULES[CONV2D](walk, node))
+
+
+def _phase(walk: Walk[Cpu], product: Product) -> ConvGeometry | None:
+    """What a dilated 3×3 convolution is on each phase of its images, if Winograd's algorithm is to compute it there.
+
+    Where the image is only a few dilations wide, most taps read padding, and the convolution as it is leaves them out.
+    """
+    geometry, (down, across), batch = product.geometry, product.geometry.dilation, product.batch
+    dilated = geometry.kernel == (3, 3) and geometry.stride == (1, 1) and geometry.groups == 1 and down * across > 1
+    wide = all(pixels >= _DILATIONS * step for pixels, step in zip(geometry.input_size, (down, across), strict=True))
+    if not dilated or not wide or geometry.padding != (down, down, across, across) or not isinstance(batch, int):
+        return None
+    size = phase_size(geometry.input_size, geometry.dilation)
+    plain = replace(geometry, padding=(1, 1, 1, 1), dilation=(1, 1), input_size=size)
+    tiling = walk.machine.choose_tiling(plain, batch * down * across, product.winograd)
+    return plain if isinstance(tiling, WinogradTiling) else None
+
+
+def _by_phases(walk: Walk[Cpu], product: Product, plain: ConvGeometry) -> Any:
+    """A dilated convolution: every phase of the images on its own."""
+    geometry, batch, lanes = product.geometry, product.batch, walk.machine.unit.lanes
+    phases, size, dilation = batch * math.prod(geometry.dilation), geometry.input_size, geometry.dilation
+
+    def moved(kind: str, x: Any, channels: int, out: tuple[int, ...], kernel: Callable[..., tirx.PrimFunc]) -> Any:
+        sizes = (batch, size, channels, dilation)
+        return walk.launch((kind, *sizes), product.layer, [x], out, lambda name: kernel(name, *sizes, lanes))
+
+    apart = (phases, *plain.input_size, geometry.in_channels)
+    x = moved("split_phases", product.x, geometry.in_channels, apart, split_kernel)
+    y = multiply(walk, replace(product, geometry=plain, batch=phases, x=x))
+    return moved("join_phases", y, geometry.out_channels, product.out_shape, join_kernel)
 
 
 def _is_of_channels(factors: fx.Node, x: fx.Node) -> bool:

@@ -37,7 +37,7 @@ def view(walk: Walk[Cpu], node: fx.Node) -> Value | None:
 
 def _copied(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     seen = walk.view(node)
-    if seen.base is node or not is_float(node, seen.base) or math.prod(shape_of(node)) < _LARGE:
+    if seen is None or seen.base is node or not is_float(node, seen.base) or math.prod(shape_of(node)) < _LARGE:
         return None
     contiguous = seen.strides == tuple(math.prod(shape_of(node)[axis + 1 :]) for axis in range(len(seen.strides)))
     if (contiguous and seen.offset == 0) or merged(shape_of(node), seen.strides)[1] < _LEAST_ROW:
