@@ -2,8 +2,8 @@
 
 import click
 import pytest
-from haste_compiler.cli.commands import haste
 
+from haste_compiler.cli.commands import haste
 from haste_compiler.cli.option_names import in_option_names
 
 
