@@ -83,4 +83,12 @@ def numbers(
 
 
 def _console(columns: int) -> Console:
-    return Console(file=io.StringIO(), width=columns, color_system=None, force_terminal=False, legacy_windows=False)
+    # In a notebook it would show the text beside the cell, as HTML, and leave none in the file.
+    return Console(
+        file=io.StringIO(),
+        width=columns,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    )

@@ -823,3 +823,22 @@ def test_a_call_that_waits_for_the_compiler_says_so(
         compiled(images[:1])
     shape = "x".join(map(str, images[:1].shape))
     assert f"for {shape}, which takes some seconds; dynamic=True compiles once for all batches" in caplog.text
+
+
+def test_so_does_the_first_and_the_dense_compile_but_nobody_who_asked_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The first call took up to half a minute without a word."""
+    net, x = nn.Sequential(nn.Conv2d(16, 16, 3)).eval(), torch.randn(1, 16, 9, 9)
+    expected = ["compiling Sequential for 1x16x9x9, which takes some seconds"]
+    with caplog.at_level(logging.WARNING):
+        merging = haste_compiler.compile(net, config=CONFIG, threads=1)
+        merging(x)
+        assert caplog.messages == expected
+        haste_compiler.validate(net, merging, x, rounds=1)
+        merging.dense(x)
+        assert caplog.messages == expected
+        merging.refresh()
+        merging.dense(x)
+        assert caplog.messages == expected * 2
+        dense = haste_compiler.compile(net, (x,), config=HasteConfig(layers={"0": {"enabled": False}}), threads=1)
+        dense.dense(x)
+        assert caplog.messages == expected * 2

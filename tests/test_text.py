@@ -1,6 +1,9 @@
 """Tables are as wide as what they are printed on."""
 
+import builtins
+
 import pytest
+from rich.console import Console
 
 from haste_compiler.methods.explanation import Explanation, LayerChoice
 from haste_compiler.text import as_text, numbers
@@ -24,6 +27,14 @@ def test_a_pipe_gets_all_of_them_in_one_line_each(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("COLUMNS", raising=False)
     text = table()
     assert "333.00" in text and "no room" not in text and len(text.splitlines()) == 6
+
+
+def test_a_notebook_gets_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was shown as HTML beside the cell while it was made, and str() was empty."""
+    expected = table()
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    assert Console().is_jupyter and table() == expected
 
 
 def test_reasons_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ class _Comparison:
         network = self.network.load()
         shape = tuple(network.example[0].shape)
         pictures = self.images.read(shape, labels=self.labels)
-        compiled = self._compiled(network, processes)
+        compiled = self._compiled(network, pictures.count, processes)
         if processes.rank == 0:
             shared = f", shared by {processes.size} processes" if processes.size > 1 else ""
             note(f"validating on {pictures.count} images{shared}")
@@ -97,7 +97,8 @@ class _Comparison:
             distributed=processes.size > 1,
         )
 
-    def _compiled(self, network: Network, processes: Processes) -> Compiled:
+    def _compiled(self, network: Network, images: int, processes: Processes) -> Compiled:
+        """The compiled network: for whole calls, and for what so many images leave for the last one."""
         import haste_compiler
 
         if self.artifact is not None:
@@ -106,9 +107,15 @@ class _Comparison:
         if first:
             note(f"compiling {network.name}")
         compiled = haste_compiler.compile(network.model, **self.how)
+        size = len(network.example[0])
+
+        def prepare() -> None:
+            for rows in sorted({min(size, images), images % size} - {0}, reverse=True):
+                compiled.prepare(*(tensor[:rows] for tensor in network.example))
+
         # The first process calibrates and compiles; the others find both in the cache.
-        for turn in (True, False) if processes.size > 1 else ():
-            processes.together(lambda turn=turn: compiled.prepare(*network.example) if first == turn else None)  # type: ignore[misc]
+        for turn in (True, False):
+            processes.together(lambda turn=turn: prepare() if first == turn else None)  # type: ignore[misc]
         return compiled
 
 

@@ -74,8 +74,9 @@ Specialize = Callable[[Sequence[Any], Configs], Specialization]
 class CompiledModule(Steerable):
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
-    It is compiled for each new combination of input shapes at the first call with them; for all batches at once if that
-    was asked for. Calls from several threads are safe; those with inputs of the same shapes take turns.
+    It is compiled for each new combination of input shapes at the first call with them, or by ``prepare``; for all
+    batches at once if that was asked for. A call that has to wait for that warns of it in the log. Calls from several
+    threads are safe; those with inputs of the same shapes take turns.
 
     The methods' parameters, such as ``tolerance``, steer it between two calls, see ``Steerable``.
 
@@ -91,6 +92,8 @@ class CompiledModule(Steerable):
         # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
         self._plain: dict[PlainKey, Specialization] = {}
         self._dense: CompiledModule | None = None
+        # The network that this is the dense compile of.
+        self._merging: CompiledModule | None = None
         self._weights: dict[str, int] | None = None
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
@@ -151,15 +154,9 @@ class CompiledModule(Steerable):
         if self.configs.is_dense:
             return self
         if self._dense is None:
-            self._dense = CompiledModule(self._model, self._specialize_dense, Configs.dense(), self._machine)
-            self._dense._weights = self._weights
+            self._dense = CompiledModule(self._model, self._specialize, Configs.dense(), self._machine)
+            self._dense._merging, self._dense._weights = self, self._weights
         return self._dense
-
-    def _specialize_dense(self, inputs: Sequence[Any], configs: Configs) -> Specialization:
-        """Compile without methods; where none took a layer that is the code that is there already."""
-        tensors, structure = split(inputs)
-        made = self._find(signature_of(prepare(tensors, None, self._machine.torch_devices), structure))
-        return made if made is not None and not made.executable.records else self._specialize(inputs, configs)
 
     @property
     def threads(self) -> int:
@@ -238,14 +235,21 @@ class CompiledModule(Steerable):
             with self._lock.lock:
                 made = self._find(signature)
                 if made is None:
-                    if not asked:
-                        self._tell_of(signature)
-                    made = with_torch(lambda: self._compiled(structure.inputs(tensors)))
+                    made = self._make(signature, structure.inputs(tensors), asked)
                     self._steer_new(made, list(self._made.values()))
                     self._made[signature] = made
         if key is not None:
             self._plain[key] = made
         return made, tensors
+
+    def _make(self, signature: Signature, inputs: Sequence[Any], asked: bool) -> Specialization:
+        """Compile; where no method took a layer, the dense code is that which is there already."""
+        made = self._merging._find(signature) if self._merging is not None else None
+        if made is not None and not made.executable.records:
+            return made
+        if not asked:
+            self._tell_of(signature)
+        return with_torch(lambda: self._compiled(inputs))
 
     @deferred_interrupts()
     def _compiled(self, inputs: Sequence[Any]) -> Specialization:
@@ -255,11 +259,8 @@ class CompiledModule(Steerable):
     def _tell_of(self, signature: Signature) -> None:
         """Say that a call has to wait for the compiler."""
         shapes = ", ".join("x".join(map(str, shape)) for shape in signature.shapes)
-        text = "compiling %s for %s, which takes some seconds"
-        if self._made:
-            log.warning(f"{text}; dynamic=True compiles once for all batches", self._name, shapes)
-        else:
-            log.info(text, self._name, shapes)
+        hint = "; dynamic=True compiles once for all batches" if self._made else ""
+        log.warning("compiling %s for %s, which takes some seconds%s", self._name, shapes, hint)
 
     def _check_weights(self) -> None:
         """Check that the model's weights are those that other shapes were compiled with."""

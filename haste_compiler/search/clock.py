@@ -33,6 +33,7 @@ class Clock:
     def profile(self, compiled: CompiledModule) -> dict[str, float]:
         """Milliseconds by layer: the least of a few calls."""
         least: dict[str, float] = {}
+        compiled.prepare(*self._call)
         for _ in range(_PROFILES):
             for name, seconds in compiled.profile(*self._call).items():
                 least[name] = min(least.get(name, seconds * 1e3), seconds * 1e3)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from haste_compiler.progress import Step
 from haste_compiler.runtime.device import wait_for
 from haste_compiler.validation.batches import Batch
 from haste_compiler.validation.comparison import check_same_kind, relative_error
@@ -30,7 +31,7 @@ def measure(
     compiled: Compiled,
     batches: Sequence[Batch],
     rounds: int,
-    tick: Callable[[str], object] = lambda doing: None,
+    tick: Step = lambda phase, step: None,
 ) -> Times:
     """Time one call of the original, of the dense compile and of the compiled network, round after round.
 
@@ -43,13 +44,14 @@ def measure(
         compiled: the compiled network.
         batches: at least one; all of one signature.
         rounds: how often each network is timed, at least 1.
-        tick: called with what is being done.
+        tick: told what is being done.
 
     Raises:
         ValidationError: the dense compile returns something of another structure, shape or dtype than the original.
     """
-    tick("compiling dense")
+    tick("compiling dense", "")
     dense = compiled.dense
+    _prepare(dense, batches[0])
     dense_error = _check_dense(model, dense, batches[0])
     networks: dict[str, Call] = {"original": model, "dense": dense, "compiled": compiled}
     if dense is compiled:
@@ -59,7 +61,7 @@ def measure(
     order = list(networks)
     with no_garbage_collection(), torch.inference_mode():
         for number in range(rounds):
-            tick(f"round {number + 1} of {rounds}")
+            tick("timing", f"round {number + 1} of {rounds}")
             inputs = batches[number % len(batches)].inputs
             for name in order:
                 seconds[name].append(_one_call(networks[name], inputs))
@@ -135,6 +137,13 @@ def no_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _prepare(compiled: Compiled, batch: Batch) -> None:
+    """Compile now what would be compiled at the first call, which would say so."""
+    prepare = getattr(compiled, "prepare", None)
+    if prepare is not None:
+        prepare(*batch.inputs)
 
 
 def _check_dense(model: Call, dense: Compiled, batch: Batch) -> float:

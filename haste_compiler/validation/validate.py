@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from haste_compiler.errors import InputError, ValidationError
 from haste_compiler.graph.arguments import Model, as_module
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import changed, checksums
+from haste_compiler.progress import Step, endless
 from haste_compiler.validation.batches import Batch, Labels, read_batches
 from haste_compiler.validation.comparison import OutputTally, relative_error
 from haste_compiler.validation.layers import LayersFound, LayerTally
@@ -67,7 +65,7 @@ def validate(
             ``DataLoader``), which is read once.
         labels: class of every image, integers, in the inputs' order; or True where each batch's last item is its
             labels, as a ``DataLoader`` gives them.
-        progress: show on standard error what is being done.
+        progress: show on standard error what is being done: a bar on a terminal, elsewhere a line a phase.
         time: measure time; False spares the dense compile.
         distributed: share the batches among the processes of ``torch.distributed``'s default group. Each is given its
             own share of the inputs and labels: of all batches in order, every so many-th, the process with rank 0
@@ -98,7 +96,8 @@ def validate(
         raise InputError("min_speedup needs time=True")
     own = getattr(compiled, "threads", None)
     processes = Processes.of_default_group() if distributed else Processes()
-    with evaluation_mode(network), use_threads(threads or own), _progress(progress and processes.rank == 0) as tick:
+    shown = progress and processes.rank == 0
+    with evaluation_mode(network), use_threads(threads or own), endless("validating", shown) as tick:
         report = _Validation(network, compiled, processes, rounds if time else 0, tick).run(inputs, labels)
     limits.check(report)
     return report
@@ -132,7 +131,7 @@ class _Validation:
         compiled: Compiled,
         processes: Processes,
         rounds: int,
-        tick: Callable[[str], object],
+        tick: Step,
     ) -> None:
         self._model, self._compiled, self._processes = model, compiled, processes
         self._rounds, self._tick = rounds, tick
@@ -182,7 +181,7 @@ class _Validation:
         count = images = 0
         for batch in read_batches(inputs, labels, may_be_none=True):
             index = count * self._processes.size + self._processes.rank
-            self._tick(f"batch {index + 1}")
+            self._tick("comparing", f"batch {index + 1}")
             expected, found = self._run_both(batch, index)
             outputs.add(expected, found, batch.labels, index)
             first = first or found
@@ -238,7 +237,7 @@ class _Validation:
                 f"the compiled network uses {_threads(own)}, the original {_threads(torch.get_num_threads())}"
             )
         times = measure(self._model, self._compiled, self._timed, self._rounds, self._tick)
-        self._tick("profiling")
+        self._tick("profiling", "")
         seconds, dense = profile(self._compiled, self._timed[0]), self._compiled.dense
         dense_seconds = seconds if dense is self._compiled else profile(dense, self._timed[0])
         if not times.dense_rel_error <= DENSE_ERROR_WORTH_A_WARNING:
@@ -251,11 +250,3 @@ class _Validation:
 
 def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
-
-
-@contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[str], object]]:
-    columns = (SpinnerColumn(), TextColumn("validating: {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda doing: bar.update(task, description=doing)

@@ -168,6 +168,19 @@ def net():
 """
 
 
+def test_validate_compiles_for_what_is_left_over_too(
+    haste: Haste, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls would wait for the compiler and warn of it, with advice for those who call it from Python."""
+    (tmp_path / "nets.py").write_text("from torch import nn\n\nnet = nn.Sequential(nn.Conv2d(16, 16, 3))\n")
+    model = (f"{tmp_path / 'nets.py'}:net", "--input", "2x16x9x9", "--threads", 1, "--no-cost-model")
+    for limit in (1, 3):
+        arguments = ("--images", "random", "--limit", limit, "--rounds", 1, "--json")
+        code, out, _ = haste("validate", *model, *arguments)
+        assert code == 0 and json.loads(out)["images"] == limit
+    assert not [message for message in caplog.messages if "compiling" in message]
+
+
 def test_validate_an_exported_program(haste: Haste, tmp_path: Path) -> None:
     net, x = torch.nn.Conv2d(8, 8, 3).eval(), redundant_images(2, 8, 12, 12)
     torch.export.save(torch.export.export(net, (x,)), tmp_path / "net.pt2")

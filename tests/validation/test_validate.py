@@ -218,7 +218,9 @@ def test_several_arguments_and_outputs() -> None:
 
 
 def test_progress_goes_to_standard_error(model: nn.Module, x: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
-    quick(model, StandIn(model), x, progress=True)
-    assert not capsys.readouterr().out
+    validate(model, StandIn(model), [x, x], rounds=2, threads=1, progress=True)
+    out, err = capsys.readouterr()
+    phases = ["comparing", "compiling dense", "timing", "profiling"]
+    assert not out and err.splitlines() == [f"validating: {phase}" for phase in phases]
     quick(model, StandIn(model), x)
     assert not any(capsys.readouterr())
