@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -28,7 +28,8 @@ from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
-from haste_compiler.methods.haste.cpu.layout import group_layout
+from haste_compiler.methods.haste.cpu.layout import group_layout, may_restore
+from haste_compiler.methods.haste.cpu.reduction import Reduction
 from haste_compiler.methods.haste.cpu.tiling import HasteTiling, choose_haste_tiling
 from haste_compiler.methods.haste.reference.grouping import filter_norms
 from haste_compiler.methods.haste.settings import Settings
@@ -247,9 +248,18 @@ def _haste_code(
     """Machine code of the two kernels: many tests want the same, with other settings and images."""
     lanes = vector_unit(parse_target(target)).lanes
     gated = dense is not None
-    group = haste_group_kernel("group", geometry, batch, lanes, merge=merge, skip=skip, planes=planes, gated=gated)
+    group = haste_group_kernel(
+        "group", geometry, batch, lanes, reduction=Reduction(merge, skip), planes=planes, gated=gated, kept=tile.kept
+    )
     convolve = haste_convolve_kernel(
-        "convolve", geometry, batch, tile, skip=skip, residual=residual, activation=activation, dense=dense
+        "convolve",
+        geometry,
+        batch,
+        tile,
+        reduction=Reduction(merge, skip),
+        residual=residual,
+        activation=activation,
+        dense=dense,
     )
     return build({"group": group, "convolve": convolve}, target)
 
@@ -266,12 +276,15 @@ class HasteKernels:
         target: str,
         threads: int = 1,
         gated: bool = False,
+        kept: int | None = None,
     ) -> None:
+        """``kept``: images whose windows are kept between the kernels, see ``kept_images``; None: of all."""
         geometry, unit = case.geometry, vector_unit(parse_target(target))
         self.dense = choose_dense(geometry, case.batch, unit, threads, 4) if gated else None
         self.case, self.planes = case, planes
-        self.layout = group_layout(geometry, case.batch, unit.lanes)
-        self.tile = choose_haste_tiling(geometry, case.batch, unit, threads)
+        self.layout = group_layout(geometry, case.batch, unit.lanes, kept)
+        self.restores = may_restore(case.batch, kept)
+        self.tile = replace(choose_haste_tiling(geometry, case.batch, unit, threads), kept=kept)
         self.code = _haste_code(
             geometry,
             case.batch,
@@ -301,6 +314,8 @@ class HasteKernels:
         convolving, tile = Arguments(), self.tile.tile
         if self.dense:
             convolving.read(chosen, images, *pack_dense(weight, bias, geometry, self.dense))
+        elif self.restores:
+            convolving.read(images)
         convolving.read(
             *made[:-1],
             pack_haste_filters(weight, geometry.groups, tile),
@@ -308,7 +323,7 @@ class HasteKernels:
             pack_bias(bias, geometry.out_channels, geometry.groups, tile),
         )
         y = finish(case, convolving, self.code["convolve"])
-        lists = self._channels(made[1:-1]) if chosen.item() else (torch.empty(0),) * 3
+        lists = self._channels(made[-6:-1]) if chosen.item() else (torch.empty(0),) * 3
         return HasteOutput(y, *lists, *self._numbers(made[-2], made[-1]), int(chosen))
 
     def _channels(self, lists: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

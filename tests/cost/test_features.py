@@ -72,3 +72,13 @@ def test_carried_means_cost_a_channel_where_a_patch_reads_padding_only() -> None
     # Of 4 × 4 patches 12 read padding.
     assert found["flats"] == 4 * 64 * steps * tile.vectors
     assert found["merged_filters"] == pytest.approx(12 * 64 * 9 * steps * tile.vectors)
+
+
+def test_windows_that_are_not_kept_are_not_read_from_memory() -> None:
+    unit = UNITS[0]
+    for side, spills in ((112, True), (512, False)):
+        geometry = square(64, 64, side, 8)
+        state = mostly_zero(geometry, 0.5)
+        grouping = group_features(geometry, 1, unit, 1, 10, None, state)
+        convolving = convolve_features(geometry, 1, unit, 1, "flat", state)
+        assert (grouping["spill"] > 0) == (convolving["spill"] > 0) == spills

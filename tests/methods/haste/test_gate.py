@@ -22,13 +22,15 @@ SHAPES = [
 ]
 
 
-def _kernels(geometry: ConvGeometry, *, gated: bool, threads: int = 1, target: str = "llvm") -> HasteKernels:
+def _kernels(
+    geometry: ConvGeometry, *, gated: bool, threads: int = 1, target: str = "llvm", kept: int | None = None
+) -> HasteKernels:
     images = redundant_images(2, geometry.in_channels, *geometry.input_size, seed=3)
     planes = draw_hyperplanes(geometry.window_pixels, 0, "layer", 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         case = conv_case(geometry, 2, images, bias=True, residual=True, activation="relu")
-    return HasteKernels(case, planes, "projection", "flat", target, threads, gated)
+    return HasteKernels(case, planes, "projection", "flat", target, threads, gated, kept)
 
 
 def _dense(case: ConvCase) -> Tensor:
@@ -83,3 +85,12 @@ def test_threads_change_nothing() -> None:
     one, two = (_kernels(SHAPES[0], gated=True, threads=threads) for threads in (1, 2))
     for gate in (OPEN, SHUT):
         torch.testing.assert_close(one.run(SETTINGS, gate=gate).y, two.run(SETTINGS, gate=gate).y)
+
+
+def test_windows_that_are_not_kept_change_nothing() -> None:
+    kept, again = (_kernels(SHAPES[1], gated=True, kept=images) for images in (None, 0))
+    for gate in (OPEN, SHUT):
+        one, other = kept.run(SETTINGS, gate=gate), again.run(SETTINGS, gate=gate)
+        assert one.chosen == other.chosen
+        for name in ("y", "counts", "bound"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)

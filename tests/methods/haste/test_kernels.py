@@ -28,11 +28,12 @@ DEFAULT = Settings(6, math.inf, 0.2)
 
 @dataclass(frozen=True)
 class Example(ConvExample):
-    """A HASTE convolution."""
+    """A HASTE convolution; ``kept``: images whose windows are kept between its kernels, None: of all."""
 
     merge: str = "projection"
     skip: str = "flat"
     settings: Settings = DEFAULT
+    kept: int | None = None
 
     def layer(self) -> Layer:
         return layer_of(self.geometry, self.merge, self.skip, self.settings)
@@ -80,7 +81,9 @@ def run(example: Example, x: Tensor | None = None) -> Ran:
         x = redundant_images(example.batch, geometry.in_channels, *geometry.input_size, seed=example.seed)
     case = example.case(x)
     planes = draw_hyperplanes(geometry.window_pixels, example.seed, "layer")
-    kernels = HasteKernels(case, planes, example.merge, example.skip, example.target, example.threads)
+    kernels = HasteKernels(
+        case, planes, example.merge, example.skip, example.target, example.threads, kept=example.kept
+    )
     mine = kernels.run(example.settings)
     oracle = haste_conv2d(
         x, case.weight, case.bias, planes, example.settings, geometry,
@@ -99,6 +102,7 @@ def haste_examples(geometry: st.SearchStrategy[ConvGeometry], images: int = 5) -
         merge=st.sampled_from(("mean", "projection")),
         skip=st.sampled_from(("none", "zeros", "flat")),
         settings=st.builds(Settings, planes, tolerances, st.sampled_from((0.1, 0.2, 0.5))),
+        kept=st.sampled_from((None, 0)),
     )
 
 

@@ -18,6 +18,7 @@ from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.cost import convolve_features, group_features
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.reduction import Reduction
 from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.found import Merging, borders
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
@@ -46,6 +47,9 @@ _CONVOLUTIONS = (
     _square(128, 64, 14, 7, kernel=1),
 )
 """Convolutions that are timed dense and as HASTE convolutions: large maps and small, few filters and many."""
+
+
+_REDUCTION = Reduction("projection", "flat")
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,15 @@ def _trial(machine: Cpu, geometry: ConvGeometry) -> Trial:
     tiling = choose_haste_tiling(geometry, 1, unit, threads)
     kernels = {
         "group": haste_group_kernel(
-            "group", geometry, 1, unit.lanes, merge="projection", skip="flat", planes=MAX_HYPERPLANES
+            "group",
+            geometry,
+            1,
+            unit.lanes,
+            reduction=_REDUCTION,
+            planes=MAX_HYPERPLANES,
+            kept=tiling.kept,
         ),
-        "convolve": haste_convolve_kernel("convolve", geometry, 1, tiling, skip="flat"),
+        "convolve": haste_convolve_kernel("convolve", geometry, 1, tiling, reduction=_REDUCTION),
     }
     planes = pack_hyperplanes(draw_hyperplanes(geometry.window_pixels, 0, "calibration").numpy())
     values = {"planes": planes, "filter_norm2": torch.ones(geometry.in_channels).numpy()}
@@ -95,7 +105,7 @@ def _trial(machine: Cpu, geometry: ConvGeometry) -> Trial:
         found, used = Merging(counts.copy(), borders(geometry)), Settings.unpack(state["settings"]).num_hyperplanes
         return {
             "group": group_features(geometry, 1, unit, threads, used, None, found),
-            "convolve": convolve_features(geometry, 1, unit, threads, "flat", found),
+            "convolve": convolve_features(geometry, 1, unit, threads, _REDUCTION.skip, found),
         }
 
     return Trial(geometry, kernels, values, [_inputs(geometry, state) for state in _STATES], work)

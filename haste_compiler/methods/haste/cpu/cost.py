@@ -12,7 +12,7 @@ from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.config import HasteConfig
-from haste_compiler.methods.haste.cpu.layout import row_floats
+from haste_compiler.methods.haste.cpu.layout import kept_images, row_floats
 from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling, loads, product_cycles
 from haste_compiler.methods.haste.found import Merging
 
@@ -84,7 +84,7 @@ def group_features(
         "kept": count * float(np.mean(channels - found.zeros - found.flats)),
         "flats": count * float(np.mean(found.flats)),
         "merge": count * float(np.mean(found.merges)) * row / lanes,
-        "spill": _beyond_l2(written, unit),
+        "spill": 0.0 if _restores(geometry, batch, unit, threads) else _beyond_l2(written, unit),
     }
 
 
@@ -97,7 +97,8 @@ def convolve_features(
     channels = geometry.in_channels // geometry.groups
     k_tiles = math.ceil(per_group / tile.channels)
     patches = batch * math.prod(geometry.patch_grid)
-    chunks = math.ceil(k_tiles / tiling.channel_tiles)
+    restores = _restores(geometry, batch, unit, threads)
+    chunks = 1 if restores else math.ceil(k_tiles / tiling.channel_tiles)
     tasks = patches * geometry.groups * chunks
     steps = patches * geometry.groups * k_tiles * math.ceil(tasks / threads) * threads / tasks / threads
     # Smaller patches at the edge run fewer tiles.
@@ -115,7 +116,7 @@ def convolve_features(
     slice_bytes = float(tile.element.bytes) * channels * taps * tile.channels
     filters = slice_bytes * geometry.groups * k_tiles
     windows = float(FLOAT32.bytes) * patches * geometry.groups * convolved * row_floats(geometry, unit.lanes)
-    spilled = _beyond_l2(windows, unit) * chunks / threads
+    spilled = 0.0 if restores else _beyond_l2(windows, unit) * chunks / threads
     return {
         "call": 1.0,
         "steps": steps,
@@ -136,6 +137,11 @@ def _beyond_l2(window_bytes: float, unit: VectorUnit) -> float:
     return window_bytes if window_bytes > 2 * unit.l2_bytes else 0.0
 
 
+def _restores(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> bool:
+    """Whether windows are made again: a patch's stay in the caches while it is grouped, and while it is convolved."""
+    return batch > kept_images(geometry, unit.lanes, threads)
+
+
 PHASES: Mapping[str, tuple[str, ...]] = {"group": GROUP, "convolve": CONVOLVE}
 """The phases of both kernels."""
 
@@ -147,7 +153,10 @@ def group(model: CostModel, geometry: ConvGeometry, batch: int, config: HasteCon
 
 
 def convolve(model: CostModel, geometry: ConvGeometry, batch: int, config: HasteConfig, merging: Merging) -> float:
-    """Seconds of merging filters and convolving what is left."""
-    return model.seconds_of(
-        "convolve", convolve_features(geometry, batch, model.unit, model.threads, config.skip, merging)
-    )
+    """Seconds of merging filters and convolving what is left; of making windows again where they aren't kept."""
+    work = convolve_features(geometry, batch, model.unit, model.threads, config.skip, merging)
+    seconds = model.seconds_of("convolve", work)
+    if not _restores(geometry, batch, model.unit, model.threads):
+        return seconds
+    again = group_features(geometry, batch, model.unit, model.threads, config.num_hyperplanes, config.nonzeros, merging)
+    return seconds + model.seconds_of("group", {phase: again[phase] for phase in ("window", "far_window", "merge")})

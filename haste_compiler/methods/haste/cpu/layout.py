@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,12 @@ from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS
 
+_MOST_KEPT_BYTES = 64 << 20
+"""Of a layer's windows: those of large images would take several times the memory of the layer's input."""
+
+_KEPT_PATCHES = 4
+"""Patches a thread that are kept whatever they take: so few are shared evenly only if output channels are cut too."""
+
 
 @dataclass(frozen=True)
 class GroupLayout:
@@ -21,6 +28,7 @@ class GroupLayout:
     Attributes:
         windows: (patches, conv groups, rows, window pixels padded to whole vectors): C/groups channels, room for
             C/groups // 2 sums of groups, and the mask of pixels on the image, written where flat channels need it.
+            Of a dynamic batch only so many images' as are kept; None if no patch's are.
         order: (patches, conv groups, C/groups) int32, channels in the order members, singles, flats, zeros.
         coeff: the same shape, float32: a_c of members, d_c of flats.
         starts: (patches, conv groups, C/groups // 2 + 1) int32, where each group's members start in ``order``; after
@@ -30,7 +38,7 @@ class GroupLayout:
         bound: (patches, conv groups) float32, sum of |F_c| · |P_c - P̂_c|.
     """
 
-    windows: tuple[Any, ...]
+    windows: tuple[Any, ...] | None
     order: tuple[Any, ...]
     coeff: tuple[Any, ...]
     starts: tuple[Any, ...]
@@ -41,7 +49,7 @@ class GroupLayout:
     def tensors(self) -> list[tuple[str, tuple[Any, ...], str]]:
         """(name, shape, dtype) in the kernels' argument order."""
         return [
-            ("windows", self.windows, FLOAT32.dtype),
+            *([("windows", self.windows, FLOAT32.dtype)] if self.windows else []),
             ("order", self.order, "int32"),
             ("coeff", self.coeff, FLOAT32.dtype),
             ("starts", self.starts, "int32"),
@@ -66,13 +74,32 @@ def row_floats(geometry: ConvGeometry, lanes: int) -> int:
     return -(-geometry.window_pixels // lanes) * lanes
 
 
-def group_layout(geometry: ConvGeometry, batch: Batch, lanes: int) -> GroupLayout:
-    """The shapes for one layer."""
+def kept_images(geometry: ConvGeometry, lanes: int, threads: int) -> int:
+    """Images of a call whose windows are kept from one kernel to the other.
+
+    Of a call with more images nobody's are: a thread has memory for one patch, and the convolution makes each patch's
+    windows again. A few patches a thread are always kept: they may be large, but not much larger than one a thread.
+    """
+    tasks = math.prod(geometry.patch_grid) * geometry.groups
+    window_floats = window_rows(geometry.in_channels // geometry.groups) * row_floats(geometry, lanes)
+    return max(_MOST_KEPT_BYTES // (FLOAT32.bytes * tasks * window_floats), _KEPT_PATCHES * threads // tasks)
+
+
+def may_restore(batch: Batch, kept: int | None) -> bool:
+    """Whether there are calls that keep no windows; ``kept`` is ``kept_images``, or None to keep all."""
+    return kept is not None and (isinstance(batch, DynamicBatch) or batch > kept)
+
+
+def group_layout(geometry: ConvGeometry, batch: Batch, lanes: int, kept: int | None = None) -> GroupLayout:
+    """The shapes for one layer; ``kept`` is ``kept_images``, or None to keep all windows."""
     of_image = geometry.patch_grid[0] * geometry.patch_grid[1]
     patches = (batch, of_image) if isinstance(batch, DynamicBatch) else (batch * of_image,)
     groups, channels = geometry.groups, geometry.in_channels // geometry.groups
+    stored: tuple[Any, ...] | None = patches
+    if may_restore(batch, kept):
+        stored = (kept * of_image,) if isinstance(batch, DynamicBatch) and kept else None
     return GroupLayout(
-        windows=(*patches, groups, window_rows(channels), row_floats(geometry, lanes)),
+        windows=None if stored is None else (*stored, groups, window_rows(channels), row_floats(geometry, lanes)),
         order=(*patches, groups, channels),
         coeff=(*patches, groups, channels),
         starts=(*patches, groups, channels // 2 + 1),

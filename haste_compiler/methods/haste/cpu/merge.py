@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -10,6 +12,7 @@ from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.cpu.layout import mask_row
 from haste_compiler.methods.haste.cpu.patch import Patch
+from haste_compiler.methods.haste.cpu.place import Place
 from haste_compiler.methods.haste.cpu.reduce import total
 from haste_compiler.methods.haste.cpu.results import write_end, write_group
 
@@ -48,17 +51,30 @@ def merge_groups(patch: Patch, merge: str) -> None:
 
 def _merge(patch: Patch, begin: Expr, count: Expr, row: Expr, merge: str) -> None:
     """X_g of the members ``sorted[begin : begin + count]`` into a row of the windows; a_c and residual of each."""
-    lanes, windows, members = patch.lanes, patch.tensors.windows, patch.scratch.sorted
-    target = emit.bind(patch.own(row))
+    members, target = patch.scratch.sorted, emit.bind(patch.own(row))
+    energy = sum_windows(patch, lambda i: members[begin + i], count, target, merge)
+    square = emit.Register(1)
+    square.set(energy.total())
+    with T.serial(0, count) as i:
+        _measure(patch, emit.bind(members[begin + i]), target, square.get(), merge)
+
+
+def sum_windows(place: Place, member: Callable[[Expr], Expr], count: Expr, target: Expr, merge: str) -> emit.Register:
+    """X_g of ``count`` channels, of which ``member`` gives the one of a number, written to ``target``.
+
+    Returns:
+        Its squared norm, to be added up over the lanes.
+    """
+    lanes, windows = place.lanes, place.windows
     scale = emit.bind(1 / tirx.Cast(FLOAT32.dtype, T.max(count, 1))) if merge == "mean" else None
     energy = emit.Register(lanes, 0.0)
-    vectors = patch.row // lanes
+    vectors = place.row // lanes
     at_once = next(n for n in range(min(vectors, _VECTORS_AT_ONCE), 0, -1) if vectors % n == 0)
     with T.serial(0, vectors // at_once) as part:
         start = emit.bind(part * at_once * lanes)
         sums = [emit.Register(lanes, 0.0) for _ in range(at_once)]
         with T.serial(0, count) as i:
-            source = emit.bind(patch.own(members[begin + i]) + start)
+            source = emit.bind(place.own(member(i)) + start)
             for v, register in enumerate(sums):
                 register.add(emit.load(windows, source + v * lanes, lanes))
         for v, register in enumerate(sums):
@@ -66,15 +82,12 @@ def _merge(patch: Patch, begin: Expr, count: Expr, row: Expr, merge: str) -> Non
                 register.set(register.get() * emit.splat(scale, lanes))
             energy.add(register.get() * register.get())
             emit.store(windows, target + start + v * lanes, register.get(), lanes)
-    square = emit.Register(1)
-    square.set(energy.total())
-    with T.serial(0, count) as i:
-        _measure(patch, emit.bind(members[begin + i]), target, square.get(), merge)
+    return energy
 
 
 def _measure(patch: Patch, c: Expr, shared: Expr, energy: Expr, merge: str) -> None:
     """a_c and (|P_c - a_c X_g| |F_c|)² of one member; X_g is at ``shared``, ``energy`` is its squared norm."""
-    lanes, row, windows, scratch = patch.lanes, patch.row, patch.tensors.windows, patch.scratch
+    lanes, row, windows, scratch = patch.lanes, patch.row, patch.windows, patch.scratch
     own = emit.bind(patch.own(c))
     factor = T.float32(1)
     if merge == "projection":

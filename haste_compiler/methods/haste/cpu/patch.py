@@ -11,7 +11,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.haste.cpu.layout import row_floats, window_rows
+from haste_compiler.methods.haste.cpu.place import Place
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,21 @@ class GroupTensors:
         planes: hyperplanes, see ``pack_hyperplanes``.
         filter_norm2: (C,), |F_c|².
         settings: (3,), see ``Settings.pack``.
-        windows, order, coeff, starts, rows, counts, bound: see ``GroupLayout``.
+        order, coeff, starts, rows, counts, bound: see ``GroupLayout``.
+        windows: the same, or None if no patch's are kept.
     """
 
     x: Expr
     planes: Expr
     filter_norm2: Expr
     settings: Expr
-    windows: Expr
     order: Expr
     coeff: Expr
     starts: Expr
     rows: Expr
     counts: Expr
     bound: Expr
+    windows: Expr | None = None
 
 
 class ChannelList:
@@ -96,38 +97,23 @@ class Scratch:
         self.groups, self.placed, self.merges = (emit.Register(1, T.int32(0), "int32") for _ in range(3))
 
 
-class Patch:
-    """One patch of one conv group: emits where it lies, and allocates its scratch memory.
+class Patch(Place):
+    """One patch of one conv group, to be grouped: allocates its scratch memory.
 
     Attributes:
-        geometry: of the layer.
-        lanes: the target's vector width.
-        channels, pixels, row: channels of the conv group; pixels of a window, and floats of one as it is written.
         tensors: the kernel's.
         scratch: memory of its own.
-        task: its number among all patches and conv groups.
-        image, patch_row, patch_column: where it is.
-        first_channel: of the conv group.
-        window, list, group_list: where its part of the windows begins, of the lists by channel and of those by group.
+        list, group_list: where its part of the lists by channel begins, and of those by group.
     """
 
-    def __init__(self, geometry: ConvGeometry, lanes: int, tensors: GroupTensors, task: Expr) -> None:
-        self.geometry, self.lanes, self.tensors, self.task = geometry, lanes, tensors, task
-        self.channels, self.pixels = geometry.in_channels // geometry.groups, geometry.window_pixels
-        self.row = row_floats(geometry, lanes)
-        grid_h, grid_w = geometry.patch_grid
+    def __init__(self, geometry: ConvGeometry, lanes: int, tensors: GroupTensors, task: Expr, *, keeps: bool) -> None:
+        """``task``: its number among all patches and conv groups; ``keeps``: whether its windows outlive it."""
         patch, group = emit.bind(task // geometry.groups), emit.bind(task % geometry.groups)
-        self.image, place = emit.bind(patch // (grid_h * grid_w)), emit.bind(patch % (grid_h * grid_w))
+        super().__init__(geometry, lanes, tensors.windows if keeps else None, patch, group)
+        self.tensors = tensors
         self.scratch = Scratch(self.channels, self.row)
-        self.first_channel = emit.bind(group * self.channels)
-        self.window = emit.bind(task * window_rows(self.channels) * self.row)
-        self.list = emit.bind(task * self.channels)
-        self.group_list = emit.bind(task * (self.channels // 2 + 1))
-        self.patch_row, self.patch_column = emit.bind(place // grid_w), emit.bind(place % grid_w)
-
-    def own(self, row: Expr) -> Expr:
-        """Where a row of its windows starts: a channel's, the sum of a group, or the mask."""
-        return self.window + row * self.row
+        self.list = emit.bind(self.entry * self.channels)
+        self.group_list = emit.bind(self.entry * (self.channels // 2 + 1))
 
     def norm2(self, c: Expr, n: int = 1) -> Expr:
         """|F_c|² of ``n`` channels."""

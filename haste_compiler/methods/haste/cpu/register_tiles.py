@@ -32,7 +32,7 @@ def convolve_tiles(task: Task, k_tile: Expr, packed: Expr) -> None:
         for pixel in sums:
             for v, register in enumerate(pixel):
                 register.set(task.start[v].get())
-        corner = emit.bind(task.window + row * sh * qw + column * sw)
+        corner = emit.bind(task.place.window + row * sh * qw + column * sw)
         turn = emit.bind(task.turn * tiles + i * layer.tiles_across + j)
         with T.serial(0, counts.singles) as s:
             channel = emit.bind(tensors.order[task.singles + s])
@@ -57,7 +57,7 @@ def _add_channel(task: Task, sums: Sums, window: Expr, filters: Expr, start: Exp
         for p, pixel in enumerate(sums):
             py, px = divmod(p, tile.columns)
             offset = i * dh * qw + (py * sh * qw + j * dw + px * sw)
-            value = T.bind(emit.splat(task.tensors.windows[window + offset], tile.lanes))
+            value = T.bind(emit.splat(task.place.windows[window + offset], tile.lanes))
             for v, register in enumerate(pixel):
                 register.add(value * w[v])
 
@@ -77,7 +77,7 @@ def _write(task: Task, sums: Sums, k_tile: Expr, row: Expr, column: Expr) -> Non
     out_h, out_w = layer.geometry.output_size
     channel = emit.bind(task.group * layer.group_out + k_tile * tile.channels)
     y, x = task.out_row + row, task.out_column + column
-    start = emit.bind(((task.image * out_h + y) * out_w + x) * layer.geometry.out_channels + channel)
+    start = emit.bind(((task.place.image * out_h + y) * out_w + x) * layer.geometry.out_channels + channel)
     rest = layer.group_out - (layer.k_tiles - 1) * tile.channels
     if rest == tile.channels or layer.k_tiles == 1:
         _write_pixels(task, sums, start, (row, column), rest)

@@ -69,5 +69,5 @@ def write_counts(patch: Patch) -> None:
         merges=scratch.merges.get(),
     )
     for i, number in enumerate(counts):
-        T.buffer_store(patch.tensors.counts, number, [patch.task * len(COUNTS) + i])
-    T.buffer_store(patch.tensors.bound, scratch.damage.get(), [patch.task])
+        T.buffer_store(patch.tensors.counts, number, [patch.entry * len(COUNTS) + i])
+    T.buffer_store(patch.tensors.bound, scratch.damage.get(), [patch.entry])

@@ -20,7 +20,8 @@ from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.filters import pack_haste_filters, pack_tap_sums
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
-from haste_compiler.methods.haste.cpu.layout import group_layout
+from haste_compiler.methods.haste.cpu.layout import group_layout, kept_images, may_restore
+from haste_compiler.methods.haste.cpu.reduction import Reduction
 from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.lowering import deferred, record_of, squared_norm
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
@@ -32,10 +33,18 @@ from haste_compiler.ops.conv2d import WINOGRAD
 
 @dataclass(frozen=True)
 class _Grouped:
-    """What ``convolve`` needs of the grouping before it; with a gate also what was chosen and the input, NHWC."""
+    """What ``convolve`` needs of the grouping before it.
+
+    Attributes:
+        tensors: that it wrote.
+        x: the input, NHWC.
+        reduction: its rules.
+        chosen: what the gate chose; empty without one.
+    """
 
     tensors: list[Any]
-    skip: str
+    x: Any
+    reduction: Reduction
     chosen: list[Any]
 
 
@@ -44,13 +53,14 @@ def merge(walk: Walk[Cpu], node: fx.Node) -> _Grouped:
     calls, gate = Calls.of(node), node.meta.get("gate")
     x, (batch, channels, *size) = walk.nhwc(calls.hash.x), walk.shape(calls.hash.x)
     geometry = calls.hash.window.geometry(channels, size)
-    lanes, rule, skip = walk.machine.unit.lanes, calls.group.merge, calls.group.skip
+    lanes, reduction = walk.machine.unit.lanes, Reduction(calls.group.merge, calls.group.skip)
     planes = pack_hyperplanes(walk.constant(calls.hash.planes))
     norm2 = squared_norm(walk, calls.group.filter_norm)
-    layout, layer, gated = group_layout(geometry, batch, lanes).tensors(), node.meta["layer"], gate is not None
+    kept, layer, gated = kept_images(geometry, lanes, walk.machine.threads), node.meta["layer"], gate is not None
+    layout = group_layout(geometry, batch, lanes, kept).tensors()
     settings = walk.parameters_of(layer, 3)
     tensors = walk.launch_several(
-        ("haste_group", geometry, batch, rule, skip, gated),
+        ("haste_group", geometry, batch, reduction, gated, kept),
         layer,
         [
             x,
@@ -61,13 +71,13 @@ def merge(walk: Walk[Cpu], node: fx.Node) -> _Grouped:
         ],
         [*layout, *([("chosen", (1,), "int32")] if gated else [])],
         lambda symbol: haste_group_kernel(
-            symbol, geometry, batch, lanes, merge=rule, skip=skip, planes=planes.shape[0], gated=gated
+            symbol, geometry, batch, lanes, reduction=reduction, planes=planes.shape[0], gated=gated, kept=kept
         ),
     )
     *handed_on, counts, bound = tensors[: len(layout)]
     chosen = tensors[len(layout) :]
     walk.add_record(record_of(walk, calls, hint_of(batch), gated), [counts, bound, *chosen])
-    return _Grouped([*handed_on, counts], skip, [*chosen, x] if gated else [])
+    return _Grouped([*handed_on, counts], x, reduction, chosen)
 
 
 def convolve(walk: Walk[Cpu], node: fx.Node) -> Value:
@@ -81,7 +91,9 @@ def convolve(walk: Walk[Cpu], node: fx.Node) -> Value:
     dense, plain = None, []
     if grouped.chosen:
         dense = machine.choose_tiling(geometry, hint_of(batch), node.meta[WINOGRAD])
-        plain = [*grouped.chosen, *map(walk.param, pack_dense(weight, bias, geometry, dense))]
+        plain = [*grouped.chosen, grouped.x, *map(walk.param, pack_dense(weight, bias, geometry, dense))]
+    elif may_restore(batch, tiling.kept):
+        plain = [grouped.x]
     args = [
         *plain,
         *grouped.tensors,
@@ -93,7 +105,7 @@ def convolve(walk: Walk[Cpu], node: fx.Node) -> Value:
         args.append(walk.nhwc(call.residual))
     residual = call.residual is not None
     y = walk.launch(
-        ("haste_convolve", geometry, batch, tiling, grouped.skip, residual, call.activation, dense),
+        ("haste_convolve", geometry, batch, tiling, grouped.reduction, residual, call.activation, dense),
         layer_name(node),
         args,
         (batch, *geometry.output_size, geometry.out_channels),
@@ -102,7 +114,7 @@ def convolve(walk: Walk[Cpu], node: fx.Node) -> Value:
             geometry,
             batch,
             tiling,
-            skip=grouped.skip,
+            reduction=grouped.reduction,
             residual=residual,
             activation=call.activation,
             dense=dense,

@@ -14,7 +14,9 @@ from haste_compiler.codegen.dynamic import Batch, hint_of
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.haste.counts import COUNTS, Counts
-from haste_compiler.methods.haste.cpu.layout import group_layout, reads_padding, row_floats, window_rows
+from haste_compiler.methods.haste.cpu.layout import group_layout, may_restore, reads_padding, row_floats
+from haste_compiler.methods.haste.cpu.place import Place
+from haste_compiler.methods.haste.cpu.reduction import Reduction
 from haste_compiler.methods.haste.cpu.tiling import HasteTiling
 
 
@@ -23,15 +25,16 @@ class ConvolveTensors:
     """The convolving kernel's tensors, flat, by the names of its arguments.
 
     Attributes:
-        windows, order, coeff, starts, rows, counts: see ``GroupLayout``.
+        order, coeff, starts, rows, counts: see ``GroupLayout``.
         filters: see ``pack_haste_filters``.
         tap_sums: see ``pack_tap_sums``.
         bias: see ``pack_bias``.
         y: the output, NHWC.
         residual: the same shape, added before the activation.
+        windows: see ``GroupLayout``; None if no patch's are kept.
+        x: the images, NHWC, where windows may have to be made again.
     """
 
-    windows: Expr
     order: Expr
     coeff: Expr
     starts: Expr
@@ -42,45 +45,62 @@ class ConvolveTensors:
     bias: Expr
     y: Expr
     residual: Expr | None = None
+    windows: Expr | None = None
+    x: Expr | None = None
 
 
 class Convolution:
     """One layer's convolution: what is the same for all tasks.
 
     Attributes:
-        geometry, tiling, skip, activation: what it computes, and how it is cut.
+        geometry, tiling, merge, skip, activation: what it computes, and how it is cut.
+        keeps: whether the patches' windows were kept; if not, each task makes those of its patch again.
         tile: the register tile.
         element: of images and filters.
         channels, group_out, taps: input and output channels of a conv group, taps of a filter.
         row: floats of a channel's window.
-        k_tiles: tiles of a conv group's output channels.
+        k_tiles, channel_tiles: tiles of a conv group's output channels, and how many of them a task computes.
         filter_elements: of one input channel's filters for a tile of output channels.
         tiles_down, tiles_across: register tiles of a patch.
         streamed: whether all filters are so large that they are prefetched.
         sharing: patches that read the same filters before any reads the next ones.
     """
 
-    def __init__(self, geometry: ConvGeometry, batch: Batch, tiling: HasteTiling, skip: str, activation: str) -> None:
-        self.geometry, self.batch, self.tiling, self.skip, self.activation = geometry, batch, tiling, skip, activation
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        batch: Batch,
+        tiling: HasteTiling,
+        reduction: Reduction,
+        activation: str,
+        *,
+        keeps: bool,
+    ) -> None:
+        self.geometry, self.batch, self.tiling, self.keeps = geometry, batch, tiling, keeps
+        self.merge, self.skip, self.activation = reduction.merge, reduction.skip, activation
         self.tile, self.element = tiling.tile, tiling.tile.element
         self.channels, self.taps = geometry.in_channels // geometry.groups, geometry.taps
         self.group_out = geometry.out_channels // geometry.groups
         self.row = row_floats(geometry, tiling.lanes)
         self.k_tiles = math.ceil(self.group_out / self.tile.channels)
+        # One task makes a patch's windows again, not one for every few output channels.
+        self.channel_tiles = tiling.channel_tiles if keeps else self.k_tiles
         self.filter_elements = self.taps * self.tile.channels
         rows, columns = geometry.effective_patch
         self.tiles_down, self.tiles_across = -(-rows // self.tile.rows), -(-columns // self.tile.columns)
         filters = geometry.groups * self.k_tiles * self.channels * self.filter_elements
         self.streamed = filters * self.element.bytes >= STREAMED_BYTES
         together = hint_of(batch) * geometry.patch_grid[0] * geometry.patch_grid[1]
-        self.sharing = together if tiling.channel_tiles == 1 else 1
+        self.sharing = together if self.channel_tiles == 1 else 1
 
     def arguments(self, residual: bool) -> list[tuple[str, tuple[Any, ...], str]]:
         """(name, shape, dtype) of ``ConvolveTensors``, in the kernel's order."""
+        images = (self.batch, *self.geometry.input_size, self.geometry.in_channels)
         k_tiles, width, element = self.geometry.groups * self.k_tiles, self.tile.channels, self.element
         output = (self.batch, *self.geometry.output_size, self.geometry.out_channels)
         return [
-            *group_layout(self.geometry, self.batch, self.tiling.lanes).tensors()[:-1],
+            *([("x", images, self.element.dtype)] if may_restore(self.batch, self.tiling.kept) else []),
+            *group_layout(self.geometry, self.batch, self.tiling.lanes, self.tiling.kept).tensors()[:-1],
             ("filters", (k_tiles * self.channels * self.filter_elements,), element.dtype),
             ("tap_sums", (k_tiles * self.channels * width,), element.accumulator),
             ("bias", (k_tiles * width,), element.accumulator),
@@ -99,9 +119,10 @@ class Task:
     Attributes:
         layer, tensors: what it belongs to.
         turn: its patch's number: patches take turns in prefetching.
-        chunk, group, image: which output channels, of which conv group, of which image.
+        chunk, group: which output channels, of which conv group.
+        place: where the patch lies.
         out_row, out_column, rows, columns: the patch's outputs.
-        window, list, group_list: where its part of the windows begins, of the lists by channel and of those by group.
+        list, group_list: where its part of the lists by channel begins, and of those by group.
         counts: of its channels.
         on_border: whether its outputs read padding.
         merged: memory of the groups' filters, and behind them of one more for the carried means.
@@ -112,18 +133,17 @@ class Task:
     def __init__(self, layer: Convolution, tensors: ConvolveTensors, task: Expr, patches: Expr, chunks: int) -> None:
         geometry, channels = layer.geometry, layer.channels
         self.layer, self.tensors = layer, tensors
-        grid_h, grid_w = geometry.patch_grid
         self.turn = emit.bind(task % patches)
         self.chunk = emit.bind(task // patches % chunks)
         self.group = emit.bind(task // (patches * chunks))
-        self.image, place = emit.bind(self.turn // (grid_h * grid_w)), emit.bind(self.turn % (grid_h * grid_w))
-        patch_row, patch_column = emit.bind(place // grid_w), emit.bind(place % grid_w)
-        entry = emit.bind(self.turn * geometry.groups + self.group)
+        windows = tensors.windows if layer.keeps else None
+        self.place = Place(geometry, layer.tiling.lanes, windows, self.turn, self.group)
+        entry = self.place.entry
         (patch_h, patch_w), (out_h, out_w) = geometry.effective_patch, geometry.output_size
-        self.out_row, self.out_column = emit.bind(patch_row * patch_h), emit.bind(patch_column * patch_w)
+        self.out_row = emit.bind(self.place.patch_row * patch_h)
+        self.out_column = emit.bind(self.place.patch_column * patch_w)
         self.rows = emit.bind(T.min(patch_h, out_h - self.out_row))
         self.columns = emit.bind(T.min(patch_w, out_w - self.out_column))
-        self.window = emit.bind(entry * window_rows(channels) * layer.row)
         self.list = emit.bind(entry * channels)
         self.group_list = emit.bind(entry * (channels // 2 + 1))
         self.counts = Counts(*(emit.bind(tensors.counts[entry * len(COUNTS) + i]) for i in range(len(COUNTS))))

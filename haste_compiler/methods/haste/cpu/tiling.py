@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import RegisterTile, register_tiles
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.haste.cpu.layout import kept_images
 
 _CYCLES_PER_LOAD = 0.25
 
@@ -18,13 +19,15 @@ class HasteTiling:
 
     Attributes:
         tile: the register tile inside a patch.
-        channel_tiles: tiles of output channels that one task computes.
+        channel_tiles: tiles of output channels that one task computes, if windows are kept; if not, it computes all.
         lanes: the target's vector width, which pads the windows; the register tile's may be narrower.
+        kept: images of a call whose windows are kept, see ``kept_images``; None: of all.
     """
 
     tile: RegisterTile
     channel_tiles: int
     lanes: int
+    kept: int | None
 
 
 def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int) -> HasteTiling:
@@ -42,8 +45,9 @@ def choose_haste_tiling(geometry: ConvGeometry, batch: int, unit: VectorUnit, th
     tile = min((tile for tile in candidates if tile.pixels * tile.vectors <= sums), key=cost)
     patches = batch * geometry.patch_grid[0] * geometry.patch_grid[1] * geometry.groups
     filter_bytes = geometry.in_channels * channels * geometry.taps * tile.element.bytes
+    kept = kept_images(geometry, unit.lanes, threads)
     whole = filter_bytes < unit.l2_bytes // 2 and patches >= 4 * threads
-    return HasteTiling(tile, math.ceil(channels / tile.channels) if whole else 1, unit.lanes)
+    return HasteTiling(tile, math.ceil(channels / tile.channels) if whole else 1, unit.lanes, kept)
 
 
 def product_cycles(geometry: ConvGeometry, tile: RegisterTile) -> float:

@@ -17,6 +17,8 @@ from haste_compiler.methods.haste.config import HasteConfig, even_patch
 from haste_compiler.methods.haste.cpu.convolve import haste_convolve_kernel
 from haste_compiler.methods.haste.cpu.group import haste_group_kernel
 from haste_compiler.methods.haste.cpu.hashing import pack_hyperplanes
+from haste_compiler.methods.haste.cpu.layout import kept_images
+from haste_compiler.methods.haste.cpu.reduction import Reduction
 from haste_compiler.methods.haste.cpu.tiling import choose_haste_tiling
 from haste_compiler.methods.haste.record import NAME
 from haste_compiler.methods.haste.reference.hyperplanes import draw_hyperplanes
@@ -60,15 +62,23 @@ class _Layers:
         geometries = [dataclasses.replace(geometry, patch=patch) for geometry in self.geometries]
         drawn = draw_hyperplanes(geometries[0].window_pixels, config.seed, self.names[0], config.nonzeros)
         planes = pack_hyperplanes(drawn.numpy())
+        reduction = Reduction(config.merge, config.skip)
+        kept = kept_images(geometries[0], unit.lanes, machine.threads)
         kernels = {
             "group": haste_group_kernel(
-                "group", geometries[0], batch, unit.lanes, merge=config.merge, skip=config.skip, planes=len(planes)
+                "group",
+                geometries[0],
+                batch,
+                unit.lanes,
+                reduction=reduction,
+                planes=len(planes),
+                kept=kept,
             )
         }
         for number, geometry in enumerate(geometries):
             tiling = choose_haste_tiling(geometry, batch, unit, machine.threads)
             symbol = f"convolve{number}"
-            kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, tiling, skip=config.skip)
+            kernels[symbol] = haste_convolve_kernel(symbol, geometry, batch, tiling, reduction=reduction)
         values = {
             "x": self.x.permute(0, 2, 3, 1).contiguous().numpy(),
             "planes": planes,

@@ -11,7 +11,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.cpu.layout import mask_row, reads_padding
-from haste_compiler.methods.haste.cpu.patch import Patch
+from haste_compiler.methods.haste.cpu.place import Place
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Window:
         return emit.bind(T.float32(1) / tirx.Cast(FLOAT32.dtype, T.max(self.on_image, 1)))
 
 
-def find_window(patch: Patch) -> Window:
+def find_window(place: Place) -> Window:
     """Emit where a patch's window is."""
-    geometry = patch.geometry
+    geometry = place.geometry
     (height, width), (sh, sw), (out_h, out_w) = geometry.input_size, geometry.stride, geometry.output_size
     top, _, left, _ = geometry.padding
     patch_h, patch_w = geometry.effective_patch
-    outputs_down = emit.bind(T.min(patch_h, out_h - patch.patch_row * patch_h))
-    outputs_across = emit.bind(T.min(patch_w, out_w - patch.patch_column * patch_w))
-    origin_y = emit.bind(patch.patch_row * patch_h * sh - top)
-    origin_x = emit.bind(patch.patch_column * patch_w * sw - left)
+    outputs_down = emit.bind(T.min(patch_h, out_h - place.patch_row * patch_h))
+    outputs_across = emit.bind(T.min(patch_w, out_w - place.patch_column * patch_w))
+    origin_y = emit.bind(place.patch_row * patch_h * sh - top)
+    origin_x = emit.bind(place.patch_column * patch_w * sw - left)
     reach_h, reach_w = ((geometry.kernel[axis] - 1) * geometry.dilation[axis] for axis in (0, 1))
     row0, column0 = emit.bind(T.max(0, -origin_y)), emit.bind(T.max(0, -origin_x))
     row1 = emit.bind(T.min((outputs_down - 1) * sh + reach_h + 1, height - origin_y))
@@ -60,60 +60,68 @@ def find_window(patch: Patch) -> Window:
     return Window(origin_y, origin_x, row0, column0, rows, columns, on_image, on_border)
 
 
-def read_window(patch: Patch, window: Window) -> None:
-    """Copy the window, zeros where nothing is read; sums and squared norms of every channel.
+def read_window(place: Place, window: Window, x: Expr, last: Expr, moments: tuple[Expr, Expr] | None = None) -> None:
+    """Copy the window, zeros where nothing is read.
 
     A vector of channels at a time: its pixels lie together, channel-last, and are in the first-level cache when
     they are transposed.
+
+    Args:
+        place: where its patch lies.
+        window: which of its pixels are on the image.
+        x: the images, NHWC.
+        last: scratch memory for the window channel-last, a vector of channels after the other.
+        moments: two buffers (C/groups,): written, sums and squared norms of every channel.
     """
-    scratch, last = patch.scratch, patch.scratch.last
-    (height, width), stride = patch.geometry.input_size, patch.geometry.in_channels
+    (height, width), stride = place.geometry.input_size, place.geometry.in_channels
 
     def zero(start: Expr, floats: int) -> None:
-        emit.sweep(floats, patch.lanes, lambda i, n: emit.store(last, start + i, emit.splat(0.0, n), n))
+        emit.sweep(floats, place.lanes, lambda i, n: emit.store(last, start + i, emit.splat(0.0, n), n))
 
     def read(channel: Expr, n: int) -> None:
         total, square = emit.Register(n, 0.0), emit.Register(n, 0.0)
-        block = emit.bind(channel * patch.row)
-        with T.If(window.on_image < patch.pixels), T.Then():
-            zero(block, patch.pixels * n)
-        zero(block + patch.pixels * n, (patch.row - patch.pixels) * n)
+        block = emit.bind(channel * place.row)
+        with T.If(window.on_image < place.pixels), T.Then():
+            zero(block, place.pixels * n)
+        zero(block + place.pixels * n, (place.row - place.pixels) * n)
         with T.serial(0, window.rows) as r:
             row = emit.bind(r + window.row0)
-            start = ((patch.image * height + window.top + row) * width + window.left + window.column0) * stride
-            source = emit.bind(start + patch.first_channel + channel)
-            target = emit.bind(block + (row * patch.geometry.window[1] + window.column0) * n)
+            start = ((place.image * height + window.top + row) * width + window.left + window.column0) * stride
+            source = emit.bind(start + place.first_channel + channel)
+            target = emit.bind(block + (row * place.geometry.window[1] + window.column0) * n)
             with T.serial(0, window.columns) as column:
-                value = T.bind(emit.load(patch.tensors.x, source + column * stride, n))
+                value = T.bind(emit.load(x, source + column * stride, n))
                 emit.store(last, target + column * n, value, n)
-                total.add(value)
-                square.add(value * value)
-        emit.store(scratch.sums, channel, total.get(), n)
-        emit.store(scratch.squares, channel, square.get(), n)
-        _transpose(patch, channel, block, n)
+                if moments is not None:
+                    total.add(value)
+                    square.add(value * value)
+        if moments is not None:
+            emit.store(moments[0], channel, total.get(), n)
+            emit.store(moments[1], channel, square.get(), n)
+        _transpose(place, last, channel, block, n)
 
-    emit.sweep(patch.channels, patch.lanes, read)
+    emit.sweep(place.channels, place.lanes, read)
 
 
-def _transpose(patch: Patch, channel: Expr, block: Expr, n: int) -> None:
+def _transpose(place: Place, last: Expr, channel: Expr, block: Expr, n: int) -> None:
     """The windows of ``n`` channels channel-first, a square of vectors at a time."""
-    lanes, windows = patch.lanes, patch.tensors.windows
-    with T.serial(0, patch.row // lanes) as step:
+    lanes, windows = place.lanes, place.windows
+    with T.serial(0, place.row // lanes) as step:
         pixel = emit.bind(step * lanes)
-        rows = [T.bind(emit.load(patch.scratch.last, block + (pixel + p) * n, n)) for p in range(lanes)]
+        rows = [T.bind(emit.load(last, block + (pixel + p) * n, n)) for p in range(lanes)]
         if n == lanes:
             for c, values in enumerate(emit.transposed(rows)):
-                emit.store(windows, patch.own(channel + c) + pixel, values, lanes)
+                emit.store(windows, place.own(channel + c) + pixel, values, lanes)
         else:
             for p, values in enumerate(rows):
-                emit.store(windows, patch.own(channel) + pixel + p, values, n, stride=patch.row)
+                emit.store(windows, place.own(channel) + pixel + p, values, n, stride=place.row)
 
 
-def write_mask(patch: Patch, window: Window) -> None:
+def write_mask(place: Place, window: Window) -> None:
     """The window of the carried means: one on the image, zero in the padding."""
-    windows = patch.tensors.windows
-    start = emit.bind(patch.own(mask_row(patch.channels)))
-    emit.sweep(patch.row, patch.lanes, lambda i, n: emit.store(windows, start + i, emit.splat(0.0, n), n))
+    windows = place.windows
+    start = emit.bind(place.own(mask_row(place.channels)))
+    emit.sweep(place.row, place.lanes, lambda i, n: emit.store(windows, start + i, emit.splat(0.0, n), n))
     with T.serial(0, window.rows) as r, T.serial(0, window.columns) as column:
-        at = start + (r + window.row0) * patch.geometry.window[1] + column + window.column0
+        at = start + (r + window.row0) * place.geometry.window[1] + column + window.column0
         T.buffer_store(windows, T.float32(1), [at])
