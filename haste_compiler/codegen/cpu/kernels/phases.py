@@ -1,7 +1,7 @@
 """Taking images apart into the pixels that a dilated convolution's taps see together, and joining them again.
 
-Every d-th row and column of an image is a phase, an image of its own, which a filter of dilation d meets as a plain one.
-It can be computed by Winograd's algorithm.
+Every d-th row and column of an image is a phase, an image of its own, which a filter of dilation d meets as a plain
+one. It can be computed by Winograd's algorithm.
 """
 
 from __future__ import annotations
