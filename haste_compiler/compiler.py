@@ -116,8 +116,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     network: nn.Module = as_module(model)
-    warn_of_training(network)
     example_inputs = check_arguments(network, example_inputs, threads)
+    warn_of_training(network)
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     configs, varying = Configs.of(config), dynamic or dynamic_shapes
