@@ -18,7 +18,8 @@ def warn_of_training(model: nn.Module) -> None:
         warnings.warn(
             f"{type(model).__name__} is in training mode ({training[0]}{others}): it is compiled as it behaves in "
             "evaluation mode, call model.eval() first to compare",
-            stacklevel=3,
+            # Past `compile` and what wraps it.
+            stacklevel=4,
         )
 
 
