@@ -41,8 +41,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _repeatable() -> Iterator[None]:
-    """Give every test the same random numbers, one thread, and no gradients."""
+def _repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every test the same random numbers, one thread, no gradients, and no terminal's width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     with torch.no_grad():
