@@ -104,6 +104,15 @@ def get_tensor(gm: fx.GraphModule, node: fx.Node) -> Tensor:
     return tensor.detach()
 
 
+def number_of(gm: fx.GraphModule, value: Any) -> float | None:
+    """A number, or what a constant of one element holds, as exporters write numbers; None for anything else."""
+    if isinstance(value, int | float):
+        return float(value)
+    if is_constant(value) and value.meta["val"].numel() == 1:
+        return float(get_tensor(gm, value).item())
+    return None
+
+
 def set_tensor(root: nn.Module, name: str, tensor: Tensor) -> None:
     """Register ``tensor`` as the buffer of the qualified ``name``, making empty modules on the way to it."""
     *path, last = name.split(".")

@@ -18,6 +18,7 @@ from haste_compiler.graph.nodes import (
     is_constant,
     is_tensor,
     layer_name,
+    number_of,
     replace,
     reshape_sizes,
     sole_user,
@@ -65,12 +66,15 @@ def _attention(gm: fx.GraphModule, node: fx.Node, weights: fx.Node, value: fx.No
     found = _scores(gm, weights.args[0])
     if found is None:
         return
-    query, scale = _unscaled(found.product.args[0], found.scale)
-    keys, scale = _unscaled(found.product.args[1], scale)
-    if not _fits([query, keys, value]) or not scale > 0:
+    query, scale = _unscaled(gm, found.product.args[0], found.scale)
+    key, scale = _unscaled(gm, found.product.args[1], scale)
+    swapped = _swaps(key)
+    if swapped:
+        key, scale = _unscaled(gm, key.args[0], scale)
+    if not _fits([query, key, value]) or not scale > 0:
         return
-    key: Any = keys.args[0] if _swaps(keys) else insert_call(gm, aten.permute.default, (keys, _swapped(keys)), node)
-    key, scale = _unscaled(key, scale)
+    if not swapped:
+        key = insert_call(gm, aten.permute.default, (key, _swapped(key)), node)
     tensors: list[Any] = [query, key, value]
     if found.split is not None:
         tensors = [_split(gm, tensor, found.split, node) for tensor in tensors]
@@ -87,7 +91,7 @@ def _scores(gm: fx.GraphModule, node: Any) -> _Scores | None:
     scale, masks, split, rank = 1.0, list[Tensor](), None, node.meta["val"].dim()
     whole = False
     while sole_user(node) is not None and not is_call(node, *_PRODUCTS):
-        source, factor = _unscaled(node, 1.0)
+        source, factor = _unscaled(gm, node, 1.0)
         if is_call(node, aten.add.Tensor):
             source, mask = _masked(gm, node)
             if mask is None:
@@ -118,13 +122,23 @@ def _masked(gm: fx.GraphModule, node: fx.Node) -> tuple[Any, Tensor | None]:
     return node, None
 
 
-def _unscaled(node: Any, scale: float) -> tuple[Any, float]:
+def _unscaled(gm: fx.GraphModule, node: Any, scale: float) -> tuple[Any, float]:
     """What a tensor is a multiple of, and ``scale`` times how many times."""
-    while is_call(node, *_SCALINGS) and isinstance(node.args[1], int | float) and node.args[1]:
-        divides = is_call(node, aten.div.Tensor, aten.div.Scalar)
-        scale = scale / node.args[1] if divides else scale * node.args[1]
-        node = node.args[0]
+    while (found := _multiple(gm, node)) is not None:
+        node, scale = found[0], scale * found[1]
     return node, scale
+
+
+def _multiple(gm: fx.GraphModule, node: Any) -> tuple[fx.Node, float] | None:
+    """A tensor of the same shape that this one is a multiple of, and how many times."""
+    if not is_call(node, *_SCALINGS):
+        return None
+    divides = is_call(node, aten.div.Tensor, aten.div.Scalar)
+    for source, other in (node.args[:2],) if divides else (node.args[:2], node.args[1::-1]):
+        number = number_of(gm, other)
+        if number and is_tensor(source) and source.meta["val"].shape == node.meta["val"].shape:
+            return source, 1 / number if divides else number
+    return None
 
 
 def _splits(split: Any, whole: Any) -> bool:

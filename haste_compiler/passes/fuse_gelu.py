@@ -10,11 +10,10 @@ from torch import fx
 
 from haste_compiler.graph.nodes import (
     finish,
-    get_tensor,
     insert_call,
     is_call,
-    is_constant,
     is_tensor,
+    number_of,
     replace,
     sole_user,
 )
@@ -53,7 +52,7 @@ def _factors(gm: fx.GraphModule, node: fx.Node, number: float) -> tuple[list[fx.
         return [node], number
     found: list[fx.Node] = []
     for place, side in enumerate(node.args):
-        value = _number(gm, side)
+        value = number_of(gm, side)
         divides = place == 1 and is_call(node, *_QUOTIENTS)
         if value is not None:
             number = number / value if divides and value else number * value
@@ -72,7 +71,7 @@ def _argument(gm: fx.GraphModule, node: Any) -> fx.Node | None:
     if not is_call(node, aten.add.Tensor, aten.add.Scalar) or sole_user(node) is None or len(node.args) != 2:
         return None
     for side, other in (node.args, node.args[::-1]):
-        one = _number(gm, other)
+        one = number_of(gm, other)
         if is_call(side, aten.erf.default) and one is not None and _is_near(one, 1):
             inner: Any = side.args[0]
             factors, number = _factors(gm, inner, 1.0)
@@ -84,12 +83,3 @@ def _argument(gm: fx.GraphModule, node: Any) -> fx.Node | None:
 def _is_near(number: float, meant: float) -> bool:
     """Whether a number is what it stands for, as near as exporters write it; NaN is near nothing."""
     return abs(number - meant) < _NEAR
-
-
-def _number(gm: fx.GraphModule, value: Any) -> float | None:
-    """A number, or what a constant of one element holds."""
-    if isinstance(value, int | float):
-        return float(value)
-    if is_constant(value) and value.meta["val"].numel() == 1:
-        return float(get_tensor(gm, value).item())
-    return None

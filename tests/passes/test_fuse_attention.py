@@ -48,6 +48,20 @@ def biased(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (0.3 * (q @ k.transpose(-2, -1)) + model.get_buffer("bias")).softmax(-1) @ v
 
 
+def scaled_by_constants(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As networks in ONNX files write numbers."""
+    return (torch.tensor(0.5) * (q @ (k.transpose(-2, -1) / torch.tensor([2.0])))).softmax(-1) @ v
+
+
+def scaled_by_more_axes(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The number brings an axis of its own."""
+    return ((q * torch.full((1, 1, 1, 1, 1), 0.5))[0] @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+def key_of_reversed_sign(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ (k * -0.5).transpose(-2, -1)).softmax(-1) @ v
+
+
 def causal(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q @ k.transpose(-2, -1) + model.get_buffer("later")) * 0.5).softmax(dim=-1) @ v
 
@@ -90,8 +104,19 @@ def reversed_sign(model: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.transpose(-2, -1) * -0.5).softmax(-1) @ v
 
 
-FOUND = (plain, scaled_before, scaled_by_roots, biased, causal, windowed, stacked, operator)
-OTHERS = (nobody, along_queries, read_twice, reversed_sign)
+FOUND = (
+    plain,
+    scaled_before,
+    scaled_by_roots,
+    scaled_by_constants,
+    scaled_by_more_axes,
+    biased,
+    causal,
+    windowed,
+    stacked,
+    operator,
+)
+OTHERS = (nobody, along_queries, read_twice, reversed_sign, key_of_reversed_sign)
 
 
 @pytest.mark.parametrize("attend", FOUND + OTHERS)
