@@ -263,10 +263,10 @@ class Evaluator:
             self._compiled[key] = haste_compiler.compile(self._model, (x,), config=key)
         self._compiled.move_to_end(key)
         compiled = self._compiled[key]
-        # Nothing reads how flat a patch must be where none is skipped.
-        for name in (
-            Settings._fields if config.skip == "flat" else [n for n in Settings._fields if n != "flat_tolerance"]
-        ):
+        for name in Settings._fields:
+            # Nothing reads how flat a patch must be where none is skipped.
+            if name == "flat_tolerance" and config.skip != "flat":
+                continue
             setattr(compiled, name, getattr(config, name))
             setattr(compiled, name, {p: o[name] for p, o in overrides.items() if name in o and o.get("enabled", True)})
         return compiled

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 Tick = Callable[[str, float], object]
 """Called with what is being done and which part of all is over, 0 to 1."""
@@ -24,15 +24,8 @@ def progress(title: str, shown: bool = True) -> Iterator[Tick]:
         title: of it all, such as "searching".
         shown: False shows nothing.
     """
-    if not shown:
-        yield lambda doing, part: None
-    elif sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=1.0)
-            yield lambda doing, part: bar.update(task, description=_line(title, doing), completed=part)
-    else:
-        say = _a_line_a_phase(title)
-        yield lambda doing, part: say(doing)
+    with _display(title, shown, Progress.get_default_columns(), 1.0) as show:
+        yield lambda doing, part: show(doing, doing, part)
 
 
 @contextlib.contextmanager
@@ -43,16 +36,25 @@ def endless(title: str, shown: bool = True) -> Iterator[Step]:
         title: of it all, such as "validating".
         shown: False shows nothing.
     """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with _display(title, shown, columns, None) as show:
+        yield lambda phase, step: show(phase, f"{phase}, {step}" if step else phase, None)
+
+
+@contextlib.contextmanager
+def _display(
+    title: str, shown: bool, columns: Sequence[ProgressColumn], total: float | None
+) -> Iterator[Callable[[str, str, float | None], object]]:
+    """A function of the phase, of what is done in it, and of how much of ``total`` is over."""
     if not shown:
-        yield lambda phase, step: None
+        yield lambda phase, doing, part: None
     elif sys.stderr.isatty():
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda phase, step: bar.update(task, description=_line(title, f"{phase}, {step}" if step else phase))
+            task = bar.add_task(title, total=total)
+            yield lambda phase, doing, part: bar.update(task, description=_line(title, doing), completed=part)
     else:
         say = _a_line_a_phase(title)
-        yield lambda phase, step: say(phase)
+        yield lambda phase, doing, part: say(phase)
 
 
 def _a_line_a_phase(title: str) -> Callable[[str], None]:

@@ -151,6 +151,10 @@ class Walk(Generic[M]):
         """Whether a call was dealt with before its turn, with the one that it picks a value from."""
         return node in self.values or node in self._waiting
 
+    def _is_unmade_view(self, node: Any) -> bool:
+        """Whether a node is a view whose value nobody has asked for."""
+        return is_call(node, *VIEWS) and not self._is_known(node)
+
     def _call(self, node: fx.Node) -> None:
         try:
             value = None if LEFT_TO_PYTORCH in node.meta else self._lowered(node)
@@ -233,7 +237,7 @@ class Walk(Generic[M]):
 
     def _make(self, node: fx.Node) -> None:
         """Make a value that is made when it is first asked for."""
-        if is_call(node, *VIEWS) and not self._is_known(node):
+        if self._is_unmade_view(node):
             self._call(node)
         if node in self._waiting:
             self._call_waiting(node)
@@ -268,7 +272,7 @@ class Walk(Generic[M]):
 
     def is_nhwc(self, node: Any) -> bool:
         """Whether a node's tensor is stored as NHWC."""
-        if node in self._waiting or (is_call(node, *VIEWS) and not self._is_known(node)):
+        if node in self._waiting or self._is_unmade_view(node):
             # How PyTorch leaves it, or a view, only its call says.
             self._make(node)
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class View:
     base: fx.Node
     strides: tuple[int, ...]
     offset: int = 0
+
+
+def contiguous_strides(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor without gaps; none depends on the size of the first axis, which may be the batch."""
+    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
 def view_of(node: fx.Node, is_stored: Callable[[fx.Node], bool], is_nhwc: Callable[[fx.Node], bool]) -> View | None:

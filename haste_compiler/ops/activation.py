@@ -33,18 +33,26 @@ _REFERENCE: dict[str, Callable[..., Tensor]] = {
 _NUMBERS = {"leaky_relu": 1, "clamp": 2, "elu": 1}
 """How many numbers an activation takes; the others take none."""
 
-_PLAIN = {
-    aten.relu.default: "relu",
-    aten.relu6.default: "relu6",
-    aten.hardswish.default: "hardswish",
-    aten.hardsigmoid.default: "hardsigmoid",
-    aten.silu.default: "silu",
-    aten.sigmoid.default: "sigmoid",
-    aten.tanh.default: "tanh",
+OPERATORS = {
+    "relu": aten.relu.default,
+    "relu6": aten.relu6.default,
+    "hardswish": aten.hardswish.default,
+    "hardsigmoid": aten.hardsigmoid.default,
+    "silu": aten.silu.default,
+    "sigmoid": aten.sigmoid.default,
+    "tanh": aten.tanh.default,
+    "gelu": aten.gelu.default,
+    "leaky_relu": aten.leaky_relu.default,
+    "elu": aten.elu.default,
+    "clamp": aten.clamp.default,
 }
+"""PyTorch's operator for each, given the values and its numbers."""
 
-ACTIVATIONS = (*_PLAIN, aten.gelu.default, aten.leaky_relu.default, aten.elu.default, aten.clamp.default)
+ACTIVATIONS = tuple(OPERATORS.values())
 """PyTorch's operators that are activations; see :func:`activation_name` for those with arguments."""
+
+_PLAIN = {operator: name for name, operator in OPERATORS.items() if name not in (*_NUMBERS, "gelu")}
+"""The name of each that takes the values alone."""
 
 
 class Activation(NamedTuple):

@@ -19,25 +19,11 @@ from haste_compiler.graph.nodes import (
     replace,
 )
 from haste_compiler.graph.views import VIEWS
-from haste_compiler.ops.activation import Activation
+from haste_compiler.ops.activation import OPERATORS, Activation
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 from haste_compiler.ops.linear import LINEAR, LinearCall
 
 aten = torch.ops.aten
-
-_ACTIVATIONS = {
-    "relu": aten.relu.default,
-    "relu6": aten.relu6.default,
-    "hardswish": aten.hardswish.default,
-    "hardsigmoid": aten.hardsigmoid.default,
-    "silu": aten.silu.default,
-    "sigmoid": aten.sigmoid.default,
-    "gelu": aten.gelu.default,
-    "tanh": aten.tanh.default,
-    "leaky_relu": aten.leaky_relu.default,
-    "clamp": aten.clamp.default,
-    "elu": aten.elu.default,
-}
 
 
 def can_be_handed_back(node: fx.Node) -> bool:
@@ -79,7 +65,7 @@ def _epilogue(gm: fx.GraphModule, y: fx.Node, residual: fx.Node | None, activati
     if residual is not None:
         y = _left(gm, aten.add.Tensor, (y, residual), node)
     name, numbers = Activation.parse(activation)
-    return y if name == "none" else _left(gm, _ACTIVATIONS[name], (y, *numbers), node)
+    return y if name == "none" else _left(gm, OPERATORS[name], (y, *numbers), node)
 
 
 def _left(gm: fx.GraphModule, target: Any, args: tuple[Any, ...], node: fx.Node) -> fx.Node:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -269,11 +270,8 @@ class LoadedModule(Steerable):
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
         made, tensors, convert = self._for_inputs(inputs, named)
-        try:
+        with self._fitting():
             outputs, _ = made.executable.run(tensors, convert)
-        except Exception as error:
-            self._refuse_misfit(error)
-            raise
         return made.build(outputs)
 
     def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
@@ -283,26 +281,25 @@ class LoadedModule(Steerable):
     def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
         made, tensors, convert = self._for_inputs(inputs, named)
-        try:
+        with self._fitting():
             outputs, stats = made.executable.run_with_stats(tensors, convert)
-        except Exception as error:
-            self._refuse_misfit(error)
-            raise
         return made.build(outputs), stats
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
         made, tensors, convert = self._for_inputs(inputs, named)
-        try:
+        with self._fitting():
             return made.executable.profile(tensors, convert)
-        except Exception as error:
-            self._refuse_misfit(error)
-            raise
 
-    def _refuse_misfit(self, error: Exception) -> None:
-        """Raise an error of a call in the project's words where the file's description doesn't fit its machine code."""
-        said = str(error)
-        if isinstance(error, MisfitError) or _NO_ARGUMENT in said or NOT_DESCRIBED in said:
+    @contextlib.contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Say it in the project's words where the file's description doesn't fit the machine code that is called."""
+        try:
+            yield
+        except Exception as error:
+            said = str(error)
+            if not isinstance(error, MisfitError) and _NO_ARGUMENT not in said and NOT_DESCRIBED not in said:
+                raise
             raise ArtifactError(
                 f"{self._path} describes another network than its machine code computes: {first_line(error)}"
             ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float, same_shape
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
-from haste_compiler.graph.views import View, written_as
+from haste_compiler.graph.views import View, contiguous_strides, written_as
 
 aten = torch.ops.aten
 
@@ -61,7 +61,7 @@ def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
         return None
     dynamic = isinstance(leading[0], DynamicBatch)
     if target.strides[-1] != 1 or not is_float(target.base) or (dynamic and not _same_first(walk, node, target.base)):
-        target = View(node, _contiguous(shape_of(node)))
+        target = View(node, contiguous_strides(shape_of(node)))
     out = Operand(walk.shape(target.base), target.strides)
     # A kernel knows the batch by the shape of what it writes.
     leading[0] = out.shape[0] if dynamic else leading[0]
@@ -98,20 +98,15 @@ def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -
     """A tensor where it lies, if the kernel takes the strides of its rows and columns; else a copy."""
     view = walk.view(node)
     if view is None or not is_float(view.base) or not fits(*view.strides[-2:]):
-        return walk.nchw(node), Operand(walk.shape(node), _contiguous(shape_of(node)))
+        return walk.nchw(node), Operand(walk.shape(node), contiguous_strides(shape_of(node)))
     return walk.value(view.base).expr, Operand(walk.stored_shape(view.base), view.strides, view.offset)
 
 
 def _repeated(walk: Walk[Cpu], mask: fx.Node, rank: int) -> tuple[list[Any], Operand]:
     """A mask, along whose axes of one element everything else is repeated."""
     sizes = shape_of(mask)
-    strides = [0 if size == 1 else stride for size, stride in zip(sizes, _contiguous(sizes), strict=True)]
+    strides = [0 if size == 1 else stride for size, stride in zip(sizes, contiguous_strides(sizes), strict=True)]
     return [walk.nchw(mask)], Operand(walk.shape(mask), (*[0] * (rank - len(sizes)), *strides))
-
-
-def _contiguous(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a tensor without gaps; that of the first axis doesn't depend on the batch."""
-    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
 def _softmax_rows(walk: Walk[Cpu], node: fx.Node, x: Any, shape: tuple[Any, ...]) -> Any:

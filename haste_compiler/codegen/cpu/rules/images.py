@@ -19,6 +19,7 @@ from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.kernels.row_mean import row_mean_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.rules.views import LARGE
 from haste_compiler.codegen.rules import layout
 from haste_compiler.codegen.rules.activations import activation_rules
 from haste_compiler.codegen.rules.layout import Maps, joining_rules
@@ -31,10 +32,6 @@ from haste_compiler.graph.resizing import axis_map, on_axis
 from haste_compiler.ops.channel_shuffle import CHANNEL_SHUFFLE, ShuffleCall
 
 aten = torch.ops.aten
-
-_LARGE = 1 << 14
-"""Values of a join that are worth a kernel of their own: TVM fuses it with what is around, and looks up each source."""
-
 
 _LONGEST_MEAN = 1 << 16
 """Values of a row whose sum is as near as PyTorch's, which adds parts of a longer one by pairs."""
@@ -72,7 +69,7 @@ def cat(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     if images is not None:
         return cast(Value, images)
     parts, axis = args_of(node)[0], argument(node, 1, "dim", 0) % len(shape_of(node))
-    if axis == 0 or not is_float(*parts) or math.prod(shape_of(node)) < _LARGE:
+    if axis == 0 or not is_float(*parts) or math.prod(shape_of(node)) < LARGE:
         return None
     batch, *shape = walk.shape(node)
     rows, columns = math.prod(shape[: axis - 1]), [math.prod(shape_of(part)[axis:]) for part in parts]

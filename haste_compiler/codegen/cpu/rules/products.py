@@ -12,7 +12,7 @@ from torch import fx
 from tvm import tirx
 
 from haste_compiler.codegen.cpu.kernels.conv2d import is_flat
-from haste_compiler.codegen.cpu.kernels.dense import dense_kernel, pack_dense
+from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_kernel, pack_dense
 from haste_compiler.codegen.cpu.kernels.depthwise import depthwise_kernel, pack_depthwise_filters
 from haste_compiler.codegen.cpu.kernels.phases import join_kernel, phase_size, split_kernel
 from haste_compiler.codegen.cpu.kernels.scale_filters import scale_filters_kernel
@@ -39,14 +39,18 @@ def multiply(walk: Walk[Cpu], product: Product, factors: Any = None) -> Any:
     machine, geometry, batch = walk.machine, product.geometry, product.batch
     epilogue: dict[str, Any] = {"residual": bool(product.residual), "activation": product.activation}
     if geometry.is_depthwise:
-        constants = [pack_depthwise_filters(product.weight), product.full_bias]
+        weights = [walk.param(pack_depthwise_filters(product.weight)), walk.param(product.full_bias)]
         key: tuple[Any, ...] = ("depthwise", geometry, batch, *epilogue.values())
 
         def build(symbol: str) -> tirx.PrimFunc:
             return depthwise_kernel(symbol, geometry, batch, machine.unit, machine.threads, **epilogue)
+    elif (plain := _phase(walk, product)) is not None:
+        return _by_phases(walk, product, plain)
     else:
         tiling = machine.choose_tiling(geometry, hint_of(batch), product.winograd)
-        constants = pack_dense(product.weight, product.bias, geometry, tiling)
+        weights = list(map(walk.param, pack_dense(product.weight, product.bias, geometry, tiling)))
+        if factors is not None:
+            weights[0] = _scaled(walk, product, tiling, weights[0], factors)
         sparse = None if factors is not None else sparse_input_tiling(geometry, batch, tiling, product.weight)
         key = (product.kind, geometry, batch, tiling, *epilogue.values(), sparse is not None)
 
@@ -55,10 +59,7 @@ def multiply(walk: Walk[Cpu], product: Product, factors: Any = None) -> Any:
                 return sparse_input_kernel(symbol, geometry, sparse, **epilogue)
             return dense_kernel(symbol, geometry, batch, tiling, **epilogue)
 
-    filters, *others = map(walk.param, constants)
-    if factors is not None:
-        filters = _scaled(walk, product, filters, factors)
-    return walk.launch(key, product.layer, [product.x, filters, *others, *product.residual], product.out_shape, build)
+    return walk.launch(key, product.layer, [product.x, *weights, *product.residual], product.out_shape, build)
 
 
 def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | None:
@@ -70,10 +71,6 @@ def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | None:
         for x, factors in (args_of(scaling)[:2], args_of(scaling)[1::-1]):
             if is_tensor(factors) and is_tensor(x) and _is_of_channels(factors, x):
                 return Value(multiply(walk, conv_product(walk, node, x), walk.nchw(factors)), nhwc=True)
-    if call.residual is None and shape_of(call.x)[0] > 0:
-        product = conv_product(walk, node, call.x)
-        plain = _phase(walk, product)
-        return Value(multiply(walk, product) if plain is None else _by_phases(walk, product, plain), nhwc=True)
     return cast(Value | None, _RULES[CONV2D](walk, node))
 
 
@@ -83,9 +80,11 @@ def _phase(walk: Walk[Cpu], product: Product) -> ConvGeometry | None:
     Where the image is only a few dilations wide, most taps read padding, and the convolution as it is leaves them out.
     """
     geometry, (down, across), batch = product.geometry, product.geometry.dilation, product.batch
-    dilated = geometry.kernel == (3, 3) and geometry.stride == (1, 1) and geometry.groups == 1 and down * across > 1
+    square = geometry.kernel == (3, 3) and geometry.stride == (1, 1) and geometry.groups == 1
+    if not square or down * across == 1 or product.residual or not isinstance(batch, int):
+        return None
     wide = all(pixels >= _DILATIONS * step for pixels, step in zip(geometry.input_size, (down, across), strict=True))
-    if not dilated or not wide or geometry.padding != (down, down, across, across) or not isinstance(batch, int):
+    if not wide or geometry.padding != (down, down, across, across):
         return None
     size = phase_size(geometry.input_size, geometry.dilation)
     plain = replace(geometry, padding=(1, 1, 1, 1), dilation=(1, 1), input_size=size)
@@ -114,9 +113,8 @@ def _is_of_channels(factors: fx.Node, x: fx.Node) -> bool:
     return is_float(factors, x) and factors.meta["val"].shape == (1, channels, 1, 1) and x.meta["val"].shape[0] == 1
 
 
-def _scaled(walk: Walk[Cpu], product: Product, filters: Any, factors: Any) -> Any:
+def _scaled(walk: Walk[Cpu], product: Product, tiling: DenseTiling, filters: Any, factors: Any) -> Any:
     """The packed filters of a 1×1 convolution times the factors of its input's channels."""
-    tiling = walk.machine.choose_tiling(product.geometry, hint_of(product.batch), product.winograd)
     assert isinstance(tiling, ConvTiling)
     tile, channels = tiling.tile, product.geometry.in_channels
     tiles = math.ceil(product.geometry.out_channels / tile.channels)

@@ -14,12 +14,12 @@ from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.nodes import layer_name, shape_of
-from haste_compiler.graph.views import VIEWS
+from haste_compiler.graph.views import VIEWS, contiguous_strides
 
 aten = torch.ops.aten
 
-_LARGE = 1 << 14
-"""Values that are worth a kernel of their own: TVM fuses less with what is around."""
+LARGE = 1 << 14
+"""Values whose moving is worth a kernel of its own: TVM fuses it with what is around, and looks up each source."""
 
 _LEAST_ROW = 4
 """Values that must lie side by side."""
@@ -37,10 +37,10 @@ def view(walk: Walk[Cpu], node: fx.Node) -> Value | None:
 
 def _copied(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     seen = walk.view(node)
-    if seen is None or seen.base is node or not is_float(node, seen.base) or math.prod(shape_of(node)) < _LARGE:
+    if seen is None or seen.base is node or not is_float(node, seen.base) or math.prod(shape_of(node)) < LARGE:
         return None
-    contiguous = seen.strides == tuple(math.prod(shape_of(node)[axis + 1 :]) for axis in range(len(seen.strides)))
-    if (contiguous and seen.offset == 0) or merged(shape_of(node), seen.strides)[1] < _LEAST_ROW:
+    moves_nothing = seen.offset == 0 and seen.strides == contiguous_strides(shape_of(node))
+    if moves_nothing or merged(shape_of(node), seen.strides)[1] < _LEAST_ROW:
         return None
     memory, shape = walk.stored_shape(seen.base), walk.shape(node)
     copied = walk.launch(
