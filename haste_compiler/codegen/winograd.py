@@ -1,59 +1,13 @@
-"""Winograd's minimal filtering: m × m outputs of a tile from (m + 2)² products a channel, not 9 m².
-
-Y = Aᵀ [ Σ_c (G F_c Gᵀ) ⊙ (Bᵀ X_c B) ] A        (Lavin & Gray, "Fast Algorithms for Convolutional Neural
-                                                 Networks", CVPR 2016, equation 12)
-"""
+"""The transforms of Winograd's minimal filtering (``graph.winograd``), written out as sums that share what they can."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.graph.geometry import ConvGeometry
-
-Matrix = Sequence[Sequence[float]]
-
-INPUT: dict[int, Matrix] = {
-    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    4: (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-}
-"""Bᵀ of F(m, 3), by m."""
-
-FILTER: dict[int, Matrix] = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-}
-"""G of F(m, 3), by m."""
-
-OUTPUT: dict[int, Matrix] = {
-    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
-    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-}
-"""Aᵀ of F(m, 3), by m."""
-
-
-def transform_filters(weight: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """(K, C, 3, 3) to G F Gᵀ, (K, C, size + 2, size + 2)."""
-    matrix = np.array(FILTER[size])
-    return np.einsum("ia,kcab,jb->kcij", matrix, weight.astype(np.float64), matrix).astype(np.float32)
+from haste_compiler.graph.winograd import Matrix
 
 
 def combine(matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
@@ -96,18 +50,3 @@ def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
         else:
             total = total + value * T.float32(weight)
     return total
-
-
-SIZES = (2, 4)
-"""Sides of a tile of outputs that there are kernels for."""
-
-
-def takes_winograd(geometry: ConvGeometry, size: int) -> bool:
-    """Whether F(size × size, 3 × 3) computes this convolution: 3×3, stride 1, dense, and no smaller than a tile."""
-    return (
-        geometry.kernel == (3, 3)
-        and geometry.stride == (1, 1)
-        and geometry.dilation == (1, 1)
-        and geometry.groups == 1
-        and min(geometry.output_size) >= size
-    )

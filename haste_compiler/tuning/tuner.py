@@ -16,9 +16,9 @@ from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.job import Job
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.walk import lower
-from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.errors import TargetError
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import SIZES
 from haste_compiler.methods.registry import rules_for
 from haste_compiler.tuning.device import Device, LocalDevice
 from haste_compiler.tuning.jobs import time_jobs

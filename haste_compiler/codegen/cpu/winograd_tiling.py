@@ -15,8 +15,8 @@ from haste_compiler.codegen.cpu.tiling import (
     foreign_cycles,
     register_tiles,
 )
-from haste_compiler.codegen.winograd import takes_winograd
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import takes_winograd
 
 _INPUT_CYCLES = {2: 70.0, 4: 200.0}
 _OUTPUT_CYCLES = {2: 60.0, 4: 180.0}

@@ -31,9 +31,9 @@ from haste_compiler.codegen.cuda.precision import Precision
 from haste_compiler.codegen.cuda.tiling import DEPTH, TILES, GemmTiling
 from haste_compiler.codegen.pooling import Pooling
 from haste_compiler.codegen.target import parse_target
-from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.errors import HasteError
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import SIZES
 from haste_compiler.methods.haste.cuda.convolve import haste_convolve_kernel, merge_filters_kernel
 from haste_compiler.methods.haste.cuda.group import group_steps
 from haste_compiler.methods.haste.cuda.layout import MOST_CHANNELS, group_layout

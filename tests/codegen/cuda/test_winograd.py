@@ -20,8 +20,8 @@ from haste_compiler.codegen.cuda.kernels.winograd import (
     winograd_input_kernel,
     winograd_output_kernel,
 )
-from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import SIZES
 from tests.codegen.cuda import emulator
 from tests.codegen.cuda.kernels import PROCESSORS, CudaArguments, build, call
 from tests.codegen.kernels import ConvCase, assert_near, conv_case, nchw, nhwc

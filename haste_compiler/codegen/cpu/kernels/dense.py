@@ -24,8 +24,8 @@ from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.dynamic import Batch
 from haste_compiler.codegen.element import FLOAT32, Element
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.winograd import SIZES
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import SIZES
 
 DenseTiling = ConvTiling | WinogradTiling
 """How a dense convolution is computed."""

@@ -36,8 +36,9 @@ from haste_compiler.codegen.cpu.tiling import RegisterTile, WinogradTiling
 from haste_compiler.codegen.cpu.winograd_tiling import tile_count
 from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.winograd import INPUT, OUTPUT, combine, transform_filters
+from haste_compiler.codegen.winograd import combine
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import INPUT, OUTPUT, transform_filters
 
 
 def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: RegisterTile) -> NDArray[np.float32]:

@@ -24,8 +24,9 @@ from haste_compiler.codegen.cuda.kernels.conv2d import Epilogue, choose_tiling
 from haste_compiler.codegen.cuda.tiling import GemmTiling
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import LARGEST, Expr, bind
-from haste_compiler.codegen.winograd import INPUT, OUTPUT, SIZES, combine, takes_winograd, transform_filters
+from haste_compiler.codegen.winograd import combine
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import INPUT, OUTPUT, SIZES, takes_winograd, transform_filters
 
 _BYTE_COST = 6.0
 """Products that one multiprocessor makes in the time that a byte takes it from or to memory."""

@@ -1,0 +1,1 @@
+"""Kernels of quantized layers for CPUs, and the rules that launch them."""

@@ -1,0 +1,1 @@
+"""The operators that quantized layers call, a file each."""
