@@ -1,0 +1,164 @@
+"""What a CPU multiplies small integers with: its instructions, and how values have to lie in memory for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.target import Target, codegen
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.emit import Expr
+from haste_compiler.codegen.processor import architecture
+
+
+@dataclass(frozen=True)
+class IntegerUnit(ABC):
+    """Multiplies ``group`` neighbouring values of one pixel by as many filter values of each lane, and sums them.
+
+    Attributes:
+        lanes: int32 sums of one vector register.
+        registers: architectural vector registers.
+    """
+
+    lanes: int
+    registers: int
+
+    GROUP = 1
+    """Neighbouring values, along the channels, of one product."""
+
+    DTYPE = "int16"
+    """Of a pixel's values in memory. Filters are int8."""
+
+    TEMPORARIES = 1
+    """Registers that one product takes besides sums, filters and the pixel's values."""
+
+    CYCLES = 1.0
+    """Of one product of a vector, at the unit's peak."""
+
+    def offset(self, nonnegative: bool) -> int:
+        """What is added to a pixel's values in memory: 0 where they fit as they are.
+
+        Args:
+            nonnegative: they are 0 to 255 instead of -127 to 127.
+        """
+        return 0
+
+    @abstractmethod
+    def product(self, values: Expr, filters: Expr) -> Expr:
+        """The products' sums, int32, ``lanes`` of them, that are to be added to a register by ``add``.
+
+        Args:
+            values: ``GROUP`` values of a pixel, as ``values_of`` reads them.
+            filters: int8, ``lanes · GROUP`` of them, by lane.
+        """
+
+    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+        """Add the products of some values and filters, see ``product``, to a register of sums."""
+        total.add(self.product(values, filters))
+
+    def values_of(self, buffer: Expr, index: Expr) -> Expr:
+        """``GROUP`` values from ``index`` on, in every lane."""
+        bits = {1: "int16", 2: "int32", 4: "int32"}[self.GROUP]
+        read = emit.load(buffer, index, self.GROUP)
+        return T.bind(T.broadcast(read if self.GROUP == 1 else tirx.reinterpret(bits, read), self.lanes))
+
+    def filters_of(self, buffer: Expr, index: Expr) -> Expr:
+        """The filters of one vector of output channels, from element ``index`` on."""
+        return T.bind(emit.load(buffer, index, self.lanes * self.GROUP))
+
+
+class Multiply(IntegerUnit):
+    """Any vector unit: one value at a time, 16-bit operands, 32-bit products."""
+
+    def product(self, values: Expr, filters: Expr) -> Expr:
+        """See ``IntegerUnit``."""
+        wide = f"int32x{self.lanes}"
+        return T.Cast(wide, values) * T.Cast(wide, filters)
+
+
+class Pairs(IntegerUnit):
+    """x86 without a dot product of bytes: pairs of 16-bit values (pmaddwd); exact, unlike pmaddubsw, which saturates."""
+
+    GROUP = 2
+    CYCLES = 0.5
+
+    def product(self, values: Expr, filters: Expr) -> Expr:
+        """See ``IntegerUnit``."""
+        name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+        halves = f"int16x{2 * self.lanes}"
+        pair = tirx.reinterpret(halves, values)
+        return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name[self.lanes], pair, T.Cast(halves, filters))
+
+
+class UnsignedDot(IntegerUnit):
+    """x86 with VNNI: four unsigned bytes of a pixel times four signed ones (vpdpbusd)."""
+
+    GROUP = 4
+    DTYPE = "uint8"
+    TEMPORARIES = 0
+
+    def offset(self, nonnegative: bool) -> int:
+        """See ``IntegerUnit``."""
+        return 0 if nonnegative else 128
+
+    def product(self, values: Expr, filters: Expr) -> Expr:
+        """See ``IntegerUnit``."""
+        return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
+
+    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+        """See ``IntegerUnit``."""
+        total.set(self._dot(total.get(), values, filters))
+
+    def _dot(self, total: Expr, values: Expr, filters: Expr) -> Expr:
+        # LLVM 22 declares it for bytes; TVM's own intrinsic, for words, is out of date.
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        bytes_of = tirx.reinterpret(f"int8x{4 * self.lanes}", values)
+        return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name, total, bytes_of, filters)
+
+
+class SignedDot(IntegerUnit):
+    """ARM with a dot product: four signed bytes times four (sdot)."""
+
+    GROUP = 4
+    DTYPE = "int8"
+    TEMPORARIES = 0
+
+    def offset(self, nonnegative: bool) -> int:
+        """See ``IntegerUnit``."""
+        return -128 if nonnegative else 0
+
+    def product(self, values: Expr, filters: Expr) -> Expr:
+        """See ``IntegerUnit``."""
+        return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
+
+    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+        """See ``IntegerUnit``."""
+        total.set(self._dot(total.get(), values, filters))
+
+    def _dot(self, total: Expr, values: Expr, filters: Expr) -> Expr:
+        name = f"llvm.aarch64.neon.sdot.v{self.lanes}i32.v{4 * self.lanes}i8"
+        bytes_of = tirx.reinterpret(f"int8x{4 * self.lanes}", values)
+        return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name, total, bytes_of, filters)
+
+
+def integer_unit(target: Target) -> IntegerUnit:
+    """What a CPU target multiplies small integers with."""
+    unit = vector_unit(target)
+    size = (unit.lanes, unit.registers)
+    if architecture(target) == "aarch64":
+        return SignedDot(*size) if codegen.target_has_features("dotprod", target) else Multiply(*size)
+    if _has(target, "avx512vnni") and (unit.lanes == 16 or _has(target, "avx512vl")):
+        return UnsignedDot(*size)
+    if _has(target, "avxvnni") and unit.lanes == 8:
+        return UnsignedDot(*size)
+    if unit.lanes == 16 and not _has(target, "avx512bw"):
+        return Multiply(*size)
+    return Pairs(*size)
+
+
+def _has(target: Target, feature: str) -> bool:
+    return bool(codegen.target_has_features(feature, target))
