@@ -17,6 +17,10 @@ OWNER = "method"
 """Where the ``meta`` of a node that took a layer's place keeps the name of the method that put it there."""
 
 
+_LINEAR = 2
+"""Dimensions of a linear layer's filters."""
+
+
 @dataclass(frozen=True)
 class ConvLayer:
     """One convolution of a graph.
@@ -58,13 +62,26 @@ def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list
     configs = Configs.of(config)
     layers = []
     for node in gm.graph.nodes:
-        if is_call(node, CONV2D) or OWNER in node.meta:
+        if is_call(node, CONV2D) or _is_owned(node):
             layers.append(_judge(node, configs))
         elif is_call(node, *CONVOLUTIONS, CONV_TRANSPOSE2D):
             transposed = node.target is CONV_TRANSPOSE2D
             reason = "a transposed convolution" if transposed else "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, None, reason))
     return layers
+
+
+def _is_owned(node: fx.Node) -> bool:
+    """Whether a node took a convolution's place, not a linear layer's."""
+    from haste_compiler.methods.registry import method
+
+    owner = node.meta.get(OWNER)
+    if owner is None:
+        return False
+    operator = getattr(node.target, "overloadpacket", None)
+    place = method(owner).convolutions().get(operator)
+    filters = None if place is None else node.args[place]
+    return filters is None or filters.meta["val"].dim() > _LINEAR  # type: ignore[union-attr]
 
 
 def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
@@ -87,5 +104,6 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
     if choice is not None and choice.prediction is not None:
         prediction = choice.prediction
         taken = choice.method if choice.taken else None
-        reason = prediction.described(method(choice.method).TITLE, choice.taken)
+        asked_of = method(choice.method)
+        reason = prediction.described(asked_of.TITLE, asked_of.MOST_TIME, choice.taken)
     return ConvLayer(name, node.name, first[1].geometry, taken, reason, prediction)

@@ -93,6 +93,10 @@ class Pricing(Protocol):
         """The name of the machine's folder."""
 
     @property
+    def machine(self) -> Machine:
+        """What the code is for."""
+
+    @property
     def model(self) -> Any:
         """The machine's cost model: ``dense(geometry, batch, winograd)`` and, by kernel, what was measured."""
 
@@ -123,6 +127,8 @@ class Method(ABC):
         TITLE: the same as a person writes it.
         CONFIG: its configuration's class.
         PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
+        PRECISION: the precision of products, as ``compile`` takes it, that its default configuration stands for; "": none.
+        MOST_TIME: share of the plain time that a layer may be predicted to take under it.
         NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """
 
@@ -130,6 +136,8 @@ class Method(ABC):
     TITLE: ClassVar[str]
     CONFIG: ClassVar[type[MethodConfig]]
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+    PRECISION: ClassVar[str] = ""
+    MOST_TIME: ClassVar[float] = 0.75
     NEARER: ClassVar[str] = ""
 
     # Before compiling
@@ -168,7 +176,8 @@ class Method(ABC):
         """Rewrite the sites that were chosen. A node that takes a layer's place has ``meta["method"]``, the name."""
 
     def convolutions(self) -> Mapping[Any, int]:
-        """Its operators that stand for a plain convolution, and where among their arguments the filters are."""
+        """Its operators that stand for a plain convolution or linear layer, and where among their arguments the filters
+        are: of rank 4 and 2."""
         return {}
 
     # Machine code

@@ -1,0 +1,66 @@
+"""A layer of integers in eager PyTorch, and the plain layer that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
+from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
+from haste_compiler.ops.conv2d import CONV2D
+from haste_compiler.ops.linear import LINEAR
+
+_CALLS = {QUANTIZED_LINEAR: QuantizedLinearCall, QUANTIZED_WINOGRAD: QuantizedWinogradCall}
+
+Call = QuantizedConvCall | QuantizedLinearCall | QuantizedWinogradCall
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """See ``OwnedLayer``.
+
+    Attributes:
+        call: the layer's own.
+        values: of every node that it reads.
+    """
+
+    call: Call
+    values: Mapping[fx.Node, Any]
+
+    @classmethod
+    def of(cls, node: fx.Node, values: Mapping[fx.Node, Any]) -> Replayed:
+        """The layer of a node; ``values`` as of ``Method.replayed``."""
+        return cls(_CALLS.get(node.target, QuantizedConvCall).of(node), values)
+
+    @property
+    def x(self) -> Tensor:
+        """See ``OwnedLayer``."""
+        read: Tensor = self.values[self.call.x]
+        return read
+
+    @property
+    def patch(self) -> tuple[int, int] | None:
+        """See ``OwnedLayer``: values are rounded by rows, or by tiles."""
+        return (self.call.size,) * 2 if isinstance(self.call, QuantizedWinogradCall) else None
+
+    def compute(self, x: Tensor | None = None) -> Tensor:
+        """See ``OwnedLayer``."""
+        values = self.values if x is None else {**self.values, self.call.x: x}
+        result: Tensor = self.call.OP(*map_arg(self.call.args, lambda node: values[node]))
+        return result
+
+    def plain(self) -> Tensor:
+        """See ``OwnedLayer``: by the filters as they are rounded, and values that aren't."""
+        call = self.call
+        x, weight, scale = (self.values[each] for each in (call.x, call.weight, call.scale))
+        bias, residual = (None if each is None else self.values[each] for each in (call.bias, call.residual))
+        filters = weight.float() * scale.reshape(-1, *(1,) * (weight.dim() - 1))
+        if isinstance(call, QuantizedLinearCall):
+            return LINEAR(x, filters, bias, residual, call.activation)  # type: ignore[no-any-return]
+        window: Any = call.window if isinstance(call, QuantizedConvCall) else ([1, 1], call.padding, [1, 1], 1)
+        return CONV2D(x, filters, bias, residual, *window, call.activation)  # type: ignore[no-any-return]
