@@ -99,9 +99,10 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
             it. Or what ``tune`` returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: "int8" on a CPU: layers are computed in integers of 8 bits where that is faster and changes little,
-            see ``QuantizedConfig``; no data is needed. On a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
-            float32, and so is hashing. None: as PyTorch, by ``torch.backends.cudnn.conv.fp32_precision`` (which
-            ``allow_tf32`` sets) for convolutions and ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
+            see ``QuantizedConfig``; no data is needed. On a card, "fp32", or by the tensor cores "tf32" or "bf16":
+            operands are rounded so, sums are float32, and so is hashing. None: float32; on a card as PyTorch, by
+            ``torch.backends.cudnn.conv.fp32_precision`` (which ``allow_tf32`` sets) for convolutions and
+            ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
         dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
         dynamic_shapes: the same, for some inputs or within a range, in the form that ``torch.export`` takes: for each
             argument the axes that may vary, such as ``{"x": {0: Dim("batch", min=1, max=64)}}``. Only a batch may.

@@ -102,7 +102,8 @@ def _presets() -> dict[str, str]:
 def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any], precision: str | None) -> Any:
     """The configuration of the first method that has the preset, every option that is given and the file's fields.
 
-    Where nothing is given, it is that of the method that the precision stands for. Where none has the fields, it is the first that has the rest, which says what is wrong with the file.
+    Where nothing is given, it is that of the method that the precision stands for. Where none has the fields, it is the
+    first that has the rest, which says what is wrong with the file.
 
     Raises:
         ConfigError: the file holds no configuration.

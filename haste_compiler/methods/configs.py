@@ -58,7 +58,7 @@ class Configs:
         Raises:
             ConfigError: see ``of``.
         """
-        meant = next((each for each in methods() if precision and each.PRECISION == precision), None)
+        meant = next((each for each in methods() if precision and precision == each.PRECISION), None)
         if meant is None:
             return cls.of(given), precision
         several = [] if given is None else list(cls.of(given).all)

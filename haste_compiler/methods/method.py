@@ -127,7 +127,7 @@ class Method(ABC):
         TITLE: the same as a person writes it.
         CONFIG: its configuration's class.
         PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
-        PRECISION: the precision of products, as ``compile`` takes it, that its default configuration stands for; "": none.
+        PRECISION: the precision of products, as ``compile`` takes it, that its configuration stands for; "": none.
         MOST_TIME: share of the plain time that a layer may be predicted to take under it.
         NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """

@@ -8,6 +8,7 @@ from typing import Any
 CHOICE = "method_choice"
 """Where a node's ``meta`` keeps the ``Choice`` that was made for it."""
 
+
 @dataclass(frozen=True)
 class Estimate:
     """What a layer is expected to take under a method, on some kind of input.

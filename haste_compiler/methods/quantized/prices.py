@@ -42,28 +42,28 @@ def _predicted(
     batch = 1 if node.target is LINEAR else shape_of(node)[0]
     dense = cost.dense_seconds(pricing.machine, geometry, batch, config.winograd)
     seconds = {size: cost.seconds(pricing.machine, geometry, batch, size) for size in algorithms(geometry, config)}
-    errors = {} if x is None else _errors(gm, node, x, sorted(seconds, key=seconds.__getitem__), config)
-    allowed = [size for size in seconds if x is None or errors.get(size, math.inf) <= config.max_error]
-    if not allowed:
-        least = min(errors.values())
-        refusal = f"rounding would change its output by {least:.1%}, max_error is {config.max_error:.1%}"
-        return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
-    best = min(allowed, key=seconds.__getitem__)
+    fastest = sorted(seconds, key=seconds.__getitem__)
+    if x is None or config.max_error is None:
+        best, changed = fastest[0], ""
+    else:
+        errors = _errors(gm, node, x, fastest, config.max_error)
+        best = min(errors, key=errors.__getitem__)
+        if errors[best] > config.max_error:
+            refusal = f"rounding would change its output by {errors[best]:.1%}, max_error is {config.max_error:.1%}"
+            return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
+        changed = f", which changes its output by {errors[best]:.1%}"
     by = f" by F({best}×{best})" if best else ""
-    changed = "" if x is None else f", which changes its output by {errors[best]:.1%}"
     return Prediction(dense, Estimate(seconds[best], 0.0, None), setting=best, note=f"{by}{changed}")
 
 
-def _errors(
-    gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], config: QuantizedConfig
-) -> dict[int, float]:
-    """The errors of some algorithms, until one is small enough."""
+def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], most: float) -> dict[int, float]:
+    """The errors of some algorithms in turn; only the last is at most ``most``, if any is."""
     weight, nonnegative, geometry = get_tensor(gm, _call(node).weight), is_nonnegative(_call(node).x), geometry_of(node)
     if node.target is LINEAR:
         x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
     errors: dict[int, float] = {}
     for size in sizes:
         errors |= relative_errors(x, weight, geometry, [size], nonnegative=nonnegative)
-        if errors[size] <= config.max_error:  # type: ignore[operator]  (it is limited)
+        if errors[size] <= most:
             break
     return errors

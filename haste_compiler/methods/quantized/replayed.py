@@ -15,9 +15,9 @@ from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, Qu
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR
 
-_CALLS = {QUANTIZED_LINEAR: QuantizedLinearCall, QUANTIZED_WINOGRAD: QuantizedWinogradCall}
-
 Call = QuantizedConvCall | QuantizedLinearCall | QuantizedWinogradCall
+
+_CALLS: Mapping[Any, type[Call]] = {QUANTIZED_LINEAR: QuantizedLinearCall, QUANTIZED_WINOGRAD: QuantizedWinogradCall}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 from haste_compiler.graph.nodes import add_tensor, finish, get_tensor, is_call, layer_name, replace
@@ -63,19 +65,16 @@ def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
     """The call of integers that computes a layer, by F(size × size) or, of size 0, as it is written."""
     plain: ConvCall | LinearCall = LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
     weight, name = get_tensor(gm, plain.weight), layer_name(node)
-    integers, scale = quantize_filters(weight)
-    filters = (add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", scale, node))
+    integers, factors = quantize_filters(weight)
+    filters, scale = add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", factors, node)
+    x, bias, residual, activation = plain.x, plain.bias, plain.residual, plain.activation
     if isinstance(plain, LinearCall):
-        rest = (plain.bias, plain.residual, plain.activation)
-        return QuantizedLinearCall(plain.x, *filters, *rest, is_nonnegative(plain.x))
+        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x))
     if size == 0:
-        window = (plain.stride, plain.padding, plain.dilation, plain.groups)
-        epilogue = (plain.activation, is_nonnegative(plain.x))
-        return QuantizedConvCall(plain.x, *filters, plain.bias, plain.residual, *window, *epilogue)
-    values, scales = quantize_transformed(weight, size)
-    transformed = (
-        add_tensor(gm, f"{name}.transformed", values, node),
-        add_tensor(gm, f"{name}.transformed_scale", scales, node),
-    )
-    epilogue = (plain.bias, plain.residual, plain.padding, plain.activation)
-    return QuantizedWinogradCall(plain.x, *transformed, *filters, *epilogue)
+        window: Any = (plain.stride, plain.padding, plain.dilation, plain.groups)
+        return QuantizedConvCall(x, filters, scale, bias, residual, *window, activation, is_nonnegative(x))
+    integers, factors = quantize_transformed(weight, size)
+    transformed = add_tensor(gm, f"{name}.transformed", integers, node)
+    factored = add_tensor(gm, f"{name}.transformed_scale", factors, node)
+    rest = (filters, scale, bias, residual, plain.padding, activation)
+    return QuantizedWinogradCall(x, transformed, factored, *rest)

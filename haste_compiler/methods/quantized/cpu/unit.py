@@ -81,7 +81,7 @@ class Multiply(IntegerUnit):
 
 
 class Pairs(IntegerUnit):
-    """x86 without a dot product of bytes: pairs of 16-bit values (pmaddwd); exact, unlike pmaddubsw, which saturates."""
+    """x86 without a dot product of bytes: pairs of 16-bit values (pmaddwd), exactly; pmaddubsw would saturate."""
 
     GROUP = 2
     CYCLES = 0.5
