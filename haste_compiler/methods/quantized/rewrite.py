@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import fx
 
 from haste_compiler.graph.nodes import add_tensor, finish, get_tensor, is_call, layer_name, replace
@@ -71,10 +69,9 @@ def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
     if isinstance(plain, LinearCall):
         return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x))
     if size == 0:
-        window: Any = (plain.stride, plain.padding, plain.dilation, plain.groups)
-        return QuantizedConvCall(x, filters, scale, bias, residual, *window, activation, is_nonnegative(x))
+        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x))
+        return QuantizedConvCall(x, filters, scale, bias, residual, *rest)
     integers, factors = quantize_transformed(weight, size)
     transformed = add_tensor(gm, f"{name}.transformed", integers, node)
     factored = add_tensor(gm, f"{name}.transformed_scale", factors, node)
-    rest = (filters, scale, bias, residual, plain.padding, activation)
-    return QuantizedWinogradCall(x, transformed, factored, *rest)
+    return QuantizedWinogradCall(x, transformed, factored, filters, scale, bias, residual, plain.padding, activation)
