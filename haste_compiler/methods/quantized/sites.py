@@ -62,6 +62,8 @@ def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
     geometry = geometry_of(node)
     if not config.enabled:
         return False, "disabled by the configuration"
+    if 0 in shape_of(node):
+        return False, "its output is empty"
     if not is_constant(weight):
         return False, "its weights are computed while the network runs"
     if geometry.is_depthwise:

@@ -356,9 +356,7 @@ class _Winograd:
             with T.Else():
                 self._store_tile(k_tile, outputs, read, sums, half, self.tile.channels)
 
-    def _store_tile(
-        self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int
-    ) -> None:
+    def _store_tile(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int) -> None:
         size, side, lanes, matrix = self.size, self.side, self.lanes, OUTPUT[self.size]
         pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
         at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
@@ -387,7 +385,5 @@ class _Winograd:
     def _write_plain(self, k_tile: Expr, outputs: Rectangle) -> None:
         """A tile that isn't finite, for one tile of output channels."""
         named = self.buffers
-        operands = Operands(
-            self.x, named["filters"], named["scale"], named["bias"], named.get("residual"), self.y
-        )
+        operands = Operands(self.x, named["filters"], named["scale"], named["bias"], named.get("residual"), self.y)
         write_plain(self.layout, self.lanes, self.activation, operands, outputs, (k_tile, 1))
