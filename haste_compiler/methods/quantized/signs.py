@@ -29,6 +29,7 @@ _KEEPS = (
     aten.squeeze.dims,
     aten.slice.Tensor,
     aten.expand.default,
+    aten.repeat.default,
     aten.contiguous.default,
     aten.clone.default,
     aten.dropout.default,
