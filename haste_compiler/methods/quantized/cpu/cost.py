@@ -1,4 +1,4 @@
-"""What a layer of integers takes on a CPU, and what it would take in float32: from the models that tilings are chosen by."""
+"""What a layer takes on a CPU in integers and in float32, from the models that tilings are chosen by."""
 
 from __future__ import annotations
 
