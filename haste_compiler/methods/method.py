@@ -72,17 +72,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a method says of one convolution.
+    """What a method says of one convolution or linear layer.
 
     Attributes:
         eligible: whether its configuration lets it take the layer.
         reason: why, or why not.
-        geometry: the convolution's, as the method would cut it.
+        geometry: the convolution's, as the method would cut it; a linear layer is a 1×1 one of a row of pixels.
+        setting: of a layer that is the method's, how it computes it.
     """
 
     eligible: bool
     reason: str
     geometry: ConvGeometry
+    setting: Any = None
 
 
 class Pricing(Protocol):
@@ -158,7 +160,7 @@ class Method(ABC):
 
     @abstractmethod
     def judge(self, node: fx.Node, config: Any) -> Verdict | None:
-        """What it says of a convolution, plain or its own; None: nothing, its kind of node is another."""
+        """What it says of a convolution or linear layer, plain or its own; None: nothing, it never takes its kind."""
 
     def check_layers(self, gm: fx.GraphModule, config: Any) -> None:  # noqa: B027  (most check nothing)
         """Check that a configuration's overrides each match a layer that it could take.

@@ -15,6 +15,9 @@ from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, Qu
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR
 
+PLAIN = "plain_weight"
+"""Where a node's ``meta`` keeps the filters before they were rounded."""
+
 Call = QuantizedConvCall | QuantizedLinearCall | QuantizedWinogradCall
 
 _CALLS: Mapping[Any, type[Call]] = {QUANTIZED_LINEAR: QuantizedLinearCall, QUANTIZED_WINOGRAD: QuantizedWinogradCall}
@@ -27,15 +30,17 @@ class Replayed:
     Attributes:
         call: the layer's own.
         values: of every node that it reads.
+        weight: the filters before they were rounded.
     """
 
     call: Call
     values: Mapping[fx.Node, Any]
+    weight: Tensor
 
     @classmethod
     def of(cls, node: fx.Node, values: Mapping[fx.Node, Any]) -> Replayed:
         """The layer of a node; ``values`` as of ``Method.replayed``."""
-        return cls(_CALLS.get(node.target, QuantizedConvCall).of(node), values)
+        return cls(_CALLS.get(node.target, QuantizedConvCall).of(node), values, node.meta[PLAIN])
 
     @property
     def x(self) -> Tensor:
@@ -55,12 +60,10 @@ class Replayed:
         return result
 
     def plain(self) -> Tensor:
-        """See ``OwnedLayer``: by the filters as they are rounded, and values that aren't."""
-        call = self.call
-        x, weight, scale = (self.values[each] for each in (call.x, call.weight, call.scale))
+        """See ``OwnedLayer``."""
+        call, x = self.call, self.x
         bias, residual = (None if each is None else self.values[each] for each in (call.bias, call.residual))
-        filters = weight.float() * scale.reshape(-1, *(1,) * (weight.dim() - 1))
         if isinstance(call, QuantizedLinearCall):
-            return LINEAR(x, filters, bias, residual, call.activation)  # type: ignore[no-any-return]
+            return LINEAR(x, self.weight, bias, residual, call.activation)  # type: ignore[no-any-return]
         window: Any = call.window if isinstance(call, QuantizedConvCall) else ([1, 1], call.padding, [1, 1], 1)
-        return CONV2D(x, filters, bias, residual, *window, call.activation)  # type: ignore[no-any-return]
+        return CONV2D(x, self.weight, bias, residual, *window, call.activation)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from torch import fx
@@ -13,7 +14,7 @@ from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
-from haste_compiler.methods.quantized.ops.linear import row_geometry
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 from haste_compiler.ops.linear import LINEAR, LinearCall
@@ -40,14 +41,17 @@ def _is_wanted(node: fx.Node, config: QuantizedConfig) -> bool:
 
 
 def judge(node: fx.Node, config: QuantizedConfig) -> Verdict | None:
-    """What the configuration of its layer says of a convolution, plain or of integers."""
+    """What the configuration of its layer says of a layer, plain or of integers."""
     if is_call(node, QUANTIZED_WINOGRAD):
         call = QuantizedWinogradCall.of(node)
-        return Verdict(True, f"int8, F({call.size}×{call.size})", call.geometry)
+        return Verdict(True, f"int8, F({call.size}×{call.size})", call.geometry, call.size)
     if is_call(node, QUANTIZED_CONV2D):
-        return Verdict(True, "int8", QuantizedConvCall.of(node).geometry)
-    if is_call(node, CONV2D):
-        return Verdict(*eligibility(node, config), ConvCall.of(node).geometry())
+        return Verdict(True, "int8", QuantizedConvCall.of(node).geometry, 0)
+    if is_call(node, QUANTIZED_LINEAR):
+        x = QuantizedLinearCall.of(node).x
+        return Verdict(True, "int8", _rows(shape_of(x), shape_of(node)[-1]), 0)
+    if is_call(node, CONV2D, LINEAR):
+        return Verdict(*eligibility(node, config), geometry_of(node))
     return None
 
 
@@ -77,11 +81,12 @@ def geometry_of(node: fx.Node) -> ConvGeometry:
     """The convolution that a plain layer is; a linear layer is one of a row of pixels."""
     if node.target is not LINEAR:
         return ConvCall.of(node).geometry()
-    *rows, channels = shape_of(LinearCall.of(node).x)
-    count = 1
-    for size in rows:
-        count *= size
-    return row_geometry(channels, shape_of(node)[-1], count)
+    return _rows(shape_of(LinearCall.of(node).x), shape_of(node)[-1])
+
+
+def _rows(x: tuple[int, ...], filters: int) -> ConvGeometry:
+    """The convolution that a linear layer is, of its input's shape."""
+    return row_geometry(x[-1], filters, math.prod(x[:-1]))
 
 
 def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[int]:
