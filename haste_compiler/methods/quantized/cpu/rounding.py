@@ -42,22 +42,20 @@ class Largest:
         return self._bits.get()
 
 
-def all_bits(largest: Sequence[Largest], lanes: int) -> Expr:
-    """The ``bits`` of several in one vector: of a power of two of them, at most as many as they have lanes."""
-    count = len(largest)
-    values = [each.lanes() for each in largest]
+def all_bits(largest: Sequence[Expr], lanes: int) -> Expr:
+    """The ``bits`` of several in one vector: of a power of two of ``Largest.lanes``, at most as many as lanes."""
+    values, count = list(largest), len(largest)
     while lanes > count:
         lanes //= 2
-        halves = ([start + j for j in range(lanes)] for start in (0, lanes))
-        low, high = ([tirx.Shuffle([T.bind(value)], half) for value in values] for half in halves)
-        values = [T.max(a, b) for a, b in zip(low, high, strict=True)]
+        low, high = ([tirx.Shuffle([value], list(range(at, at + lanes))) for value in values] for at in (0, lanes))
+        values = [T.bind(T.max(a, b)) for a, b in zip(low, high, strict=True)]
     while count > 1:
         count //= 2
         low_lanes = [j if not j & count else lanes + j - count for j in range(lanes)]
         high_lanes = [j + count if not j & count else lanes + j for j in range(lanes)]
-        pairs = [[T.bind(value) for value in pair] for pair in zip(values[:count], values[count:], strict=True)]
-        values = [T.max(tirx.Shuffle(pair, low_lanes), tirx.Shuffle(pair, high_lanes)) for pair in pairs]
-    return T.bind(values[0])
+        pairs = list(zip(values[:count], values[count:], strict=True))
+        values = [T.bind(T.max(tirx.Shuffle(pair, low_lanes), tirx.Shuffle(pair, high_lanes))) for pair in pairs]
+    return values[0]
 
 
 def is_finite(bits: Expr) -> Expr:

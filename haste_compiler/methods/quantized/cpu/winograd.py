@@ -159,10 +159,6 @@ class _Winograd:
         self.mixed_stride = self.channels + line // 4
         self.slice = self.padded * self.tile.channels
         self.streamed = self.layout.tiles * tiling.positions * self.slice >= STREAMED_BYTES
-        # A row of positions has its scales in vectors of a power of two lanes.
-        pieces = [(start, min(self.lanes, self.side - start)) for start in range(0, self.side, self.lanes)]
-        self.scale_pieces = [(start, count, 1 << (count - 1).bit_length()) for start, count in pieces]
-        self.scale_row = sum(width for _, _, width in self.scale_pieces)
 
     def write(self) -> None:
         """All tasks, in parallel."""
@@ -173,10 +169,13 @@ class _Winograd:
             whole = isinstance(self.all_tiles, int) and self.all_tiles % tiles == 0
             count = tiles if whole else emit.bind(emit.minimum(tiles, self.all_tiles - first))
             values = T.alloc_buffer((positions * self.value_stride,), self.unit.DTYPE)
-            scales = T.alloc_buffer((tiles * self.side * self.scale_row,), "float32")
+            scales = T.alloc_buffer((tiles * positions,), "float32")
             finite = T.alloc_buffer((tiles,), "int32")
+            places = T.alloc_buffer((tiles,), "int32")
             mixed = T.alloc_buffer((positions * self.mixed_stride,), "float32")
             with T.serial(0, count) as t:
+                outputs = self._outputs(first + t)
+                emit.store(places, t, ((outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column) * self.out_channels)
                 self._read_tile(first + t, mixed)
                 self._round_tile(t, mixed, values, scales, finite)
             sums = T.alloc_buffer((positions * self.sum_stride,), "float32")
@@ -185,7 +184,7 @@ class _Winograd:
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.layout.tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
                 with T.serial(0, positions) as position:
-                    self._multiply(k_tile, position, count, values, scales, sums)
+                    self._multiply(k_tile, position, count, values, scales, sums, places)
                 with T.serial(0, count) as t:
                     outputs = self._outputs(first + t)
                     with T.If(finite[t] != 0):
@@ -247,41 +246,40 @@ class _Winograd:
                     )
 
     def _round_tile(self, t: Expr, mixed: Expr, values: Expr, scales: Expr, finite: Expr) -> None:
-        """Bᵀ X B, rounded: a row of positions after the other, in place."""
-        side = self.side
-        widest = max(width for _, _, width in self.scale_pieces)
-        factors = T.alloc_buffer((self.scale_row,), "float32")
-        worst = emit.Register(widest, T.broadcast(T.int32(0), widest), "int32")
+        """Bᵀ X B, rounded."""
+        side, positions, lanes = self.side, self.tiling.positions, self.lanes
+        largest = T.alloc_buffer((positions * lanes,), "int32")
+        factors = T.alloc_buffer((positions,), "float32")
         with T.serial(0, side) as i:
-            row = emit.bind(i * side * self.mixed_stride)
-            largest = self._mix_row(row, mixed)
-            scale_row = emit.bind((t * side + i) * self.scale_row)
-            for start, count, width in self.scale_pieces:
-                group = largest[start : start + count]
-                bits = all_bits(group + group[-1:] * (width - count), self.lanes)
-                emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, width), bits), width)
-                factor, scale = scaling(bits, nonnegative=False, lanes=width)
-                emit.store(factors, start, factor, width)
-                emit.store(scales, scale_row + start, scale, width)
-            with T.serial(0, side) as j:
-                read = emit.bind(row + j * self.mixed_stride)
-                written = emit.bind((i * side + j) * self.value_stride + t * self.padded)
-                self._round_position(T.bind(factors[j]), read, mixed, written, values)
+            self._mix_row(i, mixed, largest)
+        worst = emit.Register(lanes, T.broadcast(T.int32(0), lanes), "int32")
+        for start, n in emit.chunks(positions, lanes):
+            each = [T.bind(emit.load(largest, (start + p) * lanes, lanes)) for p in range(n)]
+            bits = all_bits(each, lanes)
+            emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, n), bits), n)
+            factor, scale = scaling(bits, nonnegative=False, lanes=n)
+            emit.store(factors, start, factor, n)
+            emit.store(scales, t * positions + start, scale, n)
         emit.store(finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
+        with T.serial(0, positions) as position:
+            written = emit.bind(position * self.value_stride + t * self.padded)
+            self._round_position(T.bind(factors[position]), position * self.mixed_stride, mixed, written, values)
 
-    def _mix_row(self, row: Expr, mixed: Expr) -> list[Largest]:
-        """A row times B, in place, and the largest value of each position."""
-        largest = [Largest(self.lanes) for _ in range(self.side)]
+    def _mix_row(self, i: Expr, mixed: Expr, largest: Expr) -> None:
+        """A row times B, in place, and the largest value of each position in every lane."""
+        side, lanes = self.side, self.lanes
+        found = [Largest(lanes) for _ in range(side)]
 
         def body(channel: Expr, n: int) -> None:
-            at = [emit.bind(row + j * self.mixed_stride + channel) for j in range(self.side)]
+            at = [emit.bind((i * side + j) * self.mixed_stride + channel) for j in range(side)]
             results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at])
-            for each, result, index in zip(largest, results, at, strict=True):
+            for each, result, index in zip(found, results, at, strict=True):
                 each.include(result, n)
                 emit.store(mixed, index, result, n)
 
-        emit.sweep(self.channels, self.lanes, body)
-        return largest
+        emit.sweep(self.channels, lanes, body)
+        for j, each in enumerate(found):
+            emit.store(largest, (i * side + j) * lanes, each.lanes(), lanes)
 
     def _round_position(self, factor: Expr, read: Expr, mixed: Expr, written: Expr, values: Expr) -> None:
         """Round a tile's channels at one position; for their order see ``_channel_order``."""
@@ -300,14 +298,13 @@ class _Winograd:
             some = [mixed[read + whole * group + g] for g in range(rest)]
             write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
 
-    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr) -> None:
+    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""
         tile, lanes, group = self.tile, self.lanes, self.unit.GROUP
         steps, columns = self.padded // group, tile.columns
         across = emit.ceil_div(count, columns)
         place = emit.bind(k_tile * self.tiling.positions + position)
         packed, channel = emit.bind(place * self.slice), emit.bind(place * tile.channels)
-        scale_at = emit.bind(position // self.side * self.scale_row + position % self.side)
         # The register tiles share the next position's filters among them.
         stride = -(-self.slice // (math.ceil(self.tiling.tiles / columns) * steps))
         with T.serial(0, across) as index:
@@ -320,6 +317,15 @@ class _Winograd:
                 for pixel in registers:
                     pixel[v].set(start)
             read = emit.bind(position * self.value_stride + column * self.padded)
+            import os
+            if os.environ.get("PF", "1") == "1":
+                late = self.tiling.positions - self.size**2
+                with T.If(position >= late), T.Then():
+                    pixel_at = emit.bind((position - late) // self.size * self.out_w + (position - late) % self.size)
+                    inside = emit.bind(pixel_at * self.out_channels + k_tile * tile.channels)
+                    for p in range(columns):
+                        for line in range(0, tile.channels, 16):
+                            emit.prefetch(self.y, places[column + p] + inside + line, to_write=True)
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
                 if self.streamed:
@@ -338,7 +344,7 @@ class _Winograd:
                 for v in range(tile.vectors)
             ]
             for p, pixel in enumerate(registers):
-                scale = T.bind(scales[(column + p) * (self.side * self.scale_row) + scale_at])
+                scale = T.bind(scales[(column + p) * self.tiling.positions + position])
                 written = emit.bind(position * self.sum_stride + (column + p) * tile.channels)
                 for v, register in enumerate(pixel):
                     value = T.Cast(f"float32x{lanes}", register.get()) * (emit.splat(scale, lanes) * factors[v])
