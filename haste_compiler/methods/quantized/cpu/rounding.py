@@ -88,7 +88,10 @@ def rounded(values: Expr, factor: Expr, offset: int, n: int, dtype: str) -> Expr
 
 
 def rounded_groups(values: Sequence[Expr], factor: Expr, offset: int, n: int, dtype: str) -> Expr:
-    """``rounded`` of several vectors, together 16 or 32 bits a lane: their first elements, then their second ones, ..."""
+    """``rounded`` of several vectors: first their first elements, then their second ones, and so on.
+
+    Of 16 bits there are one or two, of 8 bits four.
+    """
     count = len(values)
     if count == 1:
         return rounded(values[0], factor, offset, n, dtype)

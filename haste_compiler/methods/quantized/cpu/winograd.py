@@ -31,6 +31,9 @@ from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
 
+_LINE = emit.LINE_BYTES // 4
+"""Elements of 32 bits in a cache line."""
+
 
 def winograd_arguments(
     geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, unit: IntegerUnit, *, residual: bool = False
@@ -152,11 +155,10 @@ class _Winograd:
         self.chunks = math.ceil(self.layout.tiles / tiling.channel_tiles)
         self.offset = unit.offset(False)
         self.padded = _padded_channels(geometry, unit)
-        # One cache line more between positions: strides of a power of two would all fall into one cache set.
-        line = emit.LINE_BYTES
-        self.value_stride = tiling.tiles * self.padded + line // np.dtype(unit.DTYPE).itemsize
-        self.sum_stride = tiling.tiles * self.tile.channels + line // 4
-        self.mixed_stride = self.channels + line // 4
+        # One cache line more between tiles: strides of a power of two would all fall into one cache set.
+        self.value_stride = tiling.positions * self.padded + emit.LINE_BYTES // np.dtype(unit.DTYPE).itemsize
+        self.sum_stride = tiling.positions * self.tile.channels + _LINE
+        self.mixed_stride = self.channels + _LINE
         self.slice = self.padded * self.tile.channels
         self.streamed = self.layout.tiles * tiling.positions * self.slice >= STREAMED_BYTES
 
@@ -168,17 +170,18 @@ class _Winograd:
             first = emit.bind(block * tiles)
             whole = isinstance(self.all_tiles, int) and self.all_tiles % tiles == 0
             count = tiles if whole else emit.bind(emit.minimum(tiles, self.all_tiles - first))
-            values = T.alloc_buffer((positions * self.value_stride,), self.unit.DTYPE)
+            values = T.alloc_buffer((tiles * self.value_stride,), self.unit.DTYPE)
             scales = T.alloc_buffer((tiles * positions,), "float32")
             finite = T.alloc_buffer((tiles,), "int32")
             places = T.alloc_buffer((tiles,), "int32")
             mixed = T.alloc_buffer((positions * self.mixed_stride,), "float32")
             with T.serial(0, count) as t:
                 outputs = self._outputs(first + t)
-                emit.store(places, t, ((outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column) * self.out_channels)
-                self._read_tile(first + t, mixed)
+                pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
+                emit.store(places, t, pixel * self.out_channels)
+                self._read_tile(outputs, mixed)
                 self._round_tile(t, mixed, values, scales, finite)
-            sums = T.alloc_buffer((positions * self.sum_stride,), "float32")
+            sums = T.alloc_buffer((tiles * self.sum_stride,), "float32")
             half = T.alloc_buffer((self.size * self.side * self.lanes,), "float32")
             k_first = emit.bind(chunk * self.tiling.channel_tiles)
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.layout.tiles - k_first)) as k_step:
@@ -189,7 +192,7 @@ class _Winograd:
                     outputs = self._outputs(first + t)
                     with T.If(finite[t] != 0):
                         with T.Then():
-                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.tile.channels), sums, half)
+                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.sum_stride), sums, half)
                         with T.Else():
                             self._write_plain(k_tile, outputs)
 
@@ -205,9 +208,8 @@ class _Winograd:
             self.size,
         )
 
-    def _read_tile(self, number: Expr, mixed: Expr) -> None:
+    def _read_tile(self, outputs: Rectangle, mixed: Expr) -> None:
         """Bᵀ X of a tile's window, into ``mixed`` [row][column][channels]."""
-        outputs = self._outputs(number)
         (top, _, left, _), (height, width) = self.geometry.padding, self.geometry.input_size
         first_row, first_column = emit.bind(outputs.row - top), emit.bind(outputs.column - left)
         inside = emit.bind(tirx.all(first_row >= 0, first_row + self.side <= height))
@@ -262,7 +264,7 @@ class _Winograd:
             emit.store(scales, t * positions + start, scale, n)
         emit.store(finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
         with T.serial(0, positions) as position:
-            written = emit.bind(position * self.value_stride + t * self.padded)
+            written = emit.bind(t * self.value_stride + position * self.padded)
             self._round_position(T.bind(factors[position]), position * self.mixed_stride, mixed, written, values)
 
     def _mix_row(self, i: Expr, mixed: Expr, largest: Expr) -> None:
@@ -298,7 +300,9 @@ class _Winograd:
             some = [mixed[read + whole * group + g] for g in range(rest)]
             write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
 
-    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr) -> None:
+    def _multiply(
+        self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr
+    ) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""
         tile, lanes, group = self.tile, self.lanes, self.unit.GROUP
         steps, columns = self.padded // group, tile.columns
@@ -316,16 +320,8 @@ class _Winograd:
                     start = emit.bind(emit.load(self.buffers["starts"], channel + v * lanes, lanes))
                 for pixel in registers:
                     pixel[v].set(start)
-            read = emit.bind(position * self.value_stride + column * self.padded)
-            import os
-            if os.environ.get("PF", "1") == "1":
-                late = self.tiling.positions - self.size**2
-                with T.If(position >= late), T.Then():
-                    pixel_at = emit.bind((position - late) // self.size * self.out_w + (position - late) % self.size)
-                    inside = emit.bind(pixel_at * self.out_channels + k_tile * tile.channels)
-                    for p in range(columns):
-                        for line in range(0, tile.channels, 16):
-                            emit.prefetch(self.y, places[column + p] + inside + line, to_write=True)
+            read = emit.bind(column * self.value_stride + position * self.padded)
+            self._ask_for_outputs(k_tile, position, column, places)
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
                 if self.streamed:
@@ -336,7 +332,7 @@ class _Winograd:
                     for v in range(tile.vectors)
                 ]
                 for p, pixel in enumerate(registers):
-                    value = self.unit.values_of(values, read + p * self.padded + step * group)
+                    value = self.unit.values_of(values, read + p * self.value_stride + step * group)
                     for register, those in zip(pixel, filters, strict=True):
                         self.unit.add(register, value, those)
             factors = [
@@ -345,10 +341,21 @@ class _Winograd:
             ]
             for p, pixel in enumerate(registers):
                 scale = T.bind(scales[(column + p) * self.tiling.positions + position])
-                written = emit.bind(position * self.sum_stride + (column + p) * tile.channels)
+                written = emit.bind((column + p) * self.sum_stride + position * tile.channels)
                 for v, register in enumerate(pixel):
                     value = T.Cast(f"float32x{lanes}", register.get()) * (emit.splat(scale, lanes) * factors[v])
                     emit.store(sums, written + v * lanes, value, lanes)
+
+    def _ask_for_outputs(self, k_tile: Expr, position: Expr, column: Expr, places: Expr) -> None:
+        """Ask for a pixel of a register tile's outputs at each of the last positions: stores would wait for them."""
+        late = self.tiling.positions - self.size**2
+        with T.If(position >= late), T.Then():
+            number = emit.bind(position - late)
+            pixel = emit.bind(number // self.size * self.out_w + number % self.size)
+            at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+            for p in range(self.tile.columns):
+                for line in range(0, self.tile.channels, _LINE):
+                    emit.prefetch(self.y, places[column + p] + at + line, to_write=True)
 
     def _transform_outputs(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr) -> None:
         """Aᵀ M A of one tile, and the epilogue."""
@@ -362,9 +369,7 @@ class _Winograd:
             with T.Else():
                 self._store_tile(k_tile, outputs, read, sums, half, self.tile.channels)
 
-    def _store_tile(
-        self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int
-    ) -> None:
+    def _store_tile(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int) -> None:
         size, side, lanes, matrix = self.size, self.side, self.lanes, OUTPUT[self.size]
         pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
         at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
@@ -374,8 +379,8 @@ class _Winograd:
         residual = self.buffers.get("residual")
         for v, offset, n in pieces:
             with T.serial(0, side) as j:
-                start = emit.bind(read + v * lanes + offset + j * self.sum_stride)
-                column = [T.bind(emit.load(sums, start + i * side * self.sum_stride, n)) for i in range(side)]
+                start = emit.bind(read + v * lanes + offset + j * self.tile.channels)
+                column = [T.bind(emit.load(sums, start + i * side * self.tile.channels, n)) for i in range(side)]
                 for i, value in enumerate(combine(matrix, column)):
                     emit.store(half, (i * side + j) * lanes, value, n)
             bias = T.bind(emit.load(self.buffers["bias"], k_tile * self.tile.channels + v * lanes + offset, n))
@@ -393,7 +398,5 @@ class _Winograd:
     def _write_plain(self, k_tile: Expr, outputs: Rectangle) -> None:
         """A tile that isn't finite, for one tile of output channels."""
         named = self.buffers
-        operands = Operands(
-            self.x, named["filters"], named["scale"], named["bias"], named.get("residual"), self.y
-        )
+        operands = Operands(self.x, named["filters"], named["scale"], named["bias"], named.get("residual"), self.y)
         write_plain(self.layout, self.lanes, self.activation, operands, outputs, (k_tile, 1))
