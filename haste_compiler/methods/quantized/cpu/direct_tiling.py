@@ -1,4 +1,4 @@
-"""How a convolution of integers is cut, from a model of the machine like the one for float32 (``codegen.cpu.tiling``)."""
+"""How a convolution of integers is cut, from a model of the machine like float32's (``codegen.cpu.tiling``)."""
 
 from __future__ import annotations
 
