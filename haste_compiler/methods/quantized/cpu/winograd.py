@@ -27,6 +27,7 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
+from haste_compiler.methods.quantized.cpu.products import Place, add_products, registers, start_sums
 from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_finite, rounded_groups, scaling
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
@@ -304,8 +305,8 @@ class _Winograd:
         self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr
     ) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""
-        tile, lanes, group = self.tile, self.lanes, self.unit.GROUP
-        steps, columns = self.padded // group, tile.columns
+        tile, lanes, columns = self.tile, self.lanes, self.tile.columns
+        steps, transformed = self.padded // self.unit.GROUP, self.buffers["transformed"]
         across = emit.ceil_div(count, columns)
         place = emit.bind(k_tile * self.tiling.positions + position)
         packed, channel = emit.bind(place * self.slice), emit.bind(place * tile.channels)
@@ -313,33 +314,30 @@ class _Winograd:
         stride = -(-self.slice // (math.ceil(self.tiling.tiles / columns) * steps))
         with T.serial(0, across) as index:
             column = emit.bind(emit.maximum(emit.minimum(index * columns, count - columns), 0))
-            registers = [[emit.Register(lanes, dtype="int32") for _ in range(tile.vectors)] for _ in range(columns)]
-            for v in range(tile.vectors):
-                start = T.broadcast(T.int32(0), lanes)
-                if self.offset:
-                    start = emit.bind(emit.load(self.buffers["starts"], channel + v * lanes, lanes))
-                for pixel in registers:
-                    pixel[v].set(start)
-            read = emit.bind(column * self.value_stride + position * self.padded)
             self._ask_for_outputs(k_tile, position, column, places)
+            totals = registers(tile, "int32")
+            start_sums(totals, Place(self.buffers["starts"], channel) if self.offset else None)
             following = emit.bind(packed + self.slice + index * (steps * stride))
-            with T.serial(0, steps) as step:
-                if self.streamed:
-                    emit.prefetch_elements(self.buffers["transformed"], following + step * stride, stride, tile.element)
-                at = packed + step * (tile.channels * group)
-                filters = [
-                    self.unit.filters_of(self.buffers["transformed"], at + v * lanes * group)
-                    for v in range(tile.vectors)
-                ]
-                for p, pixel in enumerate(registers):
-                    value = self.unit.values_of(values, read + p * self.value_stride + step * group)
-                    for register, those in zip(pixel, filters, strict=True):
-                        self.unit.add(register, value, those)
+
+            def ask_for_filters(round_: Expr, count: int, following: Expr = following) -> None:
+                wanted = count * stride
+                emit.prefetch_elements(transformed, following + round_ * wanted, wanted, tile.element)
+
+            add_products(
+                totals,
+                self.unit,
+                tile,
+                Place(values, emit.bind(column * self.value_stride + position * self.padded)),
+                Place(transformed, packed),
+                steps,
+                [p * self.value_stride for p in range(columns)],
+                ask_for_filters if self.streamed else None,
+            )
             factors = [
                 T.bind(emit.load(self.buffers["transformed_scale"], channel + v * lanes, lanes))
                 for v in range(tile.vectors)
             ]
-            for p, pixel in enumerate(registers):
+            for p, pixel in enumerate(totals):
                 scale = T.bind(scales[(column + p) * self.tiling.positions + position])
                 written = emit.bind((column + p) * self.sum_stride + position * tile.channels)
                 for v, register in enumerate(pixel):
