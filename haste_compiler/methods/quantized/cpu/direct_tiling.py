@@ -1,4 +1,4 @@
-"""How a convolution of integers is cut, from a model of the machine like the one for float32 (``codegen.cpu.tiling``)."""
+"""How a convolution of integers is cut, from a model of the machine like float32's (``codegen.cpu.tiling``)."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
     The products, and filters' way to 16 bits where they need one, half a product each; loads: a value for all lanes one
     a cycle, filters two; the wait for sums.
     """
-    widened = tile.vectors / 2 if unit.TEMPORARIES else 0.0
+    widened = 0.0 if unit.ACCUMULATES else tile.vectors / 2
     products = (tile.pixels * tile.vectors + widened) * unit.CYCLES
     loads = tile.pixels + tile.vectors / 2
     filters = tile.channels * unit.GROUP / L2_BYTES_PER_CYCLE
-    latency = 1.0 if unit.TEMPORARIES else _LATENCY
+    latency = _LATENCY if unit.ACCUMULATES else 1.0
     return max(products, loads, filters, latency) + _STEP_CYCLES
 
 
