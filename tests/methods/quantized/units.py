@@ -1,4 +1,4 @@
-"""What other CPUs multiply small integers with, emulated: the same places in memory and offsets, in plain arithmetic."""
+"""What other CPUs multiply small integers with, emulated: the same places in memory and offsets, plain arithmetic."""
 
 from typing import Any
 
