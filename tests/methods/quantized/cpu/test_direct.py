@@ -27,14 +27,21 @@ GROUPED = ConvGeometry(10, 18, (1, 1), (2, 2), (1, 0, 0, 2), (1, 1), 2, (7, 6), 
 generated = st.one_of(geometries(channels=24, filters=40, side=12), geometries(channels=40, filters=40, taps=1))
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("geometry", [CORNERS[1], CORNERS[3], CORNERS[4], CORNERS[6], GROUPED])
+@pytest.mark.parametrize(
+    ("geometry", "unit"),
+    [
+        *((geometry, "own") for geometry in (CORNERS[1], CORNERS[3], CORNERS[4], CORNERS[6], GROUPED)),
+        *((geometry, "unsigned") for geometry in (CORNERS[1], CORNERS[3], GROUPED)),
+        (CORNERS[6], "signed"),
+        (CORNERS[4], "multiply"),
+    ],
+)
 def test_corners(geometry: ConvGeometry, unit: str) -> None:
     Example(geometry, residual=True, activation="relu", unit=unit, spoiled=3).check()
 
 
-@settings(max_examples=3)
-@given(several(quantized_examples(generated), 5))
+@settings(max_examples=2)
+@given(several(quantized_examples(generated), 4))
 def test_generated(examples: list[Example]) -> None:
     for example in examples:
         example.check()
@@ -57,8 +64,7 @@ def test_cuts_and_threads_change_no_bit(geometry: ConvGeometry) -> None:
         for columns, vectors, block, chunk, channels_first in (
             (1, 1, 1, 1, False),
             (4, 2, 2, 2, True),
-            (3, 3, 1, 1, True),
-            (7, 1, 4, 2, False),
+            (3, 3, 3, 1, False),
         )
     ]
     first, *others = [example.run(case, tiling) for tiling in tilings]
@@ -74,32 +80,38 @@ def test_an_image_gives_the_same_bits_alone_and_among_others(geometry: ConvGeome
     batch = DynamicBatch(8, 1, tirx.Var("n", "int64"))
     kernel = DirectKernel(example, case, example.tiling(), batch)
     together = kernel.run(case)
-    torch.testing.assert_close(together, example.run(case), rtol=0, atol=0, equal_nan=True)
     assert case.residual is not None
     for images in (slice(0, 1), slice(1, 3), slice(3, 8)):
         some = kernel.run(replace(case, x=case.x[images], residual=case.residual[images]))
         torch.testing.assert_close(some, together[images], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_filters_that_are_streamed(unit: str) -> None:
-    # More filters than are left to the caches, for one pixel.
-    Example(replace(LINEAR, in_channels=1030, out_channels=100), batch=1, unit=unit).check()
-    Example(replace(STRIDED, in_channels=200, out_channels=60), batch=1, unit=unit).check()
+@pytest.mark.parametrize(
+    ("geometry", "unit"),
+    [
+        (replace(LINEAR, in_channels=1030, out_channels=100), "own"),
+        (replace(STRIDED, in_channels=200, out_channels=60), "unsigned"),
+    ],
+)
+def test_filters_that_are_streamed(geometry: ConvGeometry, unit: str) -> None:
+    # More filters than are left to the caches, of one pixel and of several.
+    Example(geometry, batch=1, unit=unit).check()
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     """All integers at their ends: what overflows anywhere between memory and the output is wrong by far."""
-    for geometry in (replace(LINEAR, in_channels=66000), replace(STRIDED, in_channels=500)):
-        example = Example(geometry, batch=1, bias=False, unit=unit, nonnegative=nonnegative)
-        case = example.case()
-        for sign in (1.0,) if nonnegative else (1.0, -1.0):
-            case.x.fill_(3.0 * sign)
-            case.weight.fill_(0.5)
-            case.weight[::2] = -0.5
-            torch.testing.assert_close(example.run(case).double(), case.expected(), rtol=1e-6, atol=1e-4)
+    example = Example(replace(LINEAR, in_channels=66000), batch=1, bias=False, unit=unit, nonnegative=nonnegative)
+    case = example.case()
+    case.x.fill_(3.0)
+    if not nonnegative:
+        case.x[:, ::3] = -3.0
+    case.weight.fill_(0.5)
+    case.weight[::2] = -0.5
+    if not nonnegative:
+        case.weight[:, ::3] *= -1
+    torch.testing.assert_close(example.run(case).double(), case.expected(), rtol=1e-6, atol=1e-4)
 
 
 def test_longer_sums_are_refused() -> None:
