@@ -23,7 +23,7 @@ from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
 from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, tile_pieces
 from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.winograd import combine
+from haste_compiler.codegen.winograd import MultiplyAdd, combine
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
@@ -113,6 +113,19 @@ def winograd_kernel(
         _Winograd(geometry, batch, tiling, unit, activation, named).write()
 
     return emit.kernel(name, arguments, body)
+
+
+def _fused(n: int) -> MultiplyAdd:
+    """A multiply-add of ``n`` lanes that is one wherever it stands, so that results don't depend on the code around it.
+
+    On a target without such instructions it is two wherever it stands.
+    """
+    kind, name = ("float32", "f32") if n == 1 else (f"float32x{n}", f"v{n}f32")
+
+    def multiply_add(value: Expr, weight: Expr, total: Expr) -> Expr:
+        return tirx.call_llvm_pure_intrin(kind, f"llvm.fmuladd.{name}", value, emit.splat(weight, n), total)
+
+    return multiply_add
 
 
 def _padded_channels(geometry: ConvGeometry, unit: IntegerUnit) -> int:
@@ -258,7 +271,7 @@ class _Winograd:
             def mix(value: Callable[[int, Expr, int], Expr], target: Expr = target) -> None:
                 def body(channel: Expr, n: int) -> None:
                     rows = [T.bind(value(i, channel, n)) for i in range(self.side)]
-                    for i, result in enumerate(combine(INPUT[self.size], rows)):
+                    for i, result in enumerate(combine(INPUT[self.size], rows, _fused(n))):
                         emit.store(mixed, target + i * self.side * self.mixed_stride + channel, result, n)
 
                 emit.sweep(self.channels, self.lanes, body)
@@ -308,7 +321,7 @@ class _Winograd:
 
         def body(channel: Expr, n: int) -> None:
             at = [emit.bind((i * side + j) * self.mixed_stride + channel) for j in range(side)]
-            results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at])
+            results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at], _fused(n))
             for each, result, index in zip(found, results, at, strict=True):
                 each.include(result, n)
                 emit.store(mixed, index, result, n)
@@ -413,12 +426,12 @@ class _Winograd:
                 column = [
                     T.bind(emit.load(scratch.sums, start + i * side * self.tile.channels, n)) for i in range(side)
                 ]
-                for i, value in enumerate(combine(matrix, column)):
+                for i, value in enumerate(combine(matrix, column, _fused(n))):
                     emit.store(scratch.half, (i * side + j) * lanes, value, n)
             bias = T.bind(emit.load(self.buffers["bias"], k_tile * self.tile.channels + v * lanes + offset, n))
             with T.serial(0, rows) as i:
                 row = [T.bind(emit.load(scratch.half, (i * side + j) * lanes, n)) for j in range(side)]
-                for j, value in enumerate(combine(matrix, row)):
+                for j, value in enumerate(combine(matrix, row, _fused(n))):
                     index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
                     with T.If(j < columns), T.Then():
                         write_output(self.y, index, value + bias, n, residual, self.activation)
