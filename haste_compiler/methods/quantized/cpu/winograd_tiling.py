@@ -24,6 +24,9 @@ from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 _CLOSE = 1.1
 """Register tiles that take at most so many times the fewest cycles are tried with every number of tiles."""
 
+_MOST_SUMS = 0.75
+"""Share of the registers that sums take: of more LLVM makes copies, or keeps some in memory."""
+
 _INPUT_CYCLES = {2: 90.0, 4: 230.0}
 """Cycles of one tile's transform and rounding, for a vector of channels; much of it is waiting for the image."""
 
@@ -121,8 +124,13 @@ class _Work:
 
     def tilings(self) -> Iterator[WinogradTiling]:
         """What is worth a look."""
-        tiles = list(integer_tiles(self.total, self.geometry.out_channels, self.unit))
-        costs = {tile: self.k_tiles(tile) * self._products(tile, self.total) for tile in tiles}
+        tiles = integer_tiles(self.total, self.geometry.out_channels, self.unit)
+        most_sums = _MOST_SUMS * self.unit.registers
+        costs = {
+            tile: self.k_tiles(tile) * self._products(tile, self.total)
+            for tile in tiles
+            if tile.columns * tile.vectors <= most_sums
+        }
         for tile, cost in costs.items():
             if cost > _CLOSE * min(costs.values()):
                 continue
