@@ -16,8 +16,6 @@ from haste_compiler.codegen.cpu.tiling import (
     foreign_cycles,
 )
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.winograd import takes_winograd
-from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS
 from haste_compiler.methods.quantized.cpu.direct_tiling import integer_tiles, step_cycles
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 
@@ -77,19 +75,13 @@ class WinogradTiling:
         return math.ceil(height / self.size), math.ceil(width / self.size)
 
 
-def takes_integer_winograd(geometry: ConvGeometry) -> bool:
-    """Whether there is a kernel: for 3×3 filters, stride 1, one group, and sums that surely fit 32 bits."""
-    # Tiles overhang the output, which may be smaller than one.
-    return takes_winograd(geometry, 1) and geometry.in_channels <= MOST_PRODUCTS
-
-
 def choose_winograd(
     geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, machine: VectorUnit, threads: int
 ) -> tuple[float, WinogradTiling]:
     """The modelled cycles of the busiest thread, and the tiling that has the fewest.
 
     Args:
-        geometry: the convolution's, see ``takes_integer_winograd``.
+        geometry: the convolution's, see ``graph.winograd.takes_winograd``.
         batch: images.
         size: side of a tile of outputs, one of ``graph.winograd.SIZES``.
         unit: what multiplies.

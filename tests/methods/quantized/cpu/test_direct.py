@@ -11,7 +11,6 @@ from tvm import tirx
 from haste_compiler.codegen.cpu.tiling import ConvTiling, RegisterTile
 from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS, takes_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import INTEGER
 from tests.codegen.cpu.test_dense import CORNERS
 from tests.codegen.examples import several
@@ -116,9 +115,3 @@ def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     if not nonnegative:
         case.weight[:, ::3] *= -1
     torch.testing.assert_close(example.run(case).double(), case.expected(), rtol=1e-6, atol=1e-4)
-
-
-def test_longer_sums_are_refused() -> None:
-    assert takes_direct(replace(LINEAR, in_channels=MOST_PRODUCTS))
-    assert not takes_direct(replace(LINEAR, in_channels=MOST_PRODUCTS + 1))
-    assert not takes_direct(replace(STRIDED, in_channels=MOST_PRODUCTS // 2))
