@@ -118,7 +118,7 @@ class Times:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """How a compiled network compares with the model that it was compiled from. Prints, and shows in a notebook, as a table.
+    """How a compiled network compares with its model. Prints, and shows in a notebook, as a table.
 
     Attributes:
         max_rel_error: largest ``worst_rel_error`` of all outputs.
