@@ -145,10 +145,10 @@ def _check_ties(node: fx.Node, values: dict[fx.Node, Any], differing: Tensor, ge
 
 
 BEGINNINGS = {
-    "resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"),
-    "squeezenet1_1": tuple(f"features.{i}" for i in range(7)),
+    "resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1.0", "layer2.0"),
+    "squeezenet1_1": tuple(f"features.{i}" for i in (0, 1, 2, 3, 5, 6)),
     "mobilenet_v3_small": tuple(f"features.{i}" for i in range(5)),
-    "shufflenet_v2_x1_0": ("conv1", "maxpool", "stage2", "stage3.0", "stage3.1"),
+    "shufflenet_v2_x1_0": ("conv1", "maxpool", "stage2.0", "stage2.1", "stage3.0"),
 }
 """Modules of some networks in which every kind of block comes, one block after another."""
 
