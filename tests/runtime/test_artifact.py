@@ -236,12 +236,15 @@ def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: C
 
 
 def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
-    """They hold neither the inputs' names nor constants."""
+    """They hold neither the inputs' names nor constants, and all layers were convolutions."""
 
     def older(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 3
         del manifest["parameters"]
         for part in manifest["specializations"]:
             del part["input_values"]
+            for layer in part["layers"]:
+                del layer["choice"]["kind"], layer["choice"]["setting"]
 
     loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
     assert torch.equal(loaded(images(3)), compiled(images(3)))
@@ -364,7 +367,7 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 4.*reads up to 4"),
+        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 5.*reads up to 4"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
         (

@@ -126,7 +126,7 @@ def test_precision_follows_pytorch(flags: None) -> None:
         assert on_tensor_cores == {linear}
     with pytest.raises(ConfigError, match="precision is 'fp64': allowed are 'fp32', 'tf32', 'bf16'"):
         haste_compiler.compile(network(), (x,), target="cuda", precision="fp64")
-    with pytest.raises(ConfigError, match="allowed are 'fp32' and None"):
+    with pytest.raises(ConfigError, match="allowed are 'fp32', 'int8' and None"):
         haste_compiler.compile(network(), (x,), target="llvm", precision="tf32")
 
 
