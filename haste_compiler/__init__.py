@@ -21,6 +21,7 @@ from haste_compiler.errors import (
 )
 from haste_compiler.lazy import on_demand
 from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "OnnxError",
     "OnnxNetwork",
     "ParetoPoint",
+    "QuantizedConfig",
     "SearchResult",
     "TargetError",
     "ThresholdError",

@@ -30,7 +30,7 @@ from haste_compiler.interrupts import check_interrupt, deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import apply_methods
-from haste_compiler.methods.registry import rules_for
+from haste_compiler.methods.registry import precisions_for, rules_for
 from haste_compiler.passes.hand_back import hand_back
 from haste_compiler.passes.pipeline import rewrite
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
@@ -98,9 +98,11 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
             clearly slower than PyTorch's own operators on the example inputs is left to these, if ``fallback`` lets
             it. Or what ``tune`` returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
-        precision: on a card, "fp32", or by the tensor cores "tf32" or "bf16": operands are rounded so, sums are
-            float32, and so is hashing. None: as PyTorch, by ``torch.backends.cudnn.conv.fp32_precision`` (which
-            ``allow_tf32`` sets) for convolutions and ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
+        precision: "int8" on a CPU: layers are computed in integers of 8 bits where that is faster and changes little,
+            see ``QuantizedConfig``; no data is needed. On a card, "fp32", or by the tensor cores "tf32" or "bf16":
+            operands are rounded so, sums are float32, and so is hashing. None: float32; on a card as PyTorch, by
+            ``torch.backends.cudnn.conv.fp32_precision`` (which ``allow_tf32`` sets) for convolutions and
+            ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
         dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
         dynamic_shapes: the same, for some inputs or within a range, in the form that ``torch.export`` takes: for each
             argument the axes that may vary, such as ``{"x": {0: Dim("batch", min=1, max=64)}}``. Only a batch may.
@@ -120,8 +122,13 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     warn_of_training(network)
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
-    configs, varying = Configs.of(config), dynamic or dynamic_shapes
-    machine = machine_of(parse_target(target), threads or torch.get_num_threads(), precision)
+    varying, complete = dynamic or dynamic_shapes, parse_target(target)
+    configs, of_products = Configs.with_precision(config, precision)
+    machine = machine_of(complete, threads or torch.get_num_threads())
+    if precision is not None and precision not in precisions_for(machine):
+        allowed = ", ".join(map(repr, precisions_for(machine)))
+        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {machine.name}")
+    machine = machine_of(complete, machine.threads, of_products)
     machine.check(tune=bool(tune), dynamic=bool(varying))
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):

@@ -65,7 +65,6 @@ def compile(
         note(str(warning.message))
     seconds, explanation = time.perf_counter() - start, compiled.explain()
     choices = explanation.layers
-    taken = [layer.method for layer in choices if layer.method is not None]
     data = {
         "output": str(output),
         "bytes": output.stat().st_size,
@@ -81,4 +80,4 @@ def compile(
         "config": how["config"].to_dict(),
     }
     size = f"{output.stat().st_size / 1e6:.1f} MB"
-    emit(as_json, data, f"{output}: {size}, {described(taken, len(choices))}, {seconds:.1f} s")
+    emit(as_json, data, f"{output}: {size}, {described(choices)}, {seconds:.1f} s")

@@ -18,7 +18,7 @@ from haste_compiler.cli.networks import NetworkSource
 from haste_compiler.cli.parameter_types import EXISTING_FILE, LIMIT, NONE, click_type
 from haste_compiler.methods.config import stored_fields
 from haste_compiler.methods.option import Option
-from haste_compiler.methods.registry import config_class, method_options, method_presets
+from haste_compiler.methods.registry import config_class, method_options, method_precisions, method_presets
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -99,15 +99,18 @@ def _presets() -> dict[str, str]:
     return found
 
 
-def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any]) -> Any:
+def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any], precision: str | None) -> Any:
     """The configuration of the first method that has the preset, every option that is given and the file's fields.
 
-    Where none has the fields, it is the first that has the rest, which says what is wrong with the file.
+    Where nothing is given, it is that of the method that the precision stands for. Where none has the fields, it is the
+    first that has the rest, which says what is wrong with the file.
 
     Raises:
         ConfigError: the file holds no configuration.
         UsageError: there is no method that has the preset and the options.
     """
+    if not (file or preset or given) and precision in method_precisions():
+        return config_class(method_precisions()[precision])()
     fields = {name: {_parameter(each): each.field for each in options} for name, options in method_options().items()}
     presets = {name: {each.name: each.make for each in made} for name, made in method_presets().items()}
     able = [name for name in fields if given.keys() <= fields[name].keys() and preset in (None, *presets[name])]
@@ -136,7 +139,7 @@ def config_options(command: Command) -> Command:
         if config_file and preset:
             raise click.UsageError("--config and --preset exclude each other", click.get_current_context())
         given = {name: value for name in options if (value := others.pop(name)) is not None}
-        return command(*args, config=_configuration(config_file, preset, given), **others)
+        return command(*args, config=_configuration(config_file, preset, given, others.get("precision")), **others)
 
     made: Command = wrapped
     for add in reversed(options.values()):
@@ -160,9 +163,10 @@ _TARGET = click.option(
 _THREADS = click.option("--threads", type=click.IntRange(1), help="That a call uses; default: as PyTorch.")
 _PRECISION = click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16"]),
-    help="Of products on a card (--target cuda): tf32 and bf16 round operands for its tensor cores. "
-    "Default: as PyTorch there, convolutions tf32 and linear layers fp32; a CPU's are fp32.",
+    type=click.Choice(["fp32", "tf32", "bf16", *method_precisions()]),
+    help="Of products. On a CPU fp32, or int8: integers of 8 bits where that is faster and changes little, without "
+    "data. On a card (--target cuda) fp32, or tf32 and bf16, which round operands for its tensor cores; default: as "
+    "PyTorch, convolutions tf32 and linear layers fp32.",
 )
 
 

@@ -26,7 +26,7 @@ class Pricing:
     """
 
     def __init__(self, machine: Machine, examples: Sequence[Any]) -> None:
-        self._machine, self._examples = machine, examples
+        self.machine, self._examples = machine, examples
 
     def __call__(self, gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
         """The predictions for some sites of one method."""
@@ -35,12 +35,12 @@ class Pricing:
     @property
     def kind(self) -> str:
         """The name of the machine's folder."""
-        return self._machine.KIND
+        return self.machine.KIND
 
     @cached_property
     def model(self) -> Any:
         """The machine's cost model."""
-        return cost_model(self._machine)
+        return cost_model(self.machine)
 
     def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
         """The values of some nodes on made-up images like photographs."""

@@ -21,7 +21,7 @@ from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.graph.nodes import copy_module
 from haste_compiler.methods.configs import Configs
-from haste_compiler.methods.registry import methods
+from haste_compiler.methods.registry import methods, precisions_for
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def haste(
         gm: TorchDynamo's graph.
         example_inputs: its arguments, parameters and buffers among them.
         options: fields of the first method's configuration, such as ``HasteConfig``; or ``{"config": ...}``, what
-            ``compile`` takes.
+            ``compile`` takes. ``"precision"`` beside either, or alone: what ``compile`` takes for a CPU.
         mode: of Inductor, such as "max-autotune", for its part.
 
     Raises:
@@ -73,12 +73,17 @@ def haste(
 
 
 def _configs(options: Mapping[str, Any]) -> Configs:
-    if "config" in options:
-        rest = [name for name in options if name != "config"]
-        if rest:
-            raise ConfigError(f"options have config, which says all, and also {', '.join(rest)}")
-        return Configs.of(options["config"])
-    return Configs((methods()[0].CONFIG.from_dict(options),))
+    fields = {name: value for name, value in options.items() if name not in ("config", "precision")}
+    given = options.get("config")
+    if "config" in options and fields:
+        raise ConfigError(f"options have config, which says all, and also {', '.join(fields)}")
+    if "config" not in options and (fields or "precision" not in options):
+        given = methods()[0].CONFIG.from_dict(fields)
+    precision = options.get("precision")
+    if precision is not None and precision not in precisions_for(machines()[0]):
+        allowed = ", ".join(map(repr, precisions_for(machines()[0])))
+        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None")
+    return Configs.with_precision(given, precision)[0]
 
 
 def _mode_options(mode: str | None) -> Mapping[str, Any]:

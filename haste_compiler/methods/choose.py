@@ -8,7 +8,7 @@ from torch import fx
 
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.method import Method, Site
-from haste_compiler.methods.prediction import CHOICE, MOST_TIME, Choice, Prediction
+from haste_compiler.methods.prediction import CHOICE, Choice, Prediction
 
 Predict = Callable[[fx.GraphModule, Sequence[Site]], Sequence[Sequence[Prediction]]]
 """Predicts, for sites of one method, the times of each layer."""
@@ -40,26 +40,29 @@ def _choose(gm: fx.GraphModule, method: Method, sites: Sequence[Site], predict: 
             for node in site.nodes:
                 node.meta[CHOICE] = Choice(method.NAME, True)
     for site, predictions in zip(predicted, found, strict=True):
-        together = pays(predictions)
+        together = pays(predictions, method.MOST_TIME)
         for node, prediction in zip(site.nodes, predictions, strict=True):
-            alone = pays([prediction], shared=True) if site.forced else together
+            alone = pays([prediction], method.MOST_TIME, shared=True) if site.forced else together
             taken = alone or node in site.forced
             # Of a node that nobody takes, the first method's reason is told.
             if taken or CHOICE not in node.meta:
                 node.meta[CHOICE] = Choice(method.NAME, taken, prediction)
 
 
-def pays(predictions: Sequence[Prediction], shared: bool = False) -> bool:
+def pays(predictions: Sequence[Prediction], most_time: float, shared: bool = False) -> bool:
     """Whether layers that share something are worth it: faster in the best case and on natural images by more than the
     predictions are wrong. What wasn't predicted doesn't speak against it.
 
     Args:
         predictions: of each of them.
+        most_time: share of the plain time that the method may take.
         shared: what they share is there anyway, and costs nothing.
     """
+    if any(prediction.refusal for prediction in predictions):
+        return False
     dense = sum(prediction.dense_seconds for prediction in predictions)
     for estimates in zip(*(p.estimates for p in predictions), strict=True):
         known = [estimate for estimate in estimates if estimate is not None]
-        if sum(e.seconds - (e.shared if shared else 0) for e in known) > MOST_TIME * dense:
+        if sum(e.seconds - (e.shared if shared else 0) for e in known) > most_time * dense:
             return False
     return True

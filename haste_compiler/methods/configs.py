@@ -49,6 +49,24 @@ class Configs:
         return cls(tuple(sorted(several, key=lambda each: names().index(each.METHOD))))
 
     @classmethod
+    def with_precision(cls, given: ConfigLike, precision: str | None) -> tuple[Configs, str | None]:
+        """The configurations that a user gave, and the precision of products that is left for the machine.
+
+        A precision that a method stands for means its default configuration, if none of it was given; alone, if nothing
+        was given.
+
+        Raises:
+            ConfigError: see ``of``.
+        """
+        meant = next((each for each in methods() if precision and precision == each.PRECISION), None)
+        if meant is None:
+            return cls.of(given), precision
+        several = [] if given is None else list(cls.of(given).all)
+        if all(config.METHOD != meant.NAME for config in several):
+            several.append(meant.CONFIG())
+        return cls.of(several), None
+
+    @classmethod
     def dense(cls) -> Configs:
         """The defaults, disabled: no method takes a layer."""
         return cls(tuple(config.replace(enabled=False) for config in cls.of(None).all))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -25,7 +27,9 @@ _MANY = 3
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One convolution. Times are predicted milliseconds of one call; None where nothing was predicted.
+    """One convolution, or linear layer that a method judged.
+
+    Times are predicted milliseconds of one call; None where nothing was predicted.
 
     Attributes:
         name: qualified name of the layer.
@@ -34,6 +38,8 @@ class LayerChoice:
         dense_ms: as a dense convolution.
         method_ms: under the method, on natural images where they were looked at, otherwise in the best case.
         kept: share of the work that is expected to be left on natural images.
+        kind: "conv" or "linear".
+        setting: how the method computes it, as the method reads it.
     """
 
     name: str
@@ -42,17 +48,19 @@ class LayerChoice:
     dense_ms: float | None = None
     method_ms: float | None = None
     kept: float | None = None
+    kind: str = "conv"
+    setting: Any = None
 
     @classmethod
     def of(cls, layer: ConvLayer) -> Self:
         """What was chosen for a layer."""
-        found = layer.prediction
+        found, how = layer.prediction, {"kind": layer.kind, "setting": layer.setting}
         if found is None:
-            return cls(layer.name, layer.method, layer.reason)
+            return cls(layer.name, layer.method, layer.reason, **how)
         estimate = found.natural or found.best
         kept = found.natural.kept if found.natural else None
-        times = (found.dense_seconds * 1e3, estimate.seconds * 1e3)
-        return cls(layer.name, layer.method, layer.reason, *times, kept)
+        seconds = None if math.isinf(estimate.seconds) else estimate.seconds * 1e3
+        return cls(layer.name, layer.method, layer.reason, found.dense_seconds * 1e3, seconds, kept, **how)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -128,8 +136,7 @@ class Explanation:
 
     def __str__(self) -> str:
         """A table as plain text; layers that stay dense for reasons that differ in numbers only share a row."""
-        taken = [layer.method for layer in self.layers if layer.method is not None]
-        title = Text(described(taken, len(self.layers)), no_wrap=True, overflow="ignore")
+        title = Text(described(self.layers), no_wrap=True, overflow="ignore")
         table = Table(box=box.SIMPLE, title=title, title_justify="left")
         for name in ("layer", "chosen", "why"):
             table.add_column(name)
@@ -169,12 +176,8 @@ def _range(values: Sequence[str]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def described(taken: Sequence[str], convolutions: int) -> str:
-    """How many convolutions belong to which method, in words.
-
-    Args:
-        taken: the method's name of each that belongs to one.
-        convolutions: how many there are.
-    """
-    counts = {name: taken.count(name) for name in dict.fromkeys(taken)} or {names()[0]: 0}
-    return ", ".join(f"{count} of {convolutions} convolutions {method(name).TITLE}" for name, count in counts.items())
+def described(layers: Sequence[LayerChoice | ConvLayer]) -> str:
+    """How many of some layers belong to which method, in words."""
+    counts = Counter(layer.method for layer in layers if layer.method is not None) or {names()[0]: 0}
+    what = "layers" if any(layer.kind == "linear" for layer in layers) else "convolutions"
+    return ", ".join(f"{count} of {len(layers)} {what} {method(name).TITLE}" for name, count in counts.items())

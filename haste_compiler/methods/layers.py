@@ -1,9 +1,9 @@
-"""The convolutions of a graph, and which method each belongs to."""
+"""The convolutions of a graph, and the linear layers that methods judge, and which method each belongs to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.prediction import CHOICE, Choice, Prediction
@@ -17,9 +17,13 @@ OWNER = "method"
 """Where the ``meta`` of a node that took a layer's place keeps the name of the method that put it there."""
 
 
+_LINEAR = 2
+"""Dimensions of a linear layer's filters."""
+
+
 @dataclass(frozen=True)
 class ConvLayer:
-    """One convolution of a graph.
+    """One convolution of a graph, or a linear layer that a method judges.
 
     Attributes:
         name: qualified name of the layer.
@@ -28,6 +32,8 @@ class ConvLayer:
         method: name of the method that takes it; None: it stays plain.
         reason: why, or why not.
         prediction: what the cost model says; None where it wasn't asked.
+        kind: "conv" or "linear".
+        setting: how the method computes it, as the method reads it.
     """
 
     name: str
@@ -36,6 +42,8 @@ class ConvLayer:
     method: str | None
     reason: str
     prediction: Prediction | None = None
+    kind: str = "conv"
+    setting: Any = None
 
     @property
     def eligible(self) -> bool:
@@ -44,7 +52,8 @@ class ConvLayer:
 
 
 def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list[ConvLayer]:
-    """List the convolutions of a graph, before or after the methods' rewrites, in the order in which they run.
+    """List the convolutions of a graph, before or after the methods' rewrites, in the order in which they run, and the
+    linear layers that one of the configured methods may take.
 
     Args:
         gm: a graph that ``capture`` or a pass returned; before ``extract_convs`` no convolution counts as eligible.
@@ -54,20 +63,35 @@ def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list
     from haste_compiler.methods.configs import Configs
     from haste_compiler.ops.conv2d import CONV2D
     from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
+    from haste_compiler.ops.linear import LINEAR
 
     configs = Configs.of(config)
     layers = []
     for node in gm.graph.nodes:
-        if is_call(node, CONV2D) or OWNER in node.meta:
+        if is_call(node, CONV2D, LINEAR) or OWNER in node.meta:
             layers.append(_judge(node, configs))
         elif is_call(node, *CONVOLUTIONS, CONV_TRANSPOSE2D):
             transposed = node.target is CONV_TRANSPOSE2D
             reason = "a transposed convolution" if transposed else "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, None, reason))
-    return layers
+    return [layer for layer in layers if layer is not None]
 
 
-def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
+def _kind(node: fx.Node) -> str:
+    """Whether a layer, plain or a method's, is a convolution or a linear one: by the dimensions of its filters."""
+    from haste_compiler.methods.registry import method
+    from haste_compiler.ops.linear import LINEAR
+
+    if node.target is LINEAR:
+        return "linear"
+    places = method(node.meta[OWNER]).convolutions() if OWNER in node.meta else {}
+    place = places.get(getattr(node.target, "overloadpacket", None))
+    filters: Any = None if place is None else node.args[place]
+    return "linear" if filters is not None and filters.meta["val"].dim() == _LINEAR else "conv"
+
+
+def _judge(node: fx.Node, configs: Configs) -> ConvLayer | None:
+    """What the methods say of a layer; None: it is linear, and they say nothing."""
     from haste_compiler.graph.nodes import layer_name
     from haste_compiler.methods.registry import method
     from haste_compiler.ops.conv2d import CONV2D, ConvCall
@@ -76,6 +100,9 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
     choice: Choice | None = node.meta.get(CHOICE)
     asked = [(each, each.judge(node, config.for_layer(name))) for each, config in configs if owner in (None, each.NAME)]
     verdicts = [(each, verdict) for each, verdict in asked if verdict is not None]
+    kind = _kind(node)
+    if not verdicts and kind == "linear":
+        return None
     if not verdicts:
         plain = ConvCall.of(node).geometry() if node.target is CONV2D else None
         return ConvLayer(name, node.name, plain, owner, "no method is asked" if owner is None else method(owner).TITLE)
@@ -87,5 +114,6 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer:
     if choice is not None and choice.prediction is not None:
         prediction = choice.prediction
         taken = choice.method if choice.taken else None
-        reason = prediction.described(method(choice.method).TITLE, choice.taken)
-    return ConvLayer(name, node.name, first[1].geometry, taken, reason, prediction)
+        asked_of = method(choice.method)
+        reason = prediction.described(asked_of.TITLE, asked_of.MOST_TIME, choice.taken)
+    return ConvLayer(name, node.name, first[1].geometry, taken, reason, prediction, kind, first[1].setting)

@@ -72,17 +72,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a method says of one convolution.
+    """What a method says of one convolution or linear layer.
 
     Attributes:
         eligible: whether its configuration lets it take the layer.
         reason: why, or why not.
-        geometry: the convolution's, as the method would cut it.
+        geometry: the convolution's, as the method would cut it; a linear layer is a 1×1 one of a row of pixels.
+        setting: of a layer that is the method's, how it computes it.
     """
 
     eligible: bool
     reason: str
     geometry: ConvGeometry
+    setting: Any = None
 
 
 class Pricing(Protocol):
@@ -91,6 +93,10 @@ class Pricing(Protocol):
     @property
     def kind(self) -> str:
         """The name of the machine's folder."""
+
+    @property
+    def machine(self) -> Machine:
+        """What the code is for."""
 
     @property
     def model(self) -> Any:
@@ -123,6 +129,8 @@ class Method(ABC):
         TITLE: the same as a person writes it.
         CONFIG: its configuration's class.
         PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
+        PRECISION: the precision of products, as ``compile`` takes it, that its configuration stands for; "": none.
+        MOST_TIME: share of the plain time that a layer may be predicted to take under it.
         NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """
 
@@ -130,6 +138,8 @@ class Method(ABC):
     TITLE: ClassVar[str]
     CONFIG: ClassVar[type[MethodConfig]]
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+    PRECISION: ClassVar[str] = ""
+    MOST_TIME: ClassVar[float] = 0.75
     NEARER: ClassVar[str] = ""
 
     # Before compiling
@@ -150,7 +160,7 @@ class Method(ABC):
 
     @abstractmethod
     def judge(self, node: fx.Node, config: Any) -> Verdict | None:
-        """What it says of a convolution, plain or its own; None: nothing, its kind of node is another."""
+        """What it says of a convolution or linear layer, plain or its own; None: nothing, it never takes its kind."""
 
     def check_layers(self, gm: fx.GraphModule, config: Any) -> None:  # noqa: B027  (most check nothing)
         """Check that a configuration's overrides each match a layer that it could take.
@@ -168,7 +178,8 @@ class Method(ABC):
         """Rewrite the sites that were chosen. A node that takes a layer's place has ``meta["method"]``, the name."""
 
     def convolutions(self) -> Mapping[Any, int]:
-        """Its operators that stand for a plain convolution, and where among their arguments the filters are."""
+        """Its operators that stand for a plain convolution or linear layer, and where among their arguments the filters
+        are: of rank 4 and 2."""
         return {}
 
     # Machine code

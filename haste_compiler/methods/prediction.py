@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 CHOICE = "method_choice"
 """Where a node's ``meta`` keeps the ``Choice`` that was made for it."""
-
-MOST_TIME = 0.75
-"""Share of the plain time that a method may take, in the best case and on natural images."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +16,12 @@ class Estimate:
     Attributes:
         seconds: time of one call. Of layers that share something the first bears what that takes.
         shared: the part of it that is shared.
-        kept: share of the work that is left.
+        kept: share of the work that is left; None where all of it is.
     """
 
     seconds: float
     shared: float
-    kept: float
+    kept: float | None
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,43 @@ class Prediction:
         natural: on images like photographs; None where the best case isn't worth it.
         gate: numbers by which the compiled layer decides at every call whether the method pays, as the method reads
             them; empty where it doesn't.
+        setting: how the method would compute the layer, as it reads it.
+        note: that in words, after the times.
+        refusal: why the method must not take it, in words, whatever the times are; empty where it may.
     """
 
     dense_seconds: float
     best: Estimate
     natural: Estimate | None = None
     gate: tuple[float, ...] = ()
+    setting: Any = None
+    note: str = ""
+    refusal: str = ""
 
     @property
     def estimates(self) -> tuple[Estimate | None, ...]:
         """Both, in the order in which they are asked for."""
         return self.best, self.natural
 
-    def described(self, title: str, taken: bool) -> str:
-        """In words, for a layer's reason, of a method by its title, with the rule by which the layer stays plain."""
+    def described(self, title: str, most_time: float, taken: bool) -> str:
+        """In words, for a layer's reason, with the rule by which the layer stays plain.
+
+        Args:
+            title: the method's.
+            most_time: share of the plain time that the method may take.
+            taken: whether it takes the layer.
+        """
+        if self.refusal:
+            return self.refusal
         found = self.natural or self.best
-        share = f"{found.kept:.0%} kept" if self.natural else f"only {found.kept:.0%} kept"
-        said = f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} {title} at {share}"
+        share = "" if found.kept is None else f" at {'' if self.natural else 'only '}{found.kept:.0%} kept"
+        said = f"predicted {_time(self.dense_seconds)} dense, {_time(found.seconds)} {title}{share}{self.note}"
         if taken:
             return said
         part = found.seconds / self.dense_seconds
-        if part > MOST_TIME:
-            return f"{said}: {part:.0%} of the time, {MOST_TIME:.0%} at most is taken"
-        return f"{said}; with the layers that share its groups above {MOST_TIME:.0%} of the time, which is the most"
+        if part > most_time:
+            return f"{said}: {part:.0%} of the time, {most_time:.0%} at most is taken"
+        return f"{said}; with the layers that share its groups above {most_time:.0%} of the time, which is the most"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.methods.method import Method
 
-NAMES: tuple[str, ...] = ("haste",)
+NAMES: tuple[str, ...] = ("haste", "quantized")
 """Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers.
 
 The first is meant where nothing says which."""
@@ -46,6 +46,11 @@ def rules_for(machine: Machine) -> Joined:
     return join(*(each.rules(machine) for each in methods()), machine.rules())
 
 
+def precisions_for(machine: Machine) -> tuple[str, ...]:
+    """The precisions of products there are on a machine: its own, and those that methods with kernels for it mean."""
+    return (*machine.PRECISIONS, *(each.PRECISION for each in methods() if each.PRECISION and each.rules(machine)))
+
+
 def config_class(name: str) -> type[Any]:
     """The class of a method's configuration."""
     found: type[Any] = _part(name, "config").CONFIG
@@ -60,6 +65,11 @@ def method_options() -> dict[str, tuple[Option, ...]]:
 def method_presets() -> dict[str, tuple[Preset, ...]]:
     """The named configurations of each method."""
     return {name: _part(name, "options").PRESETS for name in names()}
+
+
+def method_precisions() -> dict[str, str]:
+    """The method that each precision of products stands for, of those that stand for one."""
+    return {_part(name, "options").PRECISION: name for name in names() if hasattr(_part(name, "options"), "PRECISION")}
 
 
 def method_summaries() -> dict[str, str]:

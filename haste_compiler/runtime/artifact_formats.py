@@ -22,7 +22,9 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(manifest)
     if made["format_version"] < 2:
         made = _with_methods(made)
-    return {**_with_names(made), "format_version": FORMAT_VERSION}
+    if made["format_version"] < 4:
+        made = _with_kinds(_with_names(made))
+    return {**made, "format_version": FORMAT_VERSION}
 
 
 def _with_methods(old: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,6 @@ def _with_methods(old: dict[str, Any]) -> dict[str, Any]:
     for each in old["specializations"]:
         part = dict(each)
         part["records"] = [_record(group) for group in part.pop("groups")]
-        part["layers"] = [{**layer, "choice": vars(LayerChoice.from_dict(layer["choice"]))} for layer in part["layers"]]
         made["specializations"].append(part)
     return made
 
@@ -50,3 +51,13 @@ def _with_names(old: dict[str, Any]) -> dict[str, Any]:
     parameters = {"names": [], "defaults": {}, "optional": [], "more": True}
     parts = [{"input_values": [], "fallbacks": [], **each} for each in old["specializations"]]
     return {"parameters": parameters, **old, "specializations": parts}
+
+
+def _with_kinds(old: dict[str, Any]) -> dict[str, Any]:
+    """Before format 4 all layers were convolutions, and methods computed them one way."""
+
+    def layer(stored: Mapping[str, Any]) -> dict[str, Any]:
+        return {**stored, "choice": vars(LayerChoice.from_dict(stored["choice"]))}
+
+    parts = [{**each, "layers": list(map(layer, each["layers"]))} for each in old["specializations"]]
+    return {**old, "specializations": parts}

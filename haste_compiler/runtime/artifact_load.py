@@ -322,7 +322,9 @@ class LoadedModule(Steerable):
     def layers(self) -> list[ConvLayer]:
         """Every convolution, the method that takes it, and why."""
         return [
-            ConvLayer(choice.name, node, geometry, choice.method, choice.reason)
+            ConvLayer(
+                choice.name, node, geometry, choice.method, choice.reason, kind=choice.kind, setting=choice.setting
+            )
             for choice, node, geometry in self._made[-1].choices
         ]
 
@@ -391,7 +393,7 @@ class LoadedModule(Steerable):
 
     def __repr__(self) -> str:
         choices = self._made[-1].choices
-        state = described([choice.method for choice, _, _ in choices if choice.method is not None], len(choices))
+        state = described([choice for choice, _, _ in choices])
         return f"LoadedModule({self._name}, {state}, target={self.target})"
 
 

@@ -30,7 +30,7 @@ from haste_compiler.runtime.schema import (
 )
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Counts up when what is written has other fields."""
 
 WEIGHTS = "weights.safetensors"
@@ -87,6 +87,8 @@ _LAYER = fields(
                 "dense_ms": optional(number),
                 "method_ms": optional(number),
                 "kept": optional(number),
+                "kind": one_of("conv", "linear"),
+                "setting": optional(_count),
             }
         ),
     }

@@ -245,7 +245,7 @@ class CompiledModule(Steerable):
     def _make(self, signature: Signature, inputs: Sequence[Any], asked: bool) -> Specialization:
         """Compile; where no method took a layer, the dense code is that which is there already."""
         made = self._merging._find(signature) if self._merging is not None else None
-        if made is not None and not made.executable.records:
+        if made is not None and all(layer.method is None for layer in made.layers):
             return made
         if not asked:
             self._tell_of(signature)
@@ -299,6 +299,5 @@ class CompiledModule(Steerable):
         )
 
     def __repr__(self) -> str:
-        taken = [layer.method for layer in self.layers if layer.method is not None]
-        state = described(taken, len(self.layers)) if self._made else "not compiled yet"
+        state = described(self.layers) if self._made else "not compiled yet"
         return f"CompiledModule({self._name}, {state}, target={self.target})"

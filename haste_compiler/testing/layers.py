@@ -7,7 +7,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,6 +39,13 @@ ROUNDING = 1e-4
 
 _TRIES, _NUDGE = 16, 3e-6
 """How often an input is changed within rounding, and by how much, to see what rounding may decide."""
+
+
+class Owner(NamedTuple):
+    """The method that took a layer, and how it computes it, as the method reads it."""
+
+    method: str
+    setting: Any = None
 
 
 @dataclass(frozen=True)
@@ -103,29 +110,31 @@ def rewritten(
     model: nn.Module,
     inputs: Sequence[Any],
     config: ConfigLike | Configs,
-    owned: Mapping[str, str],
+    owned: Mapping[str, Owner],
     observer: Observer | None = None,
 ) -> fx.GraphModule:
     """The graph that a model was compiled to, with each layer that ``owned`` names as its method's."""
 
-    def seconds(site: Site, node: fx.Node) -> float:
+    def predicted(site: Site, node: fx.Node) -> Prediction:
         # What was chosen then pays, whatever this machine would choose now.
-        return 0.0 if owned.get(layer_name(node)) == site.method else 2.0
+        owner = owned.get(layer_name(node))
+        taken = owner is not None and owner.method == site.method
+        return Prediction(1.0, Estimate(0.0 if taken else 2.0, 0.0, 0.0), setting=owner.setting if owner else None)
 
     def predict(gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
-        return [[Prediction(1.0, Estimate(seconds(site, node), 0.0, 0.0)) for node in site.nodes] for site in sites]
+        return [[predicted(site, node) for node in site.nodes] for site in sites]
 
     return run_passes(capture(model, tuple(inputs)), config, observer, predict)
 
 
-def owned_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> dict[str, str]:
-    """Of the layers that methods took for some inputs, by name, the method's name."""
+def owned_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> dict[str, Owner]:
+    """Of the layers that methods took for some inputs, by name, the method and how it computes them."""
     return _part(compiled, inputs)[2]
 
 
 def _part(
     compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]
-) -> tuple[Executable, list[Tensor], dict[str, str]]:
+) -> tuple[Executable, list[Tensor], dict[str, Owner]]:
     """The code for some inputs, the tensors to run it on, and the layers of methods."""
     if isinstance(compiled, LoadedModule):
         part, tensors, _ = compiled._for_inputs(inputs, {})
@@ -136,8 +145,8 @@ def _part(
     return made.executable, tensors, _owned(made.layers)
 
 
-def _owned(layers: Iterable[ConvLayer | LayerChoice]) -> dict[str, str]:
-    return {layer.name: layer.method for layer in layers if layer.method is not None}
+def _owned(layers: Iterable[ConvLayer | LayerChoice]) -> dict[str, Owner]:
+    return {layer.name: Owner(layer.method, layer.setting) for layer in layers if layer.method is not None}
 
 
 class _Checker:

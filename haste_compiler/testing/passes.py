@@ -14,7 +14,7 @@ from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.testing.elements import describe_difference
-from haste_compiler.testing.layers import compare, rewritten
+from haste_compiler.testing.layers import Owner, compare, rewritten
 from haste_compiler.testing.replay import Layer, Replay, is_product
 from haste_compiler.validation.running import fresh_copy
 
@@ -42,7 +42,7 @@ class BrokenPass:
 
 
 def find_broken_pass(
-    model: nn.Module, inputs: Sequence[Any], config: ConfigLike | Configs, owned: Mapping[str, str]
+    model: nn.Module, inputs: Sequence[Any], config: ConfigLike | Configs, owned: Mapping[str, Owner]
 ) -> BrokenPass | None:
     """Find the first pass that changes what the graph computes; None: they all keep it.
 
@@ -53,7 +53,7 @@ def find_broken_pass(
         model: the original.
         inputs: positional arguments of one call.
         config: what the network was compiled with.
-        owned: of the layers that methods took, by name, the method's name.
+        owned: of the layers that methods took, by name, the method and how it computes them.
 
     Raises:
         CaptureError: the model can't be captured.

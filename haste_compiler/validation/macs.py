@@ -26,6 +26,9 @@ aten = torch.ops.aten
 
 Shape = Sequence[int]
 
+_LINEAR = 2
+"""Dimensions of a linear layer's filters."""
+
 
 @dataclass(frozen=True)
 class OperatorMacs:
@@ -92,8 +95,15 @@ def _node_macs(node: fx.Node) -> int:
 def _kind(node: fx.Node) -> str:
     target: Any = node.target
     if target in (*CONVOLUTIONS, CONV2D, CONV_TRANSPOSE2D) or target.overloadpacket in _method_products():
-        return "conv"
+        return "linear" if _is_linear(node) else "conv"
     return "linear" if target in (aten.linear.default, LINEAR) else "matmul"
+
+
+def _is_linear(node: fx.Node) -> bool:
+    """Whether what stands for a plain layer has a linear layer's filters."""
+    target: Any = node.target
+    place = _method_products().get(target.overloadpacket)
+    return place is not None and node.args[place].meta["val"].dim() == _LINEAR  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=1)

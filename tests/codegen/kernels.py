@@ -40,7 +40,6 @@ TARGETS = ("llvm", "llvm -mcpu=haswell", "llvm -mcpu=x86-64")
 """What the kernels are built for and run on: this machine, 8 lanes and 16 registers, 4 lanes and 16 registers."""
 
 GUARD = 64
-_INTEGER_GUARD = -(2**30)
 
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs code for x86-64")
 
@@ -77,7 +76,7 @@ class Arguments:
 
     def _add(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         size = int(np.prod(list(shape)))
-        guard = torch.nan if dtype == torch.float32 else _INTEGER_GUARD
+        guard = torch.nan if dtype == torch.float32 else torch.iinfo(dtype).min // 2
         whole = torch.full((size + 2 * GUARD,), guard, dtype=dtype)
         tensor = whole[GUARD : GUARD + size].view(tuple(shape))
         self._whole.append((whole, whole.clone()))

@@ -77,8 +77,8 @@ def test_where_a_layer_is_forced_the_others_get_its_grouping_for_nothing() -> No
 
 
 def test_a_layer_must_gain_more_than_predictions_are_wrong() -> None:
-    assert pays([prediction(1.0, 0.7)]) and not pays([prediction(1.0, 0.8)])
-    assert not pays([Prediction(1.0, Estimate(0.95, 0.1, 0.1))])
+    assert pays([prediction(1.0, 0.7)], 0.75) and not pays([prediction(1.0, 0.8)], 0.75)
+    assert not pays([Prediction(1.0, Estimate(0.95, 0.1, 0.1))], 0.75)
     reasons = chosen({name: prediction(1e-3, 0.7e-3) for name in ("left", "right", "last")})
     assert reasons["last"] == "predicted 1.00 ms dense, 0.70 ms HASTE at 50% kept"
 

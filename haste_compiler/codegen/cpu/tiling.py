@@ -183,14 +183,14 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
     slice_bytes = work.depth * tile.channels * tile.element.bytes
     output_bytes = float(work.element.bytes) * work.images * work.rows * work.columns * work.channels * work.groups
     best: tuple[float, ConvTiling] | None = None
-    for block in _block_sizes(rows, 1 if work.flat else tile.rows):
+    for block in block_sizes(rows, 1 if work.flat else tile.rows):
         elements = block * tile.columns * work.window_row_elements if work.flat else work.window(block)
         window_bytes = elements * work.element.bytes
         if window_bytes > unit.l2_bytes // 2 and best is not None:
             continue
         blocks = math.ceil(rows / block) * work.images
         tiles = block * (1 if work.flat else per_row / tile.rows)
-        for chunk in _chunk_sizes(channel_tiles):
+        for chunk in chunk_sizes(channel_tiles):
             chunks = math.ceil(channel_tiles / chunk)
             tasks = blocks * chunks
             waves = math.ceil(tasks / threads)
@@ -235,10 +235,12 @@ def foreign_cycles(window_bytes: float, output_bytes: float, blocks: int, places
     return (window_bytes * (places - own) + written) / CROSS_BYTES_PER_CYCLE
 
 
-def _block_sizes(rows: int, multiple: int) -> list[int]:
+def block_sizes(rows: int, multiple: int = 1) -> list[int]:
+    """Rows of a block, multiples of a number, that cut all rows into some number of blocks."""
     sizes = {math.ceil(rows / parts) for parts in range(1, rows + 1)}
     return sorted(size for size in sizes if size % multiple == 0)
 
 
-def _chunk_sizes(tiles: int) -> list[int]:
+def chunk_sizes(tiles: int) -> list[int]:
+    """Tiles of output channels of a task that cut all of them into some number of chunks."""
     return sorted({math.ceil(tiles / parts) for parts in range(1, tiles + 1)})

@@ -15,7 +15,7 @@ from haste_compiler.methods.haste.found import Merging, mostly_zero
 from haste_compiler.methods.haste.probe import probe
 from haste_compiler.methods.haste.rewrite import joint_norm
 from haste_compiler.methods.haste.sites import configured_geometry
-from haste_compiler.methods.method import Pricing, Site
+from haste_compiler.methods.method import Method, Pricing, Site
 from haste_compiler.methods.prediction import Estimate, Prediction
 from haste_compiler.ops.conv2d import ConvCall
 
@@ -70,8 +70,8 @@ class _Layers:
     def may_pay(self) -> bool:
         """Whether nothing that is known speaks against them, or at least against one of them."""
         if self._forced:
-            return any(pays([prediction], shared=True) for prediction in self.predictions)
-        return pays(self.predictions)
+            return any(pays([prediction], Method.MOST_TIME, shared=True) for prediction in self.predictions)
+        return pays(self.predictions, Method.MOST_TIME)
 
     def probe(self, x: Tensor) -> Merging:
         """What grouping finds in some patches of ``x``, their input."""

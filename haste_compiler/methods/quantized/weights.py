@@ -10,8 +10,8 @@ from haste_compiler.methods.quantized.reference.rounding import quantize
 
 
 def quantize_filters(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 (K, C / groups, kh, kw) to int8 of the same shape, and scales (K,)."""
-    integers, scale = quantize(weight, (1, 2, 3))
+    """Float32 (K, C / groups, kh, kw), or (K, C) of a linear layer, to int8 of the same shape, and scales (K,)."""
+    integers, scale = quantize(weight, tuple(range(1, weight.dim())))
     return integers.to(torch.int8), scale.flatten()
 
 

@@ -53,6 +53,13 @@ def choose_dense(
         winograd: largest side of Winograd's tiles of outputs; 0: the convolution as it is written.
         element: of images and filters.
     """
+    return cheapest_dense(geometry, batch, unit, threads, winograd, element)[1]
+
+
+def cheapest_dense(
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, winograd: int, element: Element = FLOAT32
+) -> tuple[float, DenseTiling]:
+    """The modelled cycles of the busiest thread, and the tiling that has the fewest; see ``choose_dense``."""
     cycles, direct = cheapest_tiling(conv_work(geometry, batch, element), unit, threads)
     filter_bytes = element.bytes * geometry.out_channels * geometry.in_channels // geometry.groups * geometry.taps
     cycles += (1 - _HIDDEN) * filter_bytes / COLD_BYTES_PER_CYCLE / threads
@@ -63,7 +70,7 @@ def choose_dense(
         for each in winograd_tilings(geometry, batch, size, unit, threads, direct)
     ]
     best, tiling = min(found, key=lambda each: each[0], default=(cycles, None))
-    return direct if tiling is None or best > _SURELY_FASTER * cycles else tiling
+    return (cycles, direct) if tiling is None or best > _SURELY_FASTER * cycles else (best, tiling)
 
 
 def pack_dense(

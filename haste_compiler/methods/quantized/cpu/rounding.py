@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+from functools import reduce
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -25,14 +29,35 @@ class Largest:
 
     def include(self, values: Expr, n: int) -> None:
         """Look at ``n`` values, at most as many as there are lanes."""
-        kind = "int32" if n == 1 else f"int32x{n}"
         mask = emit.splat(T.int32(_WITHOUT_SIGN), n)
-        size = tirx.reinterpret(kind, values) & mask
+        size = tirx.reinterpret(_vector("int32", n), values) & mask
         emit.store(self._bits.buffer, 0, T.max(emit.load(self._bits.buffer, 0, n), size), n)
 
     def bits(self) -> Expr:
         """The largest of all lanes, int32."""
         return T.bind(self._bits.fold(T.max))
+
+    def lanes(self) -> Expr:
+        """The largest of each lane, int32."""
+        return self._bits.get()
+
+
+def all_bits(largest: Sequence[Largest], lanes: int) -> Expr:
+    """The ``bits`` of several in one vector: of a power of two of them, at most as many as they have lanes."""
+    count = len(largest)
+    values = [each.lanes() for each in largest]
+    while lanes > count:
+        lanes //= 2
+        halves = ([start + j for j in range(lanes)] for start in (0, lanes))
+        low, high = ([tirx.Shuffle([T.bind(value)], half) for value in values] for half in halves)
+        values = [T.max(a, b) for a, b in zip(low, high, strict=True)]
+    while count > 1:
+        count //= 2
+        low_lanes = [j if not j & count else lanes + j - count for j in range(lanes)]
+        high_lanes = [j + count if not j & count else lanes + j for j in range(lanes)]
+        pairs = [[T.bind(value) for value in pair] for pair in zip(values[:count], values[count:], strict=True)]
+        values = [T.max(tirx.Shuffle(pair, low_lanes), tirx.Shuffle(pair, high_lanes)) for pair in pairs]
+    return T.bind(values[0])
 
 
 def is_finite(bits: Expr) -> Expr:
@@ -40,10 +65,14 @@ def is_finite(bits: Expr) -> Expr:
     return bits < T.int32(_INFINITY)
 
 
-def scaling(bits: Expr, *, nonnegative: bool) -> tuple[Expr, Expr]:
-    """What values are multiplied by before they are rounded, and the scale of the integers; from ``Largest.bits``."""
-    most = T.float32(UNSIGNED if nonnegative else SIGNED)
-    largest = T.bind(T.max(tirx.reinterpret("float32", bits), T.float32(LEAST)))
+def scaling(bits: Expr, *, nonnegative: bool, lanes: int = 1) -> tuple[Expr, Expr]:
+    """What values are multiplied by before they are rounded, and the scale of the integers.
+
+    From ``Largest.bits``, or from as many of them as there are ``lanes``.
+    """
+    most = emit.splat(T.float32(UNSIGNED if nonnegative else SIGNED), lanes)
+    least = emit.splat(T.float32(LEAST), lanes)
+    largest = T.bind(T.max(tirx.reinterpret(_vector("float32", lanes), bits), least))
     return T.bind(most / largest), T.bind(largest / most)
 
 
@@ -57,10 +86,31 @@ def rounded(values: Expr, factor: Expr, offset: int, n: int, dtype: str) -> Expr
         n: lanes.
         dtype: of 8 or 16 bits, in which the result fits.
     """
+    return T.Cast(_vector(dtype, n), _rounded_bits(values, factor, offset, n))
+
+
+def rounded_groups(values: Sequence[Expr], factor: Expr, offset: int, n: int, dtype: str) -> Expr:
+    """``rounded`` of several vectors, together 16 or 32 bits a lane: their first elements, then their second ones, ..."""
+    count = len(values)
+    if count == 1:
+        return rounded(values[0], factor, offset, n, dtype)
+    bits = 32 // count
+    integers = [_rounded_bits(value, factor, offset, n) for value in values]
+    last = integers.pop() << emit.splat(T.int32(32 - bits), n)
+    kept = [each & emit.splat(T.int32((1 << bits) - 1), n) for each in integers]
+    placed = [kept[0], *(each << emit.splat(T.int32(bits * g), n) for g, each in enumerate(kept[1:], 1)), last]
+    return tirx.reinterpret(f"{dtype}x{n * count}", reduce(operator.or_, placed))
+
+
+def _rounded_bits(values: Expr, factor: Expr, offset: int, n: int) -> Expr:
+    """int32 whose lowest 22 bits are what is asked for."""
     assert offset % 2 == 0
-    vector = "" if n == 1 else f"x{n}"
     name = "llvm.fma.f32" if n == 1 else f"llvm.fma.v{n}f32"
-    factors = factor if str(factor.ty.dtype).endswith(vector) and n > 1 else emit.splat(factor, n)
+    factors = factor if n > 1 and str(factor.ty.dtype).endswith(f"x{n}") else emit.splat(factor, n)
     magic = emit.splat(T.float32(_ROUNDING + offset), n)
-    total = tirx.call_llvm_pure_intrin(f"float32{vector}", name, values, factors, magic)
-    return T.Cast(f"{dtype}{vector}", tirx.reinterpret(f"int32{vector}", total))
+    total = tirx.call_llvm_pure_intrin(_vector("float32", n), name, values, factors, magic)
+    return tirx.reinterpret(_vector("int32", n), total)
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"

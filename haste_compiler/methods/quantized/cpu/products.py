@@ -1,0 +1,76 @@
+"""Sums of products of small integers, in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.kernels.conv2d import unrolled
+from haste_compiler.codegen.cpu.tiling import RegisterTile
+from haste_compiler.codegen.emit import Expr
+from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+
+Sums = list[list[emit.Register]]
+"""Of a register tile: a list for each pixel, of its vectors of output channels."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An element of a buffer."""
+
+    buffer: Expr
+    index: Expr
+
+
+def registers(tile: RegisterTile, dtype: str) -> Sums:
+    """A register for each vector of a tile's sums."""
+    return [[emit.Register(tile.lanes, dtype=dtype) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+
+
+def start_sums(sums: Sums, starts: Place | None) -> None:
+    """Set sums to those of the output channels from a place on, or to zero."""
+    for v in range(len(sums[0])):
+        lanes = sums[0][v].lanes
+        zero = T.broadcast(T.int32(0), lanes)
+        start = zero if starts is None else emit.bind(emit.load(starts.buffer, starts.index + v * lanes, lanes))
+        for pixel in sums:
+            pixel[v].set(start)
+
+
+def add_products(
+    sums: Sums,
+    unit: IntegerUnit,
+    tile: RegisterTile,
+    source: Place,
+    filters: Place,
+    steps: int,
+    offsets: Sequence[Expr],
+    before: Callable[[Expr, int], None] | None = None,
+) -> None:
+    """Add the products of neighbouring values of each pixel with their filters.
+
+    Args:
+        sums: int32, see ``registers``.
+        unit: what multiplies.
+        tile: the register tile.
+        source: the values of a pixel at offset 0, of the unit's type.
+        filters: int8 [steps][tile channels][group].
+        steps: groups of values.
+        offsets: of each pixel's values from ``source``.
+        before: called with the first of some steps and their number, to emit what else is done there.
+    """
+    unroll = unrolled(tile, steps, (2, 3))
+    with T.serial(0, steps // unroll) as round_:
+        if before is not None:
+            before(round_, unroll)
+        for u in range(unroll):
+            step = round_ * unroll + u
+            at = filters.index + step * (tile.channels * unit.GROUP)
+            vectors = [unit.filters_of(filters.buffer, at + v * (tile.lanes * unit.GROUP)) for v in range(tile.vectors)]
+            for pixel, offset in zip(sums, offsets, strict=True):
+                values = unit.values_of(source.buffer, source.index + step * unit.GROUP + offset)
+                for total, vector in zip(pixel, vectors, strict=True):
+                    unit.add(total, values, vector)

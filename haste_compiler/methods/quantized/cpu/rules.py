@@ -1,0 +1,107 @@
+"""Layers of integers on a CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.dynamic import DynamicBatch, hint_of
+from haste_compiler.codegen.tables import Rules
+from haste_compiler.codegen.walk import Value, Walk
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
+from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
+from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
+from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
+from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
+from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
+
+
+def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value:
+    """A convolution as it is written."""
+    call = QuantizedConvCall.of(node)
+    residual = [] if call.residual is None else [walk.nhwc(call.residual)]
+    weight, batch = walk.constant(call.weight), walk.shape(call.x)[0]
+    y = _direct(walk, node, call, call.geometry, batch, weight, [walk.nhwc(call.x), *residual])
+    return Value(y, nhwc=True)
+
+
+def linear(walk: Walk[Cpu], node: fx.Node) -> Value:
+    """A linear layer: a 1×1 convolution of a row of pixels."""
+    call = QuantizedLinearCall.of(node)
+    shape, filters = walk.shape(call.x), shape_of(call.weight)[0]
+    batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
+    rows = math.prod(rest[:-1])
+
+    def flat(source: Any, channels: int) -> Any:
+        return walk.reshaped(walk.nchw(source), (batch, 1, rows, channels))
+
+    residual = [] if call.residual is None else [flat(call.residual, filters)]
+    weight = walk.constant(call.weight)[:, :, None, None]
+    geometry = row_geometry(shape[-1], filters, rows)
+    y = _direct(walk, node, call, geometry, batch, weight, [flat(call.x, shape[-1]), *residual])
+    return Value(walk.reshaped(y, (*shape[:-1], filters)))
+
+
+def _direct(
+    walk: Walk[Cpu],
+    node: fx.Node,
+    call: QuantizedConvCall | QuantizedLinearCall,
+    geometry: ConvGeometry,
+    batch: Any,
+    weight: NDArray[np.int8],
+    read: list[Any],
+) -> Any:
+    """Launch the kernel of a convolution as it is written; ``read``: its input, and its residual if it has one."""
+    machine, unit = walk.machine, integer_unit(walk.machine.target)
+    _, tiling = choose_direct(geometry, hint_of(batch), unit, machine.unit, machine.threads)
+    bias = None if call.bias is None else walk.constant(call.bias)
+    scale, nonnegative = walk.constant(call.scale), call.nonnegative
+    weights = pack_direct(weight, scale, bias, geometry, tiling, unit, nonnegative=nonnegative)
+    x, *residual = read
+    how: dict[str, Any] = {
+        "nonnegative": nonnegative,
+        "residual": bool(residual),
+        "activation": call.activation,
+    }
+    return walk.launch(
+        ("quantized_conv2d", geometry, batch, tiling, *how.values()),
+        layer_name(node),
+        [x, *map(walk.param, weights), *residual],
+        (batch, *geometry.output_size, geometry.out_channels),
+        lambda symbol: direct_kernel(symbol, geometry, batch, tiling, unit, **how),
+    )
+
+
+def winograd(walk: Walk[Cpu], node: fx.Node) -> Value:
+    """A 3×3 convolution by Winograd's minimal filtering."""
+    call, machine, unit = QuantizedWinogradCall.of(node), walk.machine, integer_unit(walk.machine.target)
+    geometry, batch = call.geometry, walk.shape(call.x)[0]
+    found = choose_winograd(geometry, hint_of(batch), call.size, unit, machine.unit, machine.threads)
+    assert found is not None, f"F({call.size}×{call.size}) doesn't compute {geometry}"
+    _, tiling = found
+    transformed = (walk.constant(call.transformed), walk.constant(call.transformed_scale))
+    plain = (walk.constant(call.weight), walk.constant(call.scale))
+    bias = None if call.bias is None else walk.constant(call.bias)
+    weights = pack_winograd(transformed, plain, bias, geometry, tiling, unit)
+    residual = [] if call.residual is None else [walk.nhwc(call.residual)]
+    epilogue: dict[str, Any] = {"residual": bool(residual), "activation": call.activation}
+    y = walk.launch(
+        ("quantized_winograd", geometry, batch, tiling, *epilogue.values()),
+        layer_name(node),
+        [walk.nhwc(call.x), *map(walk.param, weights), *residual],
+        (batch, *geometry.output_size, geometry.out_channels),
+        lambda symbol: winograd_kernel(symbol, geometry, batch, tiling, unit, **epilogue),
+    )
+    return Value(y, nhwc=True)
+
+
+RULES: Rules = {QUANTIZED_CONV2D: conv2d, QUANTIZED_LINEAR: linear, QUANTIZED_WINOGRAD: winograd}

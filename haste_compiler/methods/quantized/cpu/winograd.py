@@ -1,0 +1,389 @@
+"""3×3 convolution of 8-bit integers by Winograd's minimal filtering (``codegen.winograd``) on a CPU.
+
+A task transforms the inputs of some tiles and rounds them, by a scale for each tile and position. Then for a few output
+channels it multiplies one matrix for each of the (m + 2)² positions, and transforms the sums back, with bias, residual
+and activation, while they are in the second-level cache. Tiles overhang the output plane: what a tile holds depends on
+its own window only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.cpu import emit
+from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
+from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, tile_pieces
+from haste_compiler.codegen.dynamic import Batch, images_of
+from haste_compiler.codegen.emit import Expr
+from haste_compiler.codegen.winograd import combine
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.winograd import INPUT, OUTPUT
+from haste_compiler.methods.quantized.cpu.filters import filter_layout
+from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
+from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_finite, rounded_groups, scaling
+from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
+
+
+def winograd_arguments(
+    geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, unit: IntegerUnit, *, residual: bool = False
+) -> list[tuple[str, tuple[Any, ...], str]]:
+    """(name, shape, dtype) of what the kernel takes: x first, then what ``pack_winograd`` returns, y last."""
+    layout = filter_layout(geometry, tiling.tile.channels, unit)
+    outputs = (batch, *geometry.output_size, geometry.out_channels)
+    channels = layout.tiles * tiling.tile.channels
+    sums = tiling.positions * channels
+    return [
+        ("x", (batch, *geometry.input_size, geometry.in_channels), "float32"),
+        ("transformed", (sums * _padded_channels(geometry, unit),), "int8"),
+        ("transformed_scale", (sums,), "float32"),
+        *([("starts", (sums,), "int32")] if unit.offset(False) else []),
+        ("filters", (layout.tiles * layout.tile_elements,), "int8"),
+        ("scale", (channels,), "float32"),
+        ("bias", (channels,), "float32"),
+        *([("residual", outputs, "float32")] if residual else []),
+        ("y", outputs, "float32"),
+    ]
+
+
+def pack_winograd(
+    transformed: tuple[NDArray[np.int8], NDArray[np.float32]],
+    plain: tuple[NDArray[np.int8], NDArray[np.float32]],
+    bias: NDArray[np.float32] | None,
+    geometry: ConvGeometry,
+    tiling: WinogradTiling,
+    unit: IntegerUnit,
+) -> list[NDArray[Any]]:
+    """Weights as the kernel takes them: what comes between x and the residual.
+
+    Args:
+        transformed: filters, int8 (K, C, m + 2, m + 2), and their scales, (K, m + 2, m + 2).
+        plain: filters as they are, int8 (K, C, 3, 3), and their scales, (K,).
+        bias: (K,) or None.
+        geometry: the convolution's.
+        tiling: how the kernel is cut.
+        unit: what it multiplies with.
+    """
+    layout = filter_layout(geometry, tiling.tile.channels, unit)
+    filters, scale = transformed
+    # [K tiles][positions][groups][tile channels][group]
+    order = _channel_order(geometry.in_channels, unit)
+    padded = np.pad(filters, ((0, 0), (0, len(order) - geometry.in_channels), (0, 0), (0, 0)))[:, order]
+    tiles = layout.split(padded).reshape(layout.tiles, tiling.tile.channels, -1, unit.GROUP, tiling.positions)
+    packed = np.ascontiguousarray(tiles.transpose(0, 4, 2, 1, 3)).reshape(-1)
+
+    def by_position(values: NDArray[Any]) -> NDArray[Any]:
+        split = layout.split(values.reshape(geometry.out_channels, tiling.positions))
+        return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(-1)
+
+    starts = []
+    if offset := unit.offset(False):
+        starts.append(by_position(filters.sum(1, dtype=np.int32) * np.int32(-offset)))
+    channels = [layout.pack_channels(values) for values in (plain[1], bias)]
+    return [packed, by_position(scale), *starts, layout.pack(plain[0]), *channels]
+
+
+def winograd_kernel(
+    name: str,
+    geometry: ConvGeometry,
+    batch: Batch,
+    tiling: WinogradTiling,
+    unit: IntegerUnit,
+    *,
+    residual: bool = False,
+    activation: str = "none",
+) -> tirx.PrimFunc:
+    """The kernel (x NHWC, packed weights[, residual NHWC], y NHWC)."""
+    arguments = winograd_arguments(geometry, batch, tiling, unit, residual=residual)
+
+    def body(*buffers: Expr) -> None:
+        named = {label: buffer for (label, _, _), buffer in zip(arguments, buffers, strict=True)}
+        _Winograd(geometry, batch, tiling, unit, activation, named).write()
+
+    return emit.kernel(name, arguments, body)
+
+
+def _padded_channels(geometry: ConvGeometry, unit: IntegerUnit) -> int:
+    return math.ceil(geometry.in_channels / unit.GROUP) * unit.GROUP
+
+
+def _channel_order(channels: int, unit: IntegerUnit) -> NDArray[np.int64]:
+    """The channel that each integer in memory is of.
+
+    A group holds one lane of several vectors: then rounded vectors are put together without moving values from lane to
+    lane. Sums don't depend on the order.
+    """
+    order = []
+    for start, lanes in emit.chunks(channels // unit.GROUP, unit.lanes):
+        block = np.arange(lanes * unit.GROUP).reshape(unit.GROUP, lanes)
+        order.append(start * unit.GROUP + block.T.reshape(-1))
+    rest = np.arange(channels // unit.GROUP * unit.GROUP, math.ceil(channels / unit.GROUP) * unit.GROUP)
+    return np.concatenate([*order, rest])
+
+
+class _Winograd:
+    """Emits the transforms and the products; the methods go from the tasks inwards."""
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        batch: Batch,
+        tiling: WinogradTiling,
+        unit: IntegerUnit,
+        activation: str,
+        buffers: dict[str, Expr],
+    ) -> None:
+        self.geometry, self.tiling, self.unit, self.activation = geometry, tiling, unit, activation
+        self.buffers, self.x, self.y = buffers, buffers["x"], buffers["y"]
+        self.size, self.side, self.tile, self.lanes = tiling.size, tiling.side, tiling.tile, unit.lanes
+        self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
+        self.out_h, self.out_w = geometry.output_size
+        self.rows, self.columns = tiling.grid(geometry)
+        self.layout = filter_layout(geometry, self.tile.channels, unit)
+        self.all_tiles = emit.bind(images_of(batch) * (self.rows * self.columns))
+        self.blocks = emit.ceil_div(self.all_tiles, tiling.tiles)
+        self.chunks = math.ceil(self.layout.tiles / tiling.channel_tiles)
+        self.offset = unit.offset(False)
+        self.padded = _padded_channels(geometry, unit)
+        # One cache line more between positions: strides of a power of two would all fall into one cache set.
+        line = emit.LINE_BYTES
+        self.value_stride = tiling.tiles * self.padded + line // np.dtype(unit.DTYPE).itemsize
+        self.sum_stride = tiling.tiles * self.tile.channels + line // 4
+        self.mixed_stride = self.channels + line // 4
+        self.slice = self.padded * self.tile.channels
+        self.streamed = self.layout.tiles * tiling.positions * self.slice >= STREAMED_BYTES
+        # A row of positions has its scales in vectors of a power of two lanes.
+        pieces = [(start, min(self.lanes, self.side - start)) for start in range(0, self.side, self.lanes)]
+        self.scale_pieces = [(start, count, 1 << (count - 1).bit_length()) for start, count in pieces]
+        self.scale_row = sum(width for _, _, width in self.scale_pieces)
+
+    def write(self) -> None:
+        """All tasks, in parallel."""
+        tiles, positions = self.tiling.tiles, self.tiling.positions
+        with T.parallel(0, self.blocks * self.chunks) as task:
+            chunk, block = emit.bind(task // self.blocks), emit.bind(task % self.blocks)
+            first = emit.bind(block * tiles)
+            whole = isinstance(self.all_tiles, int) and self.all_tiles % tiles == 0
+            count = tiles if whole else emit.bind(emit.minimum(tiles, self.all_tiles - first))
+            values = T.alloc_buffer((positions * self.value_stride,), self.unit.DTYPE)
+            scales = T.alloc_buffer((tiles * self.side * self.scale_row,), "float32")
+            finite = T.alloc_buffer((tiles,), "int32")
+            mixed = T.alloc_buffer((positions * self.mixed_stride,), "float32")
+            with T.serial(0, count) as t:
+                self._read_tile(first + t, mixed)
+                self._round_tile(t, mixed, values, scales, finite)
+            sums = T.alloc_buffer((positions * self.sum_stride,), "float32")
+            half = T.alloc_buffer((self.size * self.side * self.lanes,), "float32")
+            k_first = emit.bind(chunk * self.tiling.channel_tiles)
+            with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.layout.tiles - k_first)) as k_step:
+                k_tile = emit.bind(k_first + k_step)
+                with T.serial(0, positions) as position:
+                    self._multiply(k_tile, position, count, values, scales, sums)
+                with T.serial(0, count) as t:
+                    outputs = self._outputs(first + t)
+                    with T.If(finite[t] != 0):
+                        with T.Then():
+                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.tile.channels), sums, half)
+                        with T.Else():
+                            self._write_plain(k_tile, outputs)
+
+    def _outputs(self, number: Expr) -> Rectangle:
+        """The outputs of a tile."""
+        number = emit.bind(number)
+        row, column = emit.bind(number // self.columns), number % self.columns
+        return Rectangle(
+            emit.bind(row // self.rows),
+            emit.bind(row % self.rows * self.size),
+            emit.bind(column * self.size),
+            self.size,
+            self.size,
+        )
+
+    def _read_tile(self, number: Expr, mixed: Expr) -> None:
+        """Bᵀ X of a tile's window, into ``mixed`` [row][column][channels]."""
+        outputs = self._outputs(number)
+        (top, _, left, _), (height, width) = self.geometry.padding, self.geometry.input_size
+        first_row, first_column = emit.bind(outputs.row - top), emit.bind(outputs.column - left)
+        inside = emit.bind(tirx.all(first_row >= 0, first_row + self.side <= height))
+        with T.serial(0, self.side) as j:
+            column = emit.bind(first_column + j)
+            start = emit.bind(((outputs.image * height + first_row) * width + column) * self.channels)
+            target = emit.bind(j * self.mixed_stride)
+
+            def mix(value: Callable[[int, Expr, int], Expr], target: Expr = target) -> None:
+                def body(channel: Expr, n: int) -> None:
+                    rows = [T.bind(value(i, channel, n)) for i in range(self.side)]
+                    for i, result in enumerate(combine(INPUT[self.size], rows)):
+                        emit.store(mixed, target + i * self.side * self.mixed_stride + channel, result, n)
+
+                emit.sweep(self.channels, self.lanes, body)
+
+            def pixel(i: int, channel: Expr, n: int, start: Expr = start) -> Expr:
+                return emit.load(self.x, start + i * width * self.channels + channel, n)
+
+            def padded(i: int, channel: Expr, n: int) -> Expr:
+                there = tirx.all(first_row + i >= 0, first_row + i < height)
+                return tirx.if_then_else(there, pixel(i, channel, n), emit.splat(0.0, n))
+
+            with T.If(tirx.all(column >= 0, column < width)):
+                with T.Then(), T.If(inside):
+                    with T.Then():
+                        mix(pixel)
+                    with T.Else():
+                        mix(padded)
+                with T.Else(), T.serial(0, self.side) as i:
+                    zeros = emit.bind(target + i * self.side * self.mixed_stride)
+                    emit.sweep(
+                        self.channels,
+                        self.lanes,
+                        lambda at, n, zeros=zeros: emit.store(mixed, zeros + at, emit.splat(0.0, n), n),
+                    )
+
+    def _round_tile(self, t: Expr, mixed: Expr, values: Expr, scales: Expr, finite: Expr) -> None:
+        """Bᵀ X B, rounded: a row of positions after the other, in place."""
+        side = self.side
+        widest = max(width for _, _, width in self.scale_pieces)
+        factors = T.alloc_buffer((self.scale_row,), "float32")
+        worst = emit.Register(widest, T.broadcast(T.int32(0), widest), "int32")
+        with T.serial(0, side) as i:
+            row = emit.bind(i * side * self.mixed_stride)
+            largest = self._mix_row(row, mixed)
+            scale_row = emit.bind((t * side + i) * self.scale_row)
+            for start, count, width in self.scale_pieces:
+                group = largest[start : start + count]
+                bits = all_bits(group + group[-1:] * (width - count), self.lanes)
+                emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, width), bits), width)
+                factor, scale = scaling(bits, nonnegative=False, lanes=width)
+                emit.store(factors, start, factor, width)
+                emit.store(scales, scale_row + start, scale, width)
+            with T.serial(0, side) as j:
+                read = emit.bind(row + j * self.mixed_stride)
+                written = emit.bind((i * side + j) * self.value_stride + t * self.padded)
+                self._round_position(T.bind(factors[j]), read, mixed, written, values)
+        emit.store(finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
+
+    def _mix_row(self, row: Expr, mixed: Expr) -> list[Largest]:
+        """A row times B, in place, and the largest value of each position."""
+        largest = [Largest(self.lanes) for _ in range(self.side)]
+
+        def body(channel: Expr, n: int) -> None:
+            at = [emit.bind(row + j * self.mixed_stride + channel) for j in range(self.side)]
+            results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at])
+            for each, result, index in zip(largest, results, at, strict=True):
+                each.include(result, n)
+                emit.store(mixed, index, result, n)
+
+        emit.sweep(self.channels, self.lanes, body)
+        return largest
+
+    def _round_position(self, factor: Expr, read: Expr, mixed: Expr, written: Expr, values: Expr) -> None:
+        """Round a tile's channels at one position; for their order see ``_channel_order``."""
+        group, dtype = self.unit.GROUP, self.unit.DTYPE
+
+        def write(start: Expr, vectors: Sequence[Expr], n: int) -> None:
+            integers = rounded_groups(vectors, factor, self.offset, n, dtype)
+            emit.store(values, written + start * group, integers, n * group)
+
+        def body(start: Expr, n: int) -> None:
+            write(start, [emit.load(mixed, read + start * group + g * n, n) for g in range(group)], n)
+
+        whole = self.channels // group
+        emit.sweep(whole, self.lanes, body)
+        if rest := self.channels % group:
+            some = [mixed[read + whole * group + g] for g in range(rest)]
+            write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
+
+    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr) -> None:
+        """The sums over channels of one position, for all tiles of the task, times their scales."""
+        tile, lanes, group = self.tile, self.lanes, self.unit.GROUP
+        steps, columns = self.padded // group, tile.columns
+        across = emit.ceil_div(count, columns)
+        place = emit.bind(k_tile * self.tiling.positions + position)
+        packed, channel = emit.bind(place * self.slice), emit.bind(place * tile.channels)
+        scale_at = emit.bind(position // self.side * self.scale_row + position % self.side)
+        # The register tiles share the next position's filters among them.
+        stride = -(-self.slice // (math.ceil(self.tiling.tiles / columns) * steps))
+        with T.serial(0, across) as index:
+            column = emit.bind(emit.maximum(emit.minimum(index * columns, count - columns), 0))
+            registers = [[emit.Register(lanes, dtype="int32") for _ in range(tile.vectors)] for _ in range(columns)]
+            for v in range(tile.vectors):
+                start = T.broadcast(T.int32(0), lanes)
+                if self.offset:
+                    start = emit.bind(emit.load(self.buffers["starts"], channel + v * lanes, lanes))
+                for pixel in registers:
+                    pixel[v].set(start)
+            read = emit.bind(position * self.value_stride + column * self.padded)
+            following = emit.bind(packed + self.slice + index * (steps * stride))
+            with T.serial(0, steps) as step:
+                if self.streamed:
+                    emit.prefetch_elements(self.buffers["transformed"], following + step * stride, stride, tile.element)
+                at = packed + step * (tile.channels * group)
+                filters = [
+                    self.unit.filters_of(self.buffers["transformed"], at + v * lanes * group)
+                    for v in range(tile.vectors)
+                ]
+                for p, pixel in enumerate(registers):
+                    value = self.unit.values_of(values, read + p * self.padded + step * group)
+                    for register, those in zip(pixel, filters, strict=True):
+                        self.unit.add(register, value, those)
+            factors = [
+                T.bind(emit.load(self.buffers["transformed_scale"], channel + v * lanes, lanes))
+                for v in range(tile.vectors)
+            ]
+            for p, pixel in enumerate(registers):
+                scale = T.bind(scales[(column + p) * (self.side * self.scale_row) + scale_at])
+                written = emit.bind(position * self.sum_stride + (column + p) * tile.channels)
+                for v, register in enumerate(pixel):
+                    value = T.Cast(f"float32x{lanes}", register.get()) * (emit.splat(scale, lanes) * factors[v])
+                    emit.store(sums, written + v * lanes, value, lanes)
+
+    def _transform_outputs(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr) -> None:
+        """Aᵀ M A of one tile, and the epilogue."""
+        rest = self.out_channels - (self.layout.tiles - 1) * self.tile.channels
+        if self.layout.tiles == 1 or rest == self.tile.channels:
+            self._store_tile(k_tile, outputs, read, sums, half, rest)
+            return
+        with T.If(k_tile == self.layout.tiles - 1):
+            with T.Then():
+                self._store_tile(k_tile, outputs, read, sums, half, rest)
+            with T.Else():
+                self._store_tile(k_tile, outputs, read, sums, half, self.tile.channels)
+
+    def _store_tile(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int) -> None:
+        size, side, lanes, matrix = self.size, self.side, self.lanes, OUTPUT[self.size]
+        pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
+        at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+        rows = emit.bind(emit.minimum(size, self.out_h - outputs.row))
+        columns = emit.bind(emit.minimum(size, self.out_w - outputs.column))
+        pieces = tile_pieces(self.tile, valid)
+        residual = self.buffers.get("residual")
+        for v, offset, n in pieces:
+            with T.serial(0, side) as j:
+                start = emit.bind(read + v * lanes + offset + j * self.sum_stride)
+                column = [T.bind(emit.load(sums, start + i * side * self.sum_stride, n)) for i in range(side)]
+                for i, value in enumerate(combine(matrix, column)):
+                    emit.store(half, (i * side + j) * lanes, value, n)
+            bias = T.bind(emit.load(self.buffers["bias"], k_tile * self.tile.channels + v * lanes + offset, n))
+            with T.serial(0, rows) as i:
+                row = [T.bind(emit.load(half, (i * side + j) * lanes, n)) for j in range(side)]
+                for j, value in enumerate(combine(matrix, row)):
+                    index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
+                    with T.If(j < columns), T.Then():
+                        write_output(self.y, index, value + bias, n, residual, self.activation)
+        if is_long(self.activation):
+            with T.serial(0, rows) as i, T.serial(0, columns) as j:
+                place = emit.bind(at + (i * self.out_w + j) * self.out_channels)
+                activate(self.y, place, pieces, self.tile, self.activation)
+
+    def _write_plain(self, k_tile: Expr, outputs: Rectangle) -> None:
+        """A tile that isn't finite, for one tile of output channels."""
+        named = self.buffers
+        operands = Operands(self.x, named["filters"], named["scale"], named["bias"], named.get("residual"), self.y)
+        write_plain(self.layout, self.lanes, self.activation, operands, outputs, (k_tile, 1))

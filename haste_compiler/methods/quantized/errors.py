@@ -1,0 +1,58 @@
+"""What rounding changes a layer's output by, measured on the layer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.quantized.reference.direct import convolve_integers
+from haste_compiler.methods.quantized.reference.plain import convolve_plainly
+from haste_compiler.methods.quantized.reference.winograd import winograd_integers
+from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
+
+_SIDE = 24
+"""Output pixels down and across that are looked at, in the middle of the plane."""
+
+
+def relative_errors(
+    x: Tensor, weight: Tensor, geometry: ConvGeometry, sizes: Iterable[int], *, nonnegative: bool
+) -> Mapping[int, float]:
+    """The relative error (2-norm) of a convolution of integers without its epilogue, by algorithm.
+
+    Args:
+        x: (N, C, H, W), float32; a piece of it is looked at.
+        weight: float32 (K, C / groups, kh, kw).
+        geometry: the convolution's.
+        sizes: 0: as it is written; m: by F(m × m, 3 × 3).
+        nonnegative: no input is negative.
+    """
+    x, geometry = _middle(x, geometry)
+    integers, scale = quantize_filters(weight)
+    exact = convolve_plainly(x, weight, torch.ones(len(weight)), geometry)
+    norm = exact.norm().clamp(min=torch.finfo(torch.float32).tiny)
+
+    def error(size: int) -> float:
+        if size:
+            transformed = quantize_transformed(weight, size)
+            y = winograd_integers(x, transformed, (integers, scale), geometry, size)
+        else:
+            y = convolve_integers(x, integers, scale, geometry, nonnegative=nonnegative)
+        return float((y - exact).norm() / norm)
+
+    return {size: error(size) for size in sizes}
+
+
+def _middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
+    """The pixels that some outputs in the middle read, and the same convolution on them; all, if there are few."""
+    pieces = []
+    for axis in (0, 1):
+        read = (_SIDE - 1) * geometry.stride[axis] + (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1
+        size = geometry.input_size[axis]
+        start = max(0, (size - read) // 2)
+        pieces.append(slice(start, min(size, start + read)))
+    cut = x[:1, :, pieces[0], pieces[1]]
+    return cut, replace(geometry, input_size=(cut.shape[2], cut.shape[3]))

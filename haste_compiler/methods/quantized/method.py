@@ -1,0 +1,99 @@
+"""Integers of 8 bits as a ``Method``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from haste_compiler.methods.method import Method, Pricing, Site, Verdict
+from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
+from haste_compiler.methods.quantized.options import PRECISION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import fx
+
+    from haste_compiler.codegen.machine import Machine
+    from haste_compiler.codegen.program import Record
+    from haste_compiler.codegen.tables import Rules
+    from haste_compiler.methods.prediction import Prediction
+    from haste_compiler.methods.quantized.replayed import Replayed
+    from haste_compiler.methods.statistics import LayerStatistics
+
+
+class Quantized(Method):
+    """Layers are computed in integers of 8 bits, by scales that are found while the network runs."""
+
+    NAME = NAME
+    TITLE = "int8"
+    CONFIG = QuantizedConfig
+    PRECISION = PRECISION
+    NEARER = "a lower max_error"
+    MOST_TIME = 0.95
+
+    def sites(self, gm: fx.GraphModule, config: QuantizedConfig) -> list[Site]:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.sites import sites
+
+        return sites(gm, config)
+
+    def judge(self, node: fx.Node, config: QuantizedConfig) -> Verdict | None:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.sites import judge
+
+        return judge(node, config)
+
+    def check_layers(self, gm: fx.GraphModule, config: QuantizedConfig) -> None:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.rewrite import check_layers
+
+        check_layers(gm, config)
+
+    def price(self, gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.prices import price
+
+        return price(gm, sites, pricing)
+
+    def rewrite(self, gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphModule:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.rewrite import rewrite_quantized
+
+        return rewrite_quantized(gm, config)
+
+    def convolutions(self) -> Mapping[Any, int]:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D
+        from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR
+        from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD
+
+        places = {QUANTIZED_CONV2D: 1, QUANTIZED_LINEAR: 1, QUANTIZED_WINOGRAD: 3}
+        return {operator.overloadpacket: place for operator, place in places.items()}
+
+    def rules(self, machine: Machine) -> Rules:
+        """See ``Method``."""
+        if machine.KIND != "cpu":
+            return {}
+        rules: Rules = importlib.import_module("haste_compiler.methods.quantized.cpu.rules").RULES
+        return rules
+
+    def read(
+        self, record: Record, values: Sequence[float], statistics: Sequence[NDArray[Any]]
+    ) -> Mapping[str, LayerStatistics]:
+        """See ``Method``: there are no records, for there is nothing to tell of a call."""
+        self.check(record)
+        return {}
+
+    def check(self, record: Record) -> None:
+        """See ``Method``."""
+        raise ValueError(f"{self.NAME} leaves no records")
+
+    def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.replayed import Replayed
+
+        return Replayed.of(node, values)
+
+
+METHOD = Quantized()

@@ -1,0 +1,20 @@
+"""What ``quantized`` says to the command line."""
+
+from __future__ import annotations
+
+from haste_compiler.methods.config import WINOGRAD_SIZES
+from haste_compiler.methods.option import Option, Preset
+from haste_compiler.methods.quantized.config import QuantizedConfig
+
+SUMMARY = "Computes layers in integers of 8 bits, by scales found while the network runs."
+
+PRECISION = "int8"
+"""The precision of products that the method stands for."""
+
+OPTIONS = (
+    Option("max-error", "max_error", float, "What rounding may change a layer's output by; none: any.", none=True),
+    Option("winograd", "winograd", WINOGRAD_SIZES, "Largest tiles of Winograd's algorithm; 0: not used."),
+    Option("cost-model", "cost_model", bool, "Only layers that are predicted to be faster, or all that can be."),
+)
+
+PRESETS = (Preset("int8", "integers of 8 bits, without calibration", QuantizedConfig),)

@@ -1,0 +1,69 @@
+"""Predicting every layer that could be computed in integers: how long each algorithm takes, and what it changes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, fx
+
+from haste_compiler.graph.nodes import get_tensor, shape_of
+from haste_compiler.methods.method import Pricing, Site
+from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.methods.quantized.config import QuantizedConfig
+from haste_compiler.methods.quantized.errors import relative_errors
+from haste_compiler.methods.quantized.signs import is_nonnegative
+from haste_compiler.methods.quantized.sites import algorithms, geometry_of
+from haste_compiler.ops.conv2d import ConvCall
+from haste_compiler.ops.linear import LINEAR, LinearCall
+
+_SEED = 0
+
+
+def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
+    """The predictions for some sites of a graph, each of one layer; the network is run once if errors are limited."""
+    limited = [site for site in sites if site.config.max_error is not None]
+    read = pricing.natural(gm, [_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
+    inputs = dict(zip((site.nodes[0] for site in limited), read, strict=True))
+    return [[_predicted(gm, site.nodes[0], site.config, inputs.get(site.nodes[0]), pricing)] for site in sites]
+
+
+def _call(node: fx.Node) -> ConvCall | LinearCall:
+    return LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
+
+
+def _predicted(
+    gm: fx.GraphModule, node: fx.Node, config: QuantizedConfig, x: Tensor | None, pricing: Pricing
+) -> Prediction:
+    """What is predicted of one layer, by the fastest algorithm that keeps within the error; ``x``: what it reads."""
+    cost = importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
+    geometry = geometry_of(node)
+    batch = 1 if node.target is LINEAR else shape_of(node)[0]
+    dense = cost.dense_seconds(pricing.machine, geometry, batch, config.winograd)
+    seconds = {size: cost.seconds(pricing.machine, geometry, batch, size) for size in algorithms(geometry, config)}
+    fastest = sorted(seconds, key=seconds.__getitem__)
+    if x is None or config.max_error is None:
+        best, changed = fastest[0], ""
+    else:
+        errors = _errors(gm, node, x, fastest, config.max_error)
+        best = min(errors, key=errors.__getitem__)
+        if errors[best] > config.max_error:
+            refusal = f"rounding would change its output by {errors[best]:.1%}, max_error is {config.max_error:.1%}"
+            return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
+        changed = f", which changes its output by {errors[best]:.1%}"
+    by = f" by F({best}×{best})" if best else ""
+    return Prediction(dense, Estimate(seconds[best], 0.0, None), setting=best, note=f"{by}{changed}")
+
+
+def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], most: float) -> dict[int, float]:
+    """The errors of some algorithms in turn; only the last is at most ``most``, if any is."""
+    weight, nonnegative, geometry = get_tensor(gm, _call(node).weight), is_nonnegative(_call(node).x), geometry_of(node)
+    if node.target is LINEAR:
+        x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
+    errors: dict[int, float] = {}
+    for size in sizes:
+        errors |= relative_errors(x, weight, geometry, [size], nonnegative=nonnegative)
+        if errors[size] <= most:
+            break
+    return errors

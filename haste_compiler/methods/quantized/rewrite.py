@@ -1,0 +1,82 @@
+"""``haste::conv2d`` and ``haste::linear`` of the layers that were chosen become their operators of integers."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from haste_compiler.graph.nodes import add_tensor, finish, get_tensor, is_call, layer_name, replace
+from haste_compiler.methods.layers import OWNER
+from haste_compiler.methods.prediction import CHOICE, Choice
+from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
+from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
+from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
+from haste_compiler.methods.quantized.ops.winograd import QuantizedWinogradCall
+from haste_compiler.methods.quantized.replayed import PLAIN
+from haste_compiler.methods.quantized.signs import is_nonnegative
+from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, sites
+from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
+from haste_compiler.ops.call import OpCall
+from haste_compiler.ops.conv2d import CONV2D, ConvCall
+from haste_compiler.ops.linear import LINEAR, LinearCall
+
+
+def check_layers(gm: fx.GraphModule, config: QuantizedConfig) -> None:
+    """Check that every override matches a layer that could be computed in integers.
+
+    Raises:
+        ConfigError: one doesn't.
+    """
+    layers = [node for node in gm.graph.nodes if is_call(node, CONV2D, LINEAR)]
+    config.check_layers(layer_name(node) for node in layers if may_quantize(node))
+
+
+def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphModule:
+    """Turn every layer that was chosen into one of integers; without choices, every eligible one.
+
+    The module gets buffers ``<layer>.int8`` and ``<layer>.scale``, by Winograd's algorithm ``<layer>.transformed`` and
+    ``<layer>.transformed_scale`` too. Where nothing was predicted, the largest tiles of that algorithm are taken that
+    the configuration allows.
+
+    Args:
+        gm: a graph that ``extract_convs`` and ``extract_linears`` went over.
+        config: which layers, and how.
+    """
+    for site in sites(gm, config):
+        (node,) = site.nodes
+        with gm.graph.inserting_before(node):
+            made = _call(gm, node, _algorithm(node, site.config)).insert(gm, node)
+        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: get_tensor(gm, _plain(node).weight)}
+        if CHOICE in node.meta:
+            made.meta[CHOICE] = node.meta[CHOICE]
+        replace(node, made)
+    return finish(gm)
+
+
+def _plain(node: fx.Node) -> ConvCall | LinearCall:
+    return LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
+
+
+def _algorithm(node: fx.Node, config: QuantizedConfig) -> int:
+    choice: Choice | None = node.meta.get(CHOICE)
+    if choice is not None and choice.prediction is not None:
+        size: int = choice.prediction.setting
+        return size
+    return max(algorithms(geometry_of(node), config))
+
+
+def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
+    """The call of integers that computes a layer, by F(size × size) or, of size 0, as it is written."""
+    plain = _plain(node)
+    weight, name = get_tensor(gm, plain.weight), layer_name(node)
+    integers, factors = quantize_filters(weight)
+    filters, scale = add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", factors, node)
+    x, bias, residual, activation = plain.x, plain.bias, plain.residual, plain.activation
+    if isinstance(plain, LinearCall):
+        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x))
+    if size == 0:
+        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x))
+        return QuantizedConvCall(x, filters, scale, bias, residual, *rest)
+    integers, factors = quantize_transformed(weight, size)
+    transformed = add_tensor(gm, f"{name}.transformed", integers, node)
+    factored = add_tensor(gm, f"{name}.transformed_scale", factors, node)
+    return QuantizedWinogradCall(x, transformed, factored, filters, scale, bias, residual, plain.padding, activation)

@@ -1,0 +1,95 @@
+"""Which layers may be computed in integers of 8 bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import fx
+
+from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.nodes import is_call, is_constant, layer_name, shape_of
+from haste_compiler.graph.winograd import SIZES, takes_winograd
+from haste_compiler.methods.method import Site, Verdict
+from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
+from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
+from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
+from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
+from haste_compiler.ops.conv2d import CONV2D, ConvCall
+from haste_compiler.ops.linear import LINEAR, LinearCall
+
+_MOST_SUMMED = (2**31 - 1) // (255 * 128)
+"""Products of bytes that a sum of 32 bits surely holds."""
+
+
+def sites(gm: fx.GraphModule, config: QuantizedConfig) -> list[Site]:
+    """The layers that are to be computed in integers, each by itself."""
+    found = []
+    for node in gm.graph.nodes:
+        own = config.for_layer(layer_name(node))
+        if is_call(node, CONV2D, LINEAR) and _is_wanted(node, own):
+            found.append(Site(NAME, (node,), () if own.cost_model else (node,), own))
+    return found
+
+
+def _is_wanted(node: fx.Node, config: QuantizedConfig) -> bool:
+    choice = node.meta.get(CHOICE)
+    if is_open(choice, NAME):
+        return eligibility(node, config)[0]
+    return is_taken(choice, NAME)
+
+
+def judge(node: fx.Node, config: QuantizedConfig) -> Verdict | None:
+    """What the configuration of its layer says of a layer, plain or of integers."""
+    if is_call(node, QUANTIZED_WINOGRAD):
+        call = QuantizedWinogradCall.of(node)
+        return Verdict(True, f"int8, F({call.size}×{call.size})", call.geometry, call.size)
+    if is_call(node, QUANTIZED_CONV2D):
+        return Verdict(True, "int8", QuantizedConvCall.of(node).geometry, 0)
+    if is_call(node, QUANTIZED_LINEAR):
+        x = QuantizedLinearCall.of(node).x
+        return Verdict(True, "int8", _rows(shape_of(x), shape_of(node)[-1]), 0)
+    if is_call(node, CONV2D, LINEAR):
+        return Verdict(*eligibility(node, config), geometry_of(node))
+    return None
+
+
+def may_quantize(node: fx.Node) -> bool:
+    """Whether some configuration would let a layer be computed in integers."""
+    return eligibility(node, QuantizedConfig())[0]
+
+
+def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
+    """Whether the configuration lets a plain convolution or linear layer be computed in integers, and why."""
+    weight = (LinearCall if node.target is LINEAR else ConvCall).of(node).weight
+    geometry = geometry_of(node)
+    if not config.enabled:
+        return False, "disabled by the configuration"
+    if 0 in shape_of(node):
+        return False, "its output is empty"
+    if not is_constant(weight):
+        return False, "its weights are computed while the network runs"
+    if geometry.is_depthwise:
+        return False, "depthwise: it multiplies too little for what rounding takes"
+    if geometry.kernel[1] * geometry.in_channels // geometry.groups > _MOST_SUMMED:
+        return False, f"sums of more than {_MOST_SUMMED} products may not fit 32 bits"
+    return True, "int8"
+
+
+def geometry_of(node: fx.Node) -> ConvGeometry:
+    """The convolution that a plain layer is; a linear layer is one of a row of pixels."""
+    if node.target is not LINEAR:
+        return ConvCall.of(node).geometry()
+    return _rows(shape_of(LinearCall.of(node).x), shape_of(node)[-1])
+
+
+def _rows(x: tuple[int, ...], filters: int) -> ConvGeometry:
+    """The convolution that a linear layer is, of its input's shape."""
+    return row_geometry(x[-1], filters, math.prod(x[:-1]))
+
+
+def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[int]:
+    """How a layer may be computed, the most exact first: 0 as it is written, m by Winograd's F(m × m, 3 × 3)."""
+    yield 0
+    yield from (size for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))
