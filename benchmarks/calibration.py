@@ -25,7 +25,7 @@ def calls(case: Case) -> list[Tensor]:
     if case.calibrating is None:
         return case.inputs
     batch = len(case.inputs[0])
-    images = case.calibrating.draw(_count(case) // batch * batch)
+    images = case.calibrating.draw(_count(macs_of_image(case), batch))
     return [call.contiguous() for call in images.split(batch)]
 
 
@@ -33,13 +33,13 @@ def describe(case: Case) -> str:
     """Which calls, and why they are few, in a line."""
     if case.calibrating is None:
         return "its own inputs, for want of others"
-    batch, count = len(case.inputs[0]), _count(case)
-    words = f"{count // batch * batch} {case.calibrating.kind}"
-    if count < USUAL:
-        words += f", not {USUAL}, which take minutes at {macs_of_image(case) / 1e9:.1f} billion multiply-adds each"
+    macs, batch = macs_of_image(case), len(case.inputs[0])
+    words = f"{_count(macs, batch)} {case.calibrating.kind}"
+    if macs * USUAL > MOST_MACS:
+        words += f", not {USUAL}, which take minutes at {macs / 1e9:.1f} billion multiply-adds each"
     return words
 
 
-def _count(case: Case) -> int:
-    batch = len(case.inputs[0])
-    return max(batch, min(USUAL, int(MOST_MACS / macs_of_image(case))))
+def _count(macs: float, batch: int) -> int:
+    """Images, whole calls, at least one."""
+    return max(1, min(USUAL, int(MOST_MACS / macs)) // batch) * batch
