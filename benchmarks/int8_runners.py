@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor_config
 
-from benchmarks.runners import Make, Runner, export_onnx, onnx_session, openvino_request, read_openvino
+from benchmarks.runners import Make, Runner, compile_frozen, export_onnx, onnx_session, openvino_request, read_openvino
 
 Calls = Callable[[], Sequence[Tensor]]
 """Returns calls (N, C, H, W), of the shape that is run, for the calibration; called when a network is prepared."""
@@ -120,13 +119,6 @@ def inductor(calibrating: Calls) -> Make:
             for call in calibrating():
                 observed(call)
             quantized = convert_pt2e(observed)
-        inductor_config.freezing = True
-        compiled = torch.compile(quantized)
-
-        def run(t: Tensor) -> Tensor:
-            with torch.no_grad():
-                return compiled(t)
-
-        return Runner(run)
+        return compile_frozen(quantized)
 
     return make

@@ -58,6 +58,11 @@ def channels_last(model: nn.Module, x: Tensor, threads: int) -> Runner:
 
 
 def inductor(model: nn.Module, x: Tensor, threads: int) -> Runner:
+    """`torch.compile`."""
+    return compile_frozen(model)
+
+
+def compile_frozen(model: nn.Module) -> Runner:
     """`torch.compile` with weights frozen, so that batch norms are folded and weights packed."""
     # The setting must be global: given through `options`, it is gone when the weights would be packed (2.13, four
     # times slower on a ResNet-18), and nothing says so.
