@@ -24,7 +24,7 @@ ACTIVATIONS = (
 
 @st.composite
 def geometries(
-    draw: st.DrawFn, channels: int = 20, filters: int = 40, side: int = 18, depthwise: bool = False
+    draw: st.DrawFn, channels: int = 20, filters: int = 40, side: int = 18, depthwise: bool = False, taps: int = 7
 ) -> ConvGeometry:
     """Convolutions of every kind, with few channels, so that building a kernel is cheap.
 
@@ -34,13 +34,14 @@ def geometries(
         filters: most output channels of a conv group.
         side: most rows and columns of the image.
         depthwise: one channel and one filter a group.
+        taps: most rows and columns of the kernel.
     """
 
     def pair(low: int, high: int) -> tuple[int, int]:
         return draw(st.integers(low, high)), draw(st.integers(low, high))
 
     groups = draw(st.integers(2, 40)) if depthwise else draw(st.sampled_from((1, 1, 1, 2, 3)))
-    kernel, stride, dilation = pair(1, 7), pair(1, 3), pair(1, 2)
+    kernel, stride, dilation = pair(1, taps), pair(1, 3), pair(1, 2)
     vertical, horizontal = pair(0, 3), pair(0, 3)
     padding = [*vertical, *horizontal]
     if draw(st.sampled_from((False, False, False, True))):

@@ -34,11 +34,17 @@ def store(buffer: Any, index: Expr, value: Expr, lanes: int = 1, stride: int = 1
     T.buffer_store(buffer, value, [index if lanes == 1 else T.ramp(index, stride, lanes)])
 
 
-def prefetch(buffer: Any, index: Expr) -> None:
-    """Ask for the cache line that holds an element; one past the end does no harm."""
-    read, keep_in_all_caches, data = T.int32(0), T.int32(3), T.int32(1)
+def prefetch(buffer: Any, index: Expr, *, to_write: bool = False) -> None:
+    """Ask for the cache line that holds an element; one past the end does no harm.
+
+    Args:
+        buffer: what holds it.
+        index: of the element.
+        to_write: the line will be written.
+    """
+    access, keep_in_all_caches, data = T.int32(to_write), T.int32(3), T.int32(1)
     address = tirx.address_of(buffer[index])
-    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, keep_in_all_caches, data))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, access, keep_in_all_caches, data))
 
 
 def prefetch_elements(buffer: Any, index: Expr, count: int, element: Element) -> None:

@@ -53,8 +53,8 @@ class HasteConfig(MethodConfig):
         cost_model: True: an eligible convolution becomes a HASTE convolution only if it is predicted to be faster for
             it on this machine. False: every eligible one does.
         winograd: largest side of the tiles of outputs for which a 3×3 convolution that stays dense may be computed by
-            Winograd's algorithm, where that is predicted to be faster: 4 (relative errors of about 2e-6 instead of
-            1e-6), 2 (5e-7) or 0 (never).
+            Winograd's algorithm, where that is predicted to be faster: 4 (relative errors of about 1e-6, about twice
+            those without), 2 (less than without) or 0 (never).
         layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"layer1.*": {"tolerance": 0.2}, "fc": {"enabled": False}}``. Later entries win.
 

@@ -6,7 +6,7 @@ from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.option import Option, Preset
 from haste_compiler.methods.quantized.config import QuantizedConfig
 
-SUMMARY = "Computes layers in integers of 8 bits, by scales found while the network runs."
+SUMMARY = "Computes in 8-bit integers, by scales found while it runs."
 
 PRECISION = "int8"
 """The precision of products that the method stands for."""

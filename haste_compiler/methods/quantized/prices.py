@@ -49,9 +49,11 @@ def _predicted(
         errors = _errors(gm, node, x, fastest, config.max_error)
         best = min(errors, key=errors.__getitem__)
         if errors[best] > config.max_error:
-            refusal = f"rounding would change its output by {errors[best]:.1%}, max_error is {config.max_error:.1%}"
+            refusal = (
+                f"rounding would change its output by {_percent(errors[best])}, more than max_error={config.max_error}"
+            )
             return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
-        changed = f", which changes its output by {errors[best]:.1%}"
+        changed = f", which changes its output by {_percent(errors[best])}"
     by = f" by F({best}×{best})" if best else ""
     return Prediction(dense, Estimate(seconds[best], 0.0, None), setting=best, note=f"{by}{changed}")
 
@@ -67,3 +69,7 @@ def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], 
         if errors[size] <= most:
             break
     return errors
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haste_compiler.graph import winograd
 from haste_compiler.codegen.cpu.kernels.conv2d import conv_work
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense
 from haste_compiler.codegen.cpu.target import VectorUnit, vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling, choose_tiling
 from haste_compiler.codegen.cpu.winograd_tiling import winograd_tilings
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.graph import winograd
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import SIZES
 from tests.codegen.examples import ConvExample, conv_examples, several

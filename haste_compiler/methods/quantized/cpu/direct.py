@@ -22,6 +22,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, STREAMED_BYTES, TileWriter
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
+from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.filters import FilterLayout, filter_layout
@@ -30,6 +31,15 @@ from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_produ
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
+from haste_compiler.methods.quantized.reference.rounding import SIGNED, UNSIGNED
+
+MOST_PRODUCTS = (2**31 - 1) // (UNSIGNED * SIGNED)
+"""So many products of integers fit a sum of 32 bits, whatever they are."""
+
+
+def takes_direct(geometry: ConvGeometry) -> bool:
+    """Whether the sums of a row of taps surely fit 32 bits."""
+    return geometry.in_channels // geometry.groups * geometry.kernel[1] <= MOST_PRODUCTS
 
 
 def pack_direct(
@@ -87,7 +97,7 @@ def direct_kernel(
 
     Args:
         name: its symbol.
-        geometry: the convolution's.
+        geometry: the convolution's, see ``takes_direct``.
         batch: images.
         tiling: see ``direct_tiling.choose_direct``.
         unit: what multiplies.
@@ -277,10 +287,11 @@ class _Pixels(_Direct):
                 k_tile = emit.bind(tiles[0] + k_step)
                 column = emit.bind(emit.minimum((first_tile + step) * columns, pixels - columns))
                 following = self._following(k_tile, step, block, passes)
+                if chunks == 1 and self._reads_every_pixel:
+                    self._ask_for_next_block(end, emit.bind(step * self.layout.tiles + k_step))
                 self._register_tile(scratch, writer, k_tile, column, emit.bind(column - first), following)
-            with T.If(scratch.spoiled.get() > 0), T.Then(), T.serial(0, end - first) as number:
-                with T.If(scratch.is_spoiled(number)), T.Then():
-                    self._repair(Rectangle(*self._position(first + number)), tiles)
+            with T.If(scratch.spoiled.get() > 0), T.Then():
+                self._repair_pixels(scratch, first, end, tiles)
 
     def _position(self, pixel: Expr) -> tuple[Expr, Expr, Expr]:
         """Image, row and column of an output."""
@@ -288,10 +299,33 @@ class _Pixels(_Direct):
         image, rest = emit.bind(pixel // (out_h * out_w)), emit.bind(pixel % (out_h * out_w))
         return image, emit.bind(rest // out_w), emit.bind(rest % out_w)
 
+    def _repair_pixels(self, scratch: Scratch, first: Expr, end: Expr, tiles: tuple[Expr, Expr]) -> None:
+        """Compute outputs in float32 that read a pixel whose scale is not finite."""
+        with T.serial(0, end - first) as number, T.If(scratch.is_spoiled(number)), T.Then():
+            self._repair(Rectangle(*self._position(first + number)), tiles)
+
+    @property
+    def _reads_every_pixel(self) -> bool:
+        """Whether outputs that follow each other read pixels that do."""
+        return self.geometry.stride == (1, 1) and not any(self.geometry.padding)
+
+    def _ask_for_next_block(self, pixel: Expr, part: Expr) -> None:
+        """Ask for a part of the pixels that the next task rounds: it would wait for most of them.
+
+        Args:
+            pixel: the first of them.
+            part: which, of as many as the task has register tiles.
+        """
+        of_line = emit.LINE_BYTES // FLOAT32.bytes
+        lines = math.ceil(self.tile.columns * self.geometry.in_channels / of_line / self.layout.tiles)
+        start = emit.bind(pixel * self.geometry.in_channels + part * (lines * of_line))
+        with T.serial(0, lines) as line:
+            emit.prefetch(self.operands.x, start + line * of_line)
+
     def _round(self, scratch: Scratch, first: Expr, number: Expr) -> None:
         """Round what an output reads."""
         geometry, channels = self.geometry, self.geometry.in_channels
-        if geometry.stride == (1, 1) and not any(geometry.padding):
+        if self._reads_every_pixel:
             scratch.round(number, Line(self.operands.x, emit.bind((first + number) * channels), channels))
             return
         (height, width), (top, _, left, _) = geometry.input_size, geometry.padding
@@ -317,7 +351,7 @@ class _Pixels(_Direct):
         number: Expr,
         following: tuple[Expr, Expr] | None,
     ) -> None:
-        """Sum and write one register tile, from an output on, of which the task rounded what the ``number``-th reads."""
+        """Sum and write one register tile, from an output on, which reads the ``number``-th pixel that was rounded."""
         sums = registers(self.tile, "int32")
         offsets = [p * scratch.pitch for p in range(self.tile.columns)]
         read = emit.bind(number * scratch.pitch + self._group_offset(k_tile))

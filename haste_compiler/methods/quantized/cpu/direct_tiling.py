@@ -1,7 +1,8 @@
-"""How a convolution of integers is cut, from a model of the machine like the one for float32 (``codegen.cpu.tiling``)."""
+"""How a convolution of integers is cut, from a model of the machine like float32's (``codegen.cpu.tiling``)."""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ from haste_compiler.methods.quantized.reference.direct import by_pixels
 INTEGER = Element("int8", 1, "int32")
 """What filters are made of, and what their products are summed in."""
 
-_CLOSE = 1.15
-"""Register tiles that take at most so many times the fewest cycles are tried with every block."""
+_TRIED = 6
+"""So many register tiles, those that take the fewest cycles, are tried with every block."""
 
 _MOST_VECTORS = 8
 
@@ -76,11 +77,11 @@ def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
     The products, and filters' way to 16 bits where they need one, half a product each; loads: a value for all lanes one
     a cycle, filters two; the wait for sums.
     """
-    widened = tile.vectors / 2 if unit.TEMPORARIES else 0.0
+    widened = 0.0 if unit.ACCUMULATES else tile.vectors / 2
     products = (tile.pixels * tile.vectors + widened) * unit.CYCLES
     loads = tile.pixels + tile.vectors / 2
     filters = tile.channels * unit.GROUP / L2_BYTES_PER_CYCLE
-    latency = 1.0 if unit.TEMPORARIES else _LATENCY
+    latency = _LATENCY if unit.ACCUMULATES else 1.0
     return max(products, loads, filters, latency) + _STEP_CYCLES
 
 
@@ -98,9 +99,8 @@ def choose_direct(
     """
     work = _Work(geometry, batch, unit)
     tiles = integer_tiles(work.columns, geometry.out_channels // geometry.groups, unit)
-    costs = {tile: work.products(tile) for tile in tiles}
-    close = [tile for tile, cost in costs.items() if cost <= _CLOSE * min(costs.values())]
-    return min((work.cheapest(tile, machine, threads) for tile in close), key=lambda each: each[0])
+    tried = heapq.nsmallest(_TRIED, tiles, key=work.products)
+    return min((work.cheapest(tile, machine, threads) for tile in tried), key=lambda each: each[0])
 
 
 @dataclass(frozen=True)

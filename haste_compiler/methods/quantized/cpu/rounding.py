@@ -42,22 +42,20 @@ class Largest:
         return self._bits.get()
 
 
-def all_bits(largest: Sequence[Largest], lanes: int) -> Expr:
-    """The ``bits`` of several in one vector: of a power of two of them, at most as many as they have lanes."""
-    count = len(largest)
-    values = [each.lanes() for each in largest]
+def all_bits(largest: Sequence[Expr], lanes: int) -> Expr:
+    """The ``bits`` of several in one vector: of a power of two of ``Largest.lanes``, at most as many as lanes."""
+    values, count = list(largest), len(largest)
     while lanes > count:
         lanes //= 2
-        halves = ([start + j for j in range(lanes)] for start in (0, lanes))
-        low, high = ([tirx.Shuffle([T.bind(value)], half) for value in values] for half in halves)
-        values = [T.max(a, b) for a, b in zip(low, high, strict=True)]
+        low, high = ([tirx.Shuffle([value], list(range(at, at + lanes))) for value in values] for at in (0, lanes))
+        values = [T.bind(T.max(a, b)) for a, b in zip(low, high, strict=True)]
     while count > 1:
         count //= 2
         low_lanes = [j if not j & count else lanes + j - count for j in range(lanes)]
         high_lanes = [j + count if not j & count else lanes + j for j in range(lanes)]
-        pairs = [[T.bind(value) for value in pair] for pair in zip(values[:count], values[count:], strict=True)]
-        values = [T.max(tirx.Shuffle(pair, low_lanes), tirx.Shuffle(pair, high_lanes)) for pair in pairs]
-    return T.bind(values[0])
+        pairs = list(zip(values[:count], values[count:], strict=True))
+        values = [T.bind(T.max(tirx.Shuffle(pair, low_lanes), tirx.Shuffle(pair, high_lanes))) for pair in pairs]
+    return values[0]
 
 
 def is_finite(bits: Expr) -> Expr:
@@ -90,7 +88,10 @@ def rounded(values: Expr, factor: Expr, offset: int, n: int, dtype: str) -> Expr
 
 
 def rounded_groups(values: Sequence[Expr], factor: Expr, offset: int, n: int, dtype: str) -> Expr:
-    """``rounded`` of several vectors, together 16 or 32 bits a lane: their first elements, then their second ones, ..."""
+    """``rounded`` of several vectors: first their first elements, then their second ones, and so on.
+
+    Of 16 bits there are one or two, of 8 bits four.
+    """
     count = len(values)
     if count == 1:
         return rounded(values[0], factor, offset, n, dtype)

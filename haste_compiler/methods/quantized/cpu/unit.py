@@ -36,6 +36,9 @@ class IntegerUnit(ABC):
     TEMPORARIES = 1
     """Registers that one product takes besides sums, filters and the pixel's values."""
 
+    ACCUMULATES = False
+    """Whether one instruction multiplies bytes and adds: else filters are widened, and products added, by others."""
+
     CYCLES = 1.0
     """Of one product of a vector, with its addition, at the unit's peak."""
 
@@ -101,6 +104,7 @@ class UnsignedDot(IntegerUnit):
     GROUP = 4
     DTYPE = "uint8"
     TEMPORARIES = 0
+    ACCUMULATES = True
 
     def offset(self, nonnegative: bool) -> int:
         """See ``IntegerUnit``."""
@@ -126,7 +130,9 @@ class SignedDot(IntegerUnit):
 
     GROUP = 4
     DTYPE = "int8"
-    TEMPORARIES = 0
+    # With fewer LLVM copies sums from register to register.
+    TEMPORARIES = 2
+    ACCUMULATES = True
 
     def offset(self, nonnegative: bool) -> int:
         """See ``IntegerUnit``."""

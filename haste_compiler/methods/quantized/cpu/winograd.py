@@ -27,9 +27,13 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
+from haste_compiler.methods.quantized.cpu.products import Place, add_products, registers, start_sums
 from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_finite, rounded_groups, scaling
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
+
+_LINE = emit.LINE_BYTES // 4
+"""Elements of 32 bits in a cache line."""
 
 
 def winograd_arguments(
@@ -152,17 +156,12 @@ class _Winograd:
         self.chunks = math.ceil(self.layout.tiles / tiling.channel_tiles)
         self.offset = unit.offset(False)
         self.padded = _padded_channels(geometry, unit)
-        # One cache line more between positions: strides of a power of two would all fall into one cache set.
-        line = emit.LINE_BYTES
-        self.value_stride = tiling.tiles * self.padded + line // np.dtype(unit.DTYPE).itemsize
-        self.sum_stride = tiling.tiles * self.tile.channels + line // 4
-        self.mixed_stride = self.channels + line // 4
+        # One cache line more between tiles: strides of a power of two would all fall into one cache set.
+        self.value_stride = tiling.positions * self.padded + emit.LINE_BYTES // np.dtype(unit.DTYPE).itemsize
+        self.sum_stride = tiling.positions * self.tile.channels + _LINE
+        self.mixed_stride = self.channels + _LINE
         self.slice = self.padded * self.tile.channels
         self.streamed = self.layout.tiles * tiling.positions * self.slice >= STREAMED_BYTES
-        # A row of positions has its scales in vectors of a power of two lanes.
-        pieces = [(start, min(self.lanes, self.side - start)) for start in range(0, self.side, self.lanes)]
-        self.scale_pieces = [(start, count, 1 << (count - 1).bit_length()) for start, count in pieces]
-        self.scale_row = sum(width for _, _, width in self.scale_pieces)
 
     def write(self) -> None:
         """All tasks, in parallel."""
@@ -172,25 +171,29 @@ class _Winograd:
             first = emit.bind(block * tiles)
             whole = isinstance(self.all_tiles, int) and self.all_tiles % tiles == 0
             count = tiles if whole else emit.bind(emit.minimum(tiles, self.all_tiles - first))
-            values = T.alloc_buffer((positions * self.value_stride,), self.unit.DTYPE)
-            scales = T.alloc_buffer((tiles * self.side * self.scale_row,), "float32")
+            values = T.alloc_buffer((tiles * self.value_stride,), self.unit.DTYPE)
+            scales = T.alloc_buffer((tiles * positions,), "float32")
             finite = T.alloc_buffer((tiles,), "int32")
+            places = T.alloc_buffer((tiles,), "int32")
             mixed = T.alloc_buffer((positions * self.mixed_stride,), "float32")
             with T.serial(0, count) as t:
-                self._read_tile(first + t, mixed)
+                outputs = self._outputs(first + t)
+                pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
+                emit.store(places, t, pixel * self.out_channels)
+                self._read_tile(outputs, mixed)
                 self._round_tile(t, mixed, values, scales, finite)
-            sums = T.alloc_buffer((positions * self.sum_stride,), "float32")
+            sums = T.alloc_buffer((tiles * self.sum_stride,), "float32")
             half = T.alloc_buffer((self.size * self.side * self.lanes,), "float32")
             k_first = emit.bind(chunk * self.tiling.channel_tiles)
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.layout.tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
                 with T.serial(0, positions) as position:
-                    self._multiply(k_tile, position, count, values, scales, sums)
+                    self._multiply(k_tile, position, count, values, scales, sums, places)
                 with T.serial(0, count) as t:
                     outputs = self._outputs(first + t)
                     with T.If(finite[t] != 0):
                         with T.Then():
-                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.tile.channels), sums, half)
+                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.sum_stride), sums, half)
                         with T.Else():
                             self._write_plain(k_tile, outputs)
 
@@ -206,9 +209,8 @@ class _Winograd:
             self.size,
         )
 
-    def _read_tile(self, number: Expr, mixed: Expr) -> None:
+    def _read_tile(self, outputs: Rectangle, mixed: Expr) -> None:
         """Bᵀ X of a tile's window, into ``mixed`` [row][column][channels]."""
-        outputs = self._outputs(number)
         (top, _, left, _), (height, width) = self.geometry.padding, self.geometry.input_size
         first_row, first_column = emit.bind(outputs.row - top), emit.bind(outputs.column - left)
         inside = emit.bind(tirx.all(first_row >= 0, first_row + self.side <= height))
@@ -247,41 +249,40 @@ class _Winograd:
                     )
 
     def _round_tile(self, t: Expr, mixed: Expr, values: Expr, scales: Expr, finite: Expr) -> None:
-        """Bᵀ X B, rounded: a row of positions after the other, in place."""
-        side = self.side
-        widest = max(width for _, _, width in self.scale_pieces)
-        factors = T.alloc_buffer((self.scale_row,), "float32")
-        worst = emit.Register(widest, T.broadcast(T.int32(0), widest), "int32")
+        """Bᵀ X B, rounded."""
+        side, positions, lanes = self.side, self.tiling.positions, self.lanes
+        largest = T.alloc_buffer((positions * lanes,), "int32")
+        factors = T.alloc_buffer((positions,), "float32")
         with T.serial(0, side) as i:
-            row = emit.bind(i * side * self.mixed_stride)
-            largest = self._mix_row(row, mixed)
-            scale_row = emit.bind((t * side + i) * self.scale_row)
-            for start, count, width in self.scale_pieces:
-                group = largest[start : start + count]
-                bits = all_bits(group + group[-1:] * (width - count), self.lanes)
-                emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, width), bits), width)
-                factor, scale = scaling(bits, nonnegative=False, lanes=width)
-                emit.store(factors, start, factor, width)
-                emit.store(scales, scale_row + start, scale, width)
-            with T.serial(0, side) as j:
-                read = emit.bind(row + j * self.mixed_stride)
-                written = emit.bind((i * side + j) * self.value_stride + t * self.padded)
-                self._round_position(T.bind(factors[j]), read, mixed, written, values)
+            self._mix_row(i, mixed, largest)
+        worst = emit.Register(lanes, T.broadcast(T.int32(0), lanes), "int32")
+        for start, n in emit.chunks(positions, lanes):
+            each = [T.bind(emit.load(largest, (start + p) * lanes, lanes)) for p in range(n)]
+            bits = all_bits(each, lanes)
+            emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, n), bits), n)
+            factor, scale = scaling(bits, nonnegative=False, lanes=n)
+            emit.store(factors, start, factor, n)
+            emit.store(scales, t * positions + start, scale, n)
         emit.store(finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
+        with T.serial(0, positions) as position:
+            written = emit.bind(t * self.value_stride + position * self.padded)
+            self._round_position(T.bind(factors[position]), position * self.mixed_stride, mixed, written, values)
 
-    def _mix_row(self, row: Expr, mixed: Expr) -> list[Largest]:
-        """A row times B, in place, and the largest value of each position."""
-        largest = [Largest(self.lanes) for _ in range(self.side)]
+    def _mix_row(self, i: Expr, mixed: Expr, largest: Expr) -> None:
+        """A row times B, in place, and the largest value of each position in every lane."""
+        side, lanes = self.side, self.lanes
+        found = [Largest(lanes) for _ in range(side)]
 
         def body(channel: Expr, n: int) -> None:
-            at = [emit.bind(row + j * self.mixed_stride + channel) for j in range(self.side)]
+            at = [emit.bind((i * side + j) * self.mixed_stride + channel) for j in range(side)]
             results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at])
-            for each, result, index in zip(largest, results, at, strict=True):
+            for each, result, index in zip(found, results, at, strict=True):
                 each.include(result, n)
                 emit.store(mixed, index, result, n)
 
-        emit.sweep(self.channels, self.lanes, body)
-        return largest
+        emit.sweep(self.channels, lanes, body)
+        for j, each in enumerate(found):
+            emit.store(largest, (i * side + j) * lanes, each.lanes(), lanes)
 
     def _round_position(self, factor: Expr, read: Expr, mixed: Expr, written: Expr, values: Expr) -> None:
         """Round a tile's channels at one position; for their order see ``_channel_order``."""
@@ -300,49 +301,59 @@ class _Winograd:
             some = [mixed[read + whole * group + g] for g in range(rest)]
             write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
 
-    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr) -> None:
+    def _multiply(
+        self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr
+    ) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""
-        tile, lanes, group = self.tile, self.lanes, self.unit.GROUP
-        steps, columns = self.padded // group, tile.columns
+        tile, lanes, columns = self.tile, self.lanes, self.tile.columns
+        steps, transformed = self.padded // self.unit.GROUP, self.buffers["transformed"]
         across = emit.ceil_div(count, columns)
         place = emit.bind(k_tile * self.tiling.positions + position)
         packed, channel = emit.bind(place * self.slice), emit.bind(place * tile.channels)
-        scale_at = emit.bind(position // self.side * self.scale_row + position % self.side)
         # The register tiles share the next position's filters among them.
         stride = -(-self.slice // (math.ceil(self.tiling.tiles / columns) * steps))
         with T.serial(0, across) as index:
             column = emit.bind(emit.maximum(emit.minimum(index * columns, count - columns), 0))
-            registers = [[emit.Register(lanes, dtype="int32") for _ in range(tile.vectors)] for _ in range(columns)]
-            for v in range(tile.vectors):
-                start = T.broadcast(T.int32(0), lanes)
-                if self.offset:
-                    start = emit.bind(emit.load(self.buffers["starts"], channel + v * lanes, lanes))
-                for pixel in registers:
-                    pixel[v].set(start)
-            read = emit.bind(position * self.value_stride + column * self.padded)
+            self._ask_for_outputs(k_tile, position, column, places)
+            totals = registers(tile, "int32")
+            start_sums(totals, Place(self.buffers["starts"], channel) if self.offset else None)
             following = emit.bind(packed + self.slice + index * (steps * stride))
-            with T.serial(0, steps) as step:
-                if self.streamed:
-                    emit.prefetch_elements(self.buffers["transformed"], following + step * stride, stride, tile.element)
-                at = packed + step * (tile.channels * group)
-                filters = [
-                    self.unit.filters_of(self.buffers["transformed"], at + v * lanes * group)
-                    for v in range(tile.vectors)
-                ]
-                for p, pixel in enumerate(registers):
-                    value = self.unit.values_of(values, read + p * self.padded + step * group)
-                    for register, those in zip(pixel, filters, strict=True):
-                        self.unit.add(register, value, those)
+
+            def ask_for_filters(round_: Expr, count: int, following: Expr = following) -> None:
+                wanted = count * stride
+                emit.prefetch_elements(transformed, following + round_ * wanted, wanted, tile.element)
+
+            add_products(
+                totals,
+                self.unit,
+                tile,
+                Place(values, emit.bind(column * self.value_stride + position * self.padded)),
+                Place(transformed, packed),
+                steps,
+                [p * self.value_stride for p in range(columns)],
+                ask_for_filters if self.streamed else None,
+            )
             factors = [
                 T.bind(emit.load(self.buffers["transformed_scale"], channel + v * lanes, lanes))
                 for v in range(tile.vectors)
             ]
-            for p, pixel in enumerate(registers):
-                scale = T.bind(scales[(column + p) * (self.side * self.scale_row) + scale_at])
-                written = emit.bind(position * self.sum_stride + (column + p) * tile.channels)
+            for p, pixel in enumerate(totals):
+                scale = T.bind(scales[(column + p) * self.tiling.positions + position])
+                written = emit.bind((column + p) * self.sum_stride + position * tile.channels)
                 for v, register in enumerate(pixel):
                     value = T.Cast(f"float32x{lanes}", register.get()) * (emit.splat(scale, lanes) * factors[v])
                     emit.store(sums, written + v * lanes, value, lanes)
+
+    def _ask_for_outputs(self, k_tile: Expr, position: Expr, column: Expr, places: Expr) -> None:
+        """Ask for a pixel of a register tile's outputs at each of the last positions: stores would wait for them."""
+        late = self.tiling.positions - self.size**2
+        with T.If(position >= late), T.Then():
+            number = emit.bind(position - late)
+            pixel = emit.bind(number // self.size * self.out_w + number % self.size)
+            at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+            for p in range(self.tile.columns):
+                for line in range(0, self.tile.channels, _LINE):
+                    emit.prefetch(self.y, places[column + p] + at + line, to_write=True)
 
     def _transform_outputs(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr) -> None:
         """Aᵀ M A of one tile, and the epilogue."""
@@ -366,8 +377,8 @@ class _Winograd:
         residual = self.buffers.get("residual")
         for v, offset, n in pieces:
             with T.serial(0, side) as j:
-                start = emit.bind(read + v * lanes + offset + j * self.sum_stride)
-                column = [T.bind(emit.load(sums, start + i * side * self.sum_stride, n)) for i in range(side)]
+                start = emit.bind(read + v * lanes + offset + j * self.tile.channels)
+                column = [T.bind(emit.load(sums, start + i * side * self.tile.channels, n)) for i in range(side)]
                 for i, value in enumerate(combine(matrix, column)):
                     emit.store(half, (i * side + j) * lanes, value, n)
             bias = T.bind(emit.load(self.buffers["bias"], k_tile * self.tile.channels + v * lanes + offset, n))

@@ -6,34 +6,40 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import (
     COLD_BYTES_PER_CYCLE,
-    L2_BYTES_PER_CYCLE,
     L3_BYTES_PER_CYCLE,
     RegisterTile,
     foreign_cycles,
 )
-from haste_compiler.codegen.element import Element
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import takes_winograd
+from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS
+from haste_compiler.methods.quantized.cpu.direct_tiling import integer_tiles, step_cycles
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 
-INT8 = Element("int8", 1, "int32")
+_CLOSE = 1.1
+"""Register tiles that take at most so many times the fewest cycles are tried with every number of tiles."""
 
-_INPUT_CYCLES = {2: 40.0, 4: 110.0}
-"""Cycles of one tile's transform and rounding, for a vector of channels."""
+_INPUT_CYCLES = {2: 90.0, 4: 230.0}
+"""Cycles of one tile's transform and rounding, for a vector of channels; much of it is waiting for the image."""
 
-_SCALE_CYCLES = {2: 40.0, 4: 90.0}
+_SCALE_CYCLES = {2: 150.0, 4: 300.0}
 """Cycles of finding one tile's scales, however many channels it has."""
 
-_OUTPUT_CYCLES = {2: 30.0, 4: 75.0}
+_OUTPUT_CYCLES = {2: 70.0, 4: 200.0}
 """Cycles of transforming one tile's sums back, for a vector of output channels."""
+
+_SUM_CYCLES = 1.0
+"""Cycles of making a vector of sums float32."""
 
 _TASK_CYCLES = 300.0
 
-_MOST_TILES = 256
-"""Of a task: more share the filters no better."""
+_MOST_TILES = 128
+"""Of a task: more share its filters no better."""
 
 
 @dataclass(frozen=True)
@@ -67,92 +73,99 @@ class WinogradTiling:
         height, width = geometry.output_size
         return math.ceil(height / self.size), math.ceil(width / self.size)
 
-    def k_tiles(self, geometry: ConvGeometry) -> int:
-        """Register tiles that cover the output channels."""
-        return math.ceil(geometry.out_channels / self.tile.channels)
+
+def takes_integer_winograd(geometry: ConvGeometry) -> bool:
+    """Whether there is a kernel: for 3×3 filters, stride 1, one group, and sums that surely fit 32 bits."""
+    # Tiles overhang the output, which may be smaller than one.
+    return takes_winograd(geometry, 1) and geometry.in_channels <= MOST_PRODUCTS
 
 
 def choose_winograd(
-    geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, vectors: VectorUnit, threads: int
-) -> tuple[float, WinogradTiling] | None:
-    """The modelled cycles of the busiest thread, and the tiling that has the fewest; None where it doesn't fit.
+    geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, machine: VectorUnit, threads: int
+) -> tuple[float, WinogradTiling]:
+    """The modelled cycles of the busiest thread, and the tiling that has the fewest.
 
     Args:
-        geometry: the convolution.
+        geometry: the convolution's, see ``takes_integer_winograd``.
         batch: images.
         size: side of a tile of outputs, one of ``graph.winograd.SIZES``.
-        unit: what integers are multiplied with.
-        vectors: the target's vector unit.
+        unit: what multiplies.
+        machine: the same target's vectors and caches.
         threads: that tasks are cut for.
     """
-    if not takes_winograd(geometry, size):
-        return None
-    found = (
-        (winograd_cycles(geometry, batch, tiling, unit, vectors, threads), tiling)
-        for tiling in _tilings(geometry, batch, size, unit, threads)
-    )
-    return min(found, key=lambda each: each[0])
-
-
-def _tilings(
-    geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, threads: int
-) -> Iterator[WinogradTiling]:
     height, width = geometry.output_size
     total = math.ceil(height / size) * math.ceil(width / size) * batch
-    for tile in register_tiles(geometry.out_channels, total, unit):
-        k_tiles = math.ceil(geometry.out_channels / tile.channels)
-        most = min(total, _MOST_TILES)
-        counts = {min(total, count) for count in range(tile.columns, most + tile.columns, tile.columns)}
-        counts |= {math.ceil(total / parts) for parts in range(math.ceil(total / most), 2 * threads + 1)}
-        for tiles in counts:
-            for chunk in {k_tiles, math.ceil(k_tiles / threads)}:
-                yield WinogradTiling(size, tile, tiles, chunk)
+    work = _Work(geometry, size, total, unit, machine, threads)
+    return min(((work.cycles(tiling), tiling) for tiling in work.tilings()), key=lambda each: each[0])
 
 
-def register_tiles(channels: int, columns: int, unit: IntegerUnit) -> Iterator[RegisterTile]:
-    """Every register tile of up to so many output channels and columns that fits the registers."""
-    for vectors in range(1, 5):
-        if vectors > 1 and (vectors - 1) * unit.lanes >= channels:
-            break
-        room = unit.registers - vectors - 1 - unit.TEMPORARIES
-        for count in range(1, min(columns, room // vectors) + 1):
-            yield RegisterTile(1, count, vectors, unit.lanes, INT8)
+@dataclass(frozen=True)
+class _Work:
+    """What a convolution by tiles of a size takes, of ``total`` tiles."""
 
+    geometry: ConvGeometry
+    size: int
+    total: int
+    unit: IntegerUnit
+    machine: VectorUnit
+    threads: int
 
-def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
-    """Cycles of the products of one group of values of each column."""
-    products = tile.columns * tile.vectors * unit.CYCLES + 0.5 * tile.vectors
-    loads = (tile.columns + tile.vectors) / 2
-    filters = tile.channels * unit.GROUP / L2_BYTES_PER_CYCLE
-    return max(products, loads, filters) + 0.5
+    @property
+    def steps(self) -> int:
+        """Groups of channels."""
+        return math.ceil(self.geometry.in_channels / self.unit.GROUP)
 
+    def k_tiles(self, tile: RegisterTile) -> int:
+        """Register tiles that cover the output channels."""
+        return math.ceil(self.geometry.out_channels / tile.channels)
 
-def winograd_cycles(
-    geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: IntegerUnit, vectors: VectorUnit, threads: int
-) -> float:
-    """Modelled cycles of the busiest thread."""
-    tile, size = tiling.tile, tiling.size
-    total, k_tiles = batch * math.prod(tiling.grid(geometry)), tiling.k_tiles(geometry)
-    blocks, chunks = math.ceil(total / tiling.tiles), math.ceil(k_tiles / tiling.channel_tiles)
-    waves = math.ceil(blocks * chunks / threads)
-    steps = math.ceil(geometry.in_channels / unit.GROUP)
-    inputs = _INPUT_CYCLES[size] * math.ceil(geometry.in_channels / unit.lanes) + _SCALE_CYCLES[size]
-    outputs = tiling.channel_tiles * tile.vectors * _OUTPUT_CYCLES[size]
-    register_tile = step_cycles(tile, unit) * steps + 2.0 * tile.columns * tile.vectors + 10.0
-    across = math.ceil(tiling.tiles / tile.columns)
-    products = tiling.channel_tiles * tiling.positions * across * register_tile
-    filters = float(tiling.positions * tile.channels * steps * unit.GROUP) * tiling.channel_tiles
-    values = float(tiling.positions * tiling.tiles * steps * unit.GROUP * (2 if unit.DTYPE == "int16" else 1))
-    sums = 4.0 * tiling.positions * tiling.tiles * tile.channels
-    if values + sums > vectors.l2_bytes:
-        # Rounded inputs are read again for every tile of output channels.
-        products += 0.5 * values * tiling.channel_tiles / L3_BYTES_PER_CYCLE
-    fits = filters + values + sums < vectors.l2_bytes
-    again = 0 if fits else filters * (waves - 1) / L3_BYTES_PER_CYCLE
-    task = tiling.tiles * (inputs + outputs) + products + _TASK_CYCLES
-    window = 4.0 * tiling.tiles * size**2 * geometry.in_channels
-    output = 4.0 * batch * math.prod(geometry.output_size) * geometry.out_channels
-    foreign = foreign_cycles(window, output, blocks, min(blocks, waves), threads)
-    # Where the last of several tasks has few tiles it takes less, but on one thread only.
-    share = total / (blocks * tiling.tiles) if threads == 1 else 1.0
-    return waves * task * share + 0.5 * again + filters * chunks / min(chunks, threads) / COLD_BYTES_PER_CYCLE + foreign
+    def tilings(self) -> Iterator[WinogradTiling]:
+        """What is worth a look."""
+        tiles = list(integer_tiles(self.total, self.geometry.out_channels, self.unit))
+        costs = {tile: self.k_tiles(tile) * self._products(tile, self.total) for tile in tiles}
+        for tile, cost in costs.items():
+            if cost > _CLOSE * min(costs.values()):
+                continue
+            k_tiles, most = self.k_tiles(tile), min(self.total, _MOST_TILES)
+            counts = {min(count, self.total) for count in range(tile.columns, most + tile.columns, tile.columns)}
+            counts |= {math.ceil(self.total / parts) for parts in range(1, 4 * self.threads + 1)}
+            for count in counts:
+                for chunk in {k_tiles, math.ceil(k_tiles / self.threads)}:
+                    yield WinogradTiling(self.size, tile, count, chunk)
+
+    def cycles(self, tiling: WinogradTiling) -> float:
+        """Modelled cycles of the busiest thread."""
+        tile, geometry = tiling.tile, self.geometry
+        blocks = math.ceil(self.total / tiling.tiles)
+        chunks = math.ceil(self.k_tiles(tile) / tiling.channel_tiles)
+        waves = math.ceil(blocks * chunks / self.threads)
+        # The last task may have fewer tiles, which makes all shorter on one thread only.
+        tiles = self.total / blocks if self.threads == 1 else tiling.tiles
+        inputs = math.ceil(geometry.in_channels / self.unit.lanes) * _INPUT_CYCLES[self.size] + _SCALE_CYCLES[self.size]
+        outputs = tiling.channel_tiles * tile.vectors * _OUTPUT_CYCLES[self.size]
+        products = tiling.channel_tiles * tiling.positions * self._products(tile, tiling.tiles)
+        products *= tiles / tiling.tiles
+        values, sums, filters = self._bytes(tiling)
+        if values + sums > self.machine.l2_bytes:
+            # Rounded inputs are read from further away for every tile of output channels.
+            products += 2 * (values + sums) * tiling.channel_tiles / L3_BYTES_PER_CYCLE
+        fits = filters + values + sums < self.machine.l2_bytes
+        again = 0.0 if fits else filters * (waves - 1) / L3_BYTES_PER_CYCLE
+        window = 4.0 * tiling.tiles * self.size**2 * geometry.in_channels
+        output = 4.0 * self.total * self.size**2 * geometry.out_channels
+        foreign = foreign_cycles(int(window), output, blocks, min(blocks, waves), self.threads)
+        return waves * (tiles * (inputs + outputs) + products + _TASK_CYCLES) + (
+            0.5 * again + filters / COLD_BYTES_PER_CYCLE + foreign
+        )
+
+    def _products(self, tile: RegisterTile, count: int) -> float:
+        """Of one position, with the filters of one tile of output channels."""
+        sums = step_cycles(tile, self.unit) * self.steps + _SUM_CYCLES * tile.columns * tile.vectors
+        return math.ceil(count / tile.columns) * sums
+
+    def _bytes(self, tiling: WinogradTiling) -> tuple[float, float, float]:
+        """Of one task: its rounded inputs, its sums, and the filters that it reads."""
+        channels = self.steps * self.unit.GROUP
+        values = np.dtype(self.unit.DTYPE).itemsize * tiling.positions * tiling.tiles * channels
+        sums = 4 * tiling.positions * tiling.tiles * tiling.tile.channels
+        return values, sums, tiling.positions * tiling.tile.channels * channels * tiling.channel_tiles

@@ -30,5 +30,7 @@ def quantize(values: Tensor, axes: tuple[int, ...], *, nonnegative: bool = False
     largest = torch.amax(values.abs(), axes, keepdim=True)
     most = UNSIGNED if nonnegative else SIGNED
     bounded = largest.clamp(min=LEAST)
-    integers = (values.double() * (most / bounded).double()).round()
+    # A number divided by a tensor would be its reciprocal, rounded, times the number.
+    factor = torch.full_like(bounded, most) / bounded
+    integers = (values.double() * factor.double()).round()
     return integers, bounded / most

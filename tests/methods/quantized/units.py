@@ -1,0 +1,43 @@
+"""What other CPUs multiply small integers with, emulated: the same places in memory and offsets, plain arithmetic."""
+
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from haste_compiler.codegen.target import parse_target
+from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, Multiply, SignedDot, UnsignedDot, integer_unit
+
+
+class EmulatedUnsignedDot(UnsignedDot):
+    def _dot(self, total: Any, values: Any, filters: Any) -> Any:
+        return total + sum_of_products("uint8", self, values, filters)
+
+
+class EmulatedSignedDot(SignedDot):
+    def _dot(self, total: Any, values: Any, filters: Any) -> Any:
+        return total + sum_of_products("int8", self, values, filters)
+
+
+def sum_of_products(dtype: str, unit: IntegerUnit, values: Any, filters: Any) -> Any:
+    """Of the group of bytes of each lane, int32."""
+    lanes, group = unit.lanes, unit.GROUP
+    wide = f"int32x{lanes}"
+    groups = T.bind(tirx.reinterpret(f"{dtype}x{group * lanes}", values))
+    return sum(
+        T.Cast(wide, tirx.Shuffle([groups], [lane * group + u for lane in range(lanes)]))
+        * T.Cast(wide, tirx.Shuffle([filters], [lane * group + u for lane in range(lanes)]))
+        for u in range(group)
+    )
+
+
+def unit_of(name: str, target: str) -> IntegerUnit:
+    """The unit of a target, or another one of as many lanes that code for the target can run."""
+    own = integer_unit(parse_target(target))
+    if name == "own":
+        return own
+    kinds = {"multiply": Multiply, "unsigned": EmulatedUnsignedDot, "signed": EmulatedSignedDot}
+    return kinds[name](own.lanes, own.registers)
+
+
+UNITS = ("own", "multiply", "unsigned", "signed")
