@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,8 +135,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
         tuning.check(machine)
     options = Options(configs, machine, tuning, cache, fallback)
 
-    def specialize(inputs: Sequence[Any], configs: Configs) -> Specialization:
-        return _specialize(network, inputs, varying, replace(options, configs=configs))
+    def specialize(inputs: Sequence[Any], configs: Configs, fit: Callable[[], None]) -> Specialization:
+        return _specialize(network, inputs, varying, replace(options, configs=configs), fit)
 
     compiled = CompiledModule(network, specialize, configs, machine)
     if example_inputs is not None:
@@ -144,8 +144,10 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     return compiled
 
 
-def _specialize(model: nn.Module, inputs: Sequence[Any], varying: Any, options: Options) -> Specialization:
-    """Compile for the shapes of ``inputs``, but for the axes that vary."""
+def _specialize(
+    model: nn.Module, inputs: Sequence[Any], varying: Any, options: Options, fit: Callable[[], None]
+) -> Specialization:
+    """Compile for the shapes of ``inputs``, but for the axes that vary; call ``fit`` once they are known to fit."""
     # The model may be on the card, or the inputs: it is captured where its weights are.
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = tree_map_only(Tensor, lambda tensor: tensor.to(home), tuple(inputs))
@@ -159,6 +161,7 @@ def _specialize(model: nn.Module, inputs: Sequence[Any], varying: Any, options: 
             f"{captured.name} writes to its input {name!r}, in place, and a compiled network leaves inputs alone: "
             f"compile a module whose forward calls it on {name}.clone()"
         )
+    fit()
     return compile_captured(captured, captured.flatten_inputs(inputs), options)
 
 

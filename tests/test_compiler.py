@@ -842,3 +842,15 @@ def test_so_does_the_first_and_the_dense_compile_but_nobody_who_asked_for_it(cap
         dense = haste_compiler.compile(net, (x,), config=HasteConfig(layers={"0": {"enabled": False}}), threads=1)
         dense.dense(x)
         assert caplog.messages == expected * 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(1, 7, 9, 9), torch.ones(1, 16, 9, 9).double(), torch.ones(1, 16, 9, 9).int()]
+)
+def test_inputs_that_do_not_fit_are_refused_before_anything_is_said(
+    wrong: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled = haste_compiler.compile(nn.Sequential(nn.Conv2d(16, 16, 3)).eval(), config=CONFIG, threads=1)
+    with caplog.at_level(logging.WARNING), pytest.raises(InputError):
+        compiled(wrong)
+    assert not caplog.messages

@@ -1,5 +1,6 @@
 """What `import haste_compiler` gives, and what it doesn't wait for."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import haste_compiler
 import haste_compiler.haste as haste
 import haste_compiler.runtime as runtime
 import haste_compiler.search.allocate
+from haste_compiler.methods.explanation import Explanation
 
 
 @pytest.mark.parametrize("package", [haste_compiler, haste, runtime], ids=lambda package: package.__name__)
@@ -22,6 +24,13 @@ def test_every_name_is_there(package: object) -> None:
 def test_search_is_the_function_though_a_package_is_called_so_too() -> None:
     assert callable(haste_compiler.search) and "haste_compiler.search.allocate" in sys.modules
     assert {"search", "compile", "load"} <= set(dir(haste_compiler))
+
+
+def test_a_notebook_shows_what_print_shows() -> None:
+    """Python shows what a cell returns by its repr, which of a dataclass is all its fields."""
+    public = [Explanation, *(getattr(haste_compiler, name) for name in haste_compiler.__all__)]
+    assert not [each for each in public if dataclasses.is_dataclass(each) and each.__str__ is not object.__str__]
+    assert repr(Explanation(())) == str(Explanation(())) and "LayerChoice" not in repr(Explanation(()))
 
 
 def test_importing_it_imports_neither_pytorch_nor_tvm() -> None:

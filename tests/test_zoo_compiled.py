@@ -16,6 +16,10 @@ from haste_compiler.codegen.walk import lower
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_constant
+from haste_compiler.methods.haste.ops.convolve import CONVOLVE
+from haste_compiler.methods.haste.ops.group import GROUP
+from haste_compiler.methods.haste.ops.hash import HASH
+from haste_compiler.methods.haste.ops.merge import MERGE
 from haste_compiler.methods.haste.reference.merging import count_channels
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.methods.haste.sites import configured_geometry
@@ -26,8 +30,7 @@ from tests import zoo
 from tests.codegen.near_ties import check_near_ties
 from tests.methods.haste.networks import layer_of
 
-haste = torch.ops.haste
-SHARED = (haste.hash.default, haste.group.default, haste.merge.default)
+SHARED = (HASH, GROUP, MERGE)
 """What layers with the same windows share."""
 CONFIGS = {"default": HasteConfig(min_reads=0, cost_model=False), "paper": HasteConfig.paper()}
 CLOSE = 1e-4
@@ -82,7 +85,7 @@ def haste_layers(gm: fx.GraphModule, x: Tensor) -> HasteLayers:
     inputs: list[Tensor] = []
     shared = {node for node in gm.graph.nodes if is_call(node, *SHARED)}
     shared |= {user for node in shared for user in node.users if user.target is operator.getitem}
-    ours = [node for node in gm.graph.nodes if node in shared or is_call(node, haste.convolve.default)]
+    ours = [node for node in gm.graph.nodes if node in shared or is_call(node, CONVOLVE)]
     # The output of one layer is a recorded input of the next: a difference doesn't grow from layer to layer.
     for source in dict.fromkeys(source for node in ours for source in node.all_input_nodes):
         if not is_constant(source) and source not in shared:
@@ -145,10 +148,10 @@ def _check_ties(node: fx.Node, values: dict[fx.Node, Any], differing: Tensor, ge
 
 
 BEGINNINGS = {
-    "resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2"),
-    "squeezenet1_1": tuple(f"features.{i}" for i in range(7)),
+    "resnet18": ("conv1", "bn1", "relu", "maxpool", "layer1.0", "layer2.0"),
+    "squeezenet1_1": tuple(f"features.{i}" for i in (0, 1, 2, 3, 5, 6)),
     "mobilenet_v3_small": tuple(f"features.{i}" for i in range(5)),
-    "shufflenet_v2_x1_0": ("conv1", "maxpool", "stage2", "stage3.0", "stage3.1"),
+    "shufflenet_v2_x1_0": ("conv1", "maxpool", "stage2.0", "stage2.1", "stage3.0"),
 }
 """Modules of some networks in which every kind of block comes, one block after another."""
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.winograd import Matrix
 
+MultiplyAdd = Callable[[Expr, Expr, Expr], Expr]
+"""A value times a float32 number, plus another value."""
 
-def combine(matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
+
+def multiply_and_add(value: Expr, weight: Expr, total: Expr) -> Expr:
+    """A product and a sum, which the compiler may fuse where it sees both."""
+    return total + value * weight
+
+
+def combine(matrix: Matrix, values: Sequence[Expr], multiply_add: MultiplyAdd = multiply_and_add) -> list[Expr]:
     """``matrix`` times a vector of values. Columns, then rows, that differ in signs only share their sums."""
     values, columns = list(values), [list(column) for column in zip(*matrix, strict=True)]
     for c in range(len(columns) - 1):
@@ -24,11 +32,11 @@ def combine(matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
     while rows:
         row = rows.pop(0)
         if not rows or not _signs_differ(row, rows[0]):
-            results.append(T.bind(_weighted(row, values)))
+            results.append(T.bind(_weighted(row, values, multiply_add)))
             continue
         pairs = list(zip(row, rows.pop(0), strict=True))
-        same = T.bind(_weighted([a if a == b else 0 for a, b in pairs], values))
-        other = T.bind(_weighted([a if a != b else 0 for a, b in pairs], values))
+        same = T.bind(_weighted([a if a == b else 0 for a, b in pairs], values, multiply_add))
+        other = T.bind(_weighted([a if a != b else 0 for a, b in pairs], values, multiply_add))
         results += [T.bind(same + other), T.bind(same - other)]
     return results
 
@@ -39,7 +47,7 @@ def _signs_differ(a: Sequence[float], b: Sequence[float]) -> bool:
     return len(signs) == 2 and all(abs(x) == abs(y) for x, y in zip(a, b, strict=True))
 
 
-def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
+def _weighted(weights: Sequence[float], values: Sequence[Expr], multiply_add: MultiplyAdd) -> Expr:
     """The weighted sum; a term of weight one comes first, so that every other one is a fused multiply-add."""
     terms = sorted(((w, v) for w, v in zip(weights, values, strict=True) if w), key=lambda term: term[0] != 1)
     (weight, value), *rest = terms
@@ -48,5 +56,5 @@ def _weighted(weights: Sequence[float], values: Sequence[Expr]) -> Expr:
         if abs(weight) == 1:
             total = total + value if weight > 0 else total - value
         else:
-            total = total + value * T.float32(weight)
+            total = multiply_add(value, T.float32(weight), total)
     return total

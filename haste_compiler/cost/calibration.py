@@ -22,7 +22,7 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.job import Trial
 from haste_compiler.codegen.machine import Machine
-from haste_compiler.cost.contention import seconds_waited
+from haste_compiler.cost.contention import Contention
 from haste_compiler.cost.kernels import KernelTimer
 from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.graph.geometry import ConvGeometry
@@ -38,7 +38,7 @@ _REFITS = 6
 _SMALL_ERROR = 0.02
 
 _MOST_WAITED = 0.03
-"""Share of the time that threads may have waited for a core while they were measured."""
+"""Share of the time in which kernels were timed that threads may have waited for a core."""
 
 _BUSY_SECONDS = 3600.0
 """How long a machine that was found busy isn't measured again: every new process would wait for it, for nothing."""
@@ -54,7 +54,6 @@ def _square(channels: int, filters: int, side: int, kernel: int = 3, stride: int
 
 _DENSE = (
     _square(256, 256, 28),
-    _square(128, 32, 28),
     _square(64, 128, 112, stride=2),
     _square(128, 256, 28, stride=2),
     _square(256, 512, 28, stride=2),
@@ -111,7 +110,7 @@ def cost_model(machine: Machine) -> Any:
     package's numbers.
 
     The file in the cache belongs to one target, number of threads and version of this package; if it is
-    damaged, the machine is measured again (some ten seconds, with a progress bar). What several threads took on a
+    damaged, the machine is measured again (some seconds, with a progress bar). What several threads took on a
     machine that is busy with something else is not kept: the default is used for an hour, with a warning, before the
     machine is measured again.
     """
@@ -144,10 +143,10 @@ def _calibrated(machine: Cpu, name: str) -> CostModel:
         if _is_recent(busy):
             log.info("this machine was busy when it was measured: until %s is an hour old, it isn't again", busy)
             return default
-        start, before = time.perf_counter(), seconds_waited()
-        seconds = calibrate(machine)
+        contention = Contention()
+        seconds = fit(measure(machine, contention))
         # A single thread's own clock doesn't count what other processes take from it.
-        if threads > 1 and _was_busy(before, seconds_waited(), time.perf_counter() - start):
+        if threads > 1 and contention.share > _MOST_WAITED:
             log.warning(
                 "this machine is busy: what %d threads took isn't kept, for an hour the package's numbers decide what "
                 "merges",
@@ -164,10 +163,6 @@ def _is_recent(name: str) -> bool:
     return then is not None and abs(time.time() - then) < _BUSY_SECONDS
 
 
-def _was_busy(before: float | None, after: float | None, elapsed: float) -> bool:
-    return before is not None and after is not None and after - before > _MOST_WAITED * elapsed
-
-
 def default_model(unit: VectorUnit, threads: int) -> CostModel:
     """Coefficients that came with the package, for the vector unit nearest to ``unit``."""
     stored = json.loads((Path(__file__).parent / "defaults.json").read_text())
@@ -175,30 +170,32 @@ def default_model(unit: VectorUnit, threads: int) -> CostModel:
     return CostModel(unit, threads, seconds, "defaults of the package")
 
 
-def calibrate(machine: Cpu) -> Seconds:
-    """Measure and fit: seconds for a unit of work, by kernel, then by phase."""
-    return fit(measure(machine))
+def measure(machine: Cpu, contention: Contention) -> list[Sample]:
+    """Build and time the kernels of the designed set, showing progress.
 
-
-def measure(machine: Cpu) -> list[Sample]:
-    """Build and time the kernels of the designed set, showing progress."""
+    Args:
+        machine: the CPU.
+        contention: watches while kernels are timed.
+    """
     sets = [(each.geometry, each) for method in methods() for each in method.calibration(machine)]
     sets += [(geometry, None) for geometry in _DENSE]  # type: ignore[misc]
     samples: list[Sample] = []
     with progress("calibrating the cost model") as tick:
         for number, (geometry, trial) in enumerate(sets):
             check_interrupt()
-            tick(f"{machine.threads} threads, once on this machine, about a minute", number / len(sets))
-            samples += _measure(machine, geometry, trial)
+            tick(f"{machine.threads} threads, once on this machine, some seconds", number / len(sets))
+            samples += _measure(machine, geometry, trial, contention)
     return samples
 
 
-def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> Iterator[Sample]:
+def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None, contention: Contention) -> Iterator[Sample]:
     """The samples of one convolution. The plain kernel and a method's take turns: a slow spell hits both."""
     dense = dense_work(geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
     timer = KernelTimer(machine, geometry, trial)
     if trial is None:
-        yield Sample(*dense, min(timer.time(("dense",)) for _ in range(_ROUNDS))[0])
+        with contention.watched():
+            best_dense = min(timer.time(("dense",)) for _ in range(_ROUNDS))[0]
+        yield Sample(*dense, best_dense)
         return
     works = []
     for state in trial.states:
@@ -209,7 +206,8 @@ def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> Itera
     for i in range(_ROUNDS):
         for j, state in enumerate(trial.states):
             timer.set(state)
-            times[i, j] = timer.time(names)
+            with contention.watched():
+                times[i, j] = timer.time(names)
     best = times.min(axis=0)
     yield Sample(*dense, float(np.median(best[:, 0])))
     for work, found in zip(works, best.tolist(), strict=True):

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -125,7 +126,7 @@ def _times(networks: dict[str, Callable[[Tensor], Tensor]], batches: Sequence[Te
         for number in range(_ROUNDS):
             x = batches[number % len(batches)]
             for name, network in networks.items():
-                seconds[name].append(timed(lambda network=network, x=x: network(x)))
+                seconds[name].append(timed(partial(network, x)))
     return seconds
 
 

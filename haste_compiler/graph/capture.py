@@ -296,7 +296,8 @@ def _name_layers(gm: fx.GraphModule, model: nn.Module) -> None:
         if node.target in CONVOLUTIONS or node.target is _LINEAR:
             module = modules.get(path)
             known = isinstance(module, nn.modules.conv._ConvNd if node.target is not _LINEAR else nn.Linear)
-            path = unique_name(path if known else node.name, taken)
+            # A model that is itself the layer has no name: passes would call each of its nodes by another.
+            path = unique_name(path if known and path else node.name, taken)
         node.meta["layer"] = path
 
 

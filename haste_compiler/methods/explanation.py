@@ -114,7 +114,7 @@ class FallbackChoice:
 class Explanation:
     """Every convolution of a compiled network, in the order in which they run, and what PyTorch runs of it.
 
-    It prints as a table.
+    It prints, and shows in a notebook, as a table.
     """
 
     layers: tuple[LayerChoice, ...]
@@ -134,7 +134,7 @@ class Explanation:
         """The same as text."""
         return json.dumps(self.to_dict(), indent=2)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """A table as plain text; layers that stay dense for reasons that differ in numbers only share a row."""
         title = Text(described(self.layers), no_wrap=True, overflow="ignore")
         table = Table(box=box.SIMPLE, title=title, title_justify="left")

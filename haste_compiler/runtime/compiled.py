@@ -67,8 +67,8 @@ class Specialization:
         return tree_unflatten(leaves, self.out_spec)
 
 
-Specialize = Callable[[Sequence[Any], Configs], Specialization]
-"""Compiles the network for example inputs under configurations."""
+Specialize = Callable[[Sequence[Any], Configs, Callable[[], None]], Specialization]
+"""Compiles the network for example inputs under configurations, and calls a function once it is known that they fit."""
 
 
 class CompiledModule(Steerable):
@@ -247,14 +247,12 @@ class CompiledModule(Steerable):
         made = self._merging._find(signature) if self._merging is not None else None
         if made is not None and all(layer.method is None for layer in made.layers):
             return made
-        if not asked:
-            self._tell_of(signature)
-        return with_torch(lambda: self._compiled(inputs))
+        return with_torch(lambda: self._compiled(inputs, lambda: None if asked else self._tell_of(signature)))
 
     @deferred_interrupts()
-    def _compiled(self, inputs: Sequence[Any]) -> Specialization:
+    def _compiled(self, inputs: Sequence[Any], fit: Callable[[], None]) -> Specialization:
         self._check_weights()
-        return self._specialize(inputs, self.configs)
+        return self._specialize(inputs, self.configs, fit)
 
     def _tell_of(self, signature: Signature) -> None:
         """Say that a call has to wait for the compiler."""

@@ -27,6 +27,7 @@ class Pool:
     def __init__(self) -> None:
         self._count = self._size = 0
         self._woken = self._awake = 0.0
+        self._threads = 0
         self.is_lost = False
 
     def use(self, count: int) -> None:
@@ -37,6 +38,7 @@ class Pool:
     def wake(self) -> None:
         """Let all its threads look for work for a while: what sleeps while a process forks can't be ended in the new
         one."""
+        self._threads = len(os.listdir("/proc/self/task"))
         if self._size and not self.is_lost:
             self._set_up(self._size)
             # Each of them has a task that does nothing and returns 0.
@@ -51,6 +53,7 @@ class Pool:
         reset = getattr(_runtime(), _RESET, None)
         if reset is None or time.monotonic() - self._woken > self._awake:
             self.is_lost = True
+            _take_places(self._threads)
             return
         size, self._count = self._size, 0
         cores = os.sched_getaffinity(0)
@@ -74,6 +77,17 @@ _RESET = "_ZN3tvm7runtime9threading15ResetThreadPoolEv"
 @cache
 def _runtime() -> ctypes.CDLL:
     return ctypes.CDLL(find_libtvm_runtime())
+
+
+def _take_places(count: int) -> None:
+    """In a forked process, let threads that are through at once take the memory of those that are gone.
+
+    When the process ends TVM waits for the threads of a lost pool. Without this it would find others in their place,
+    which it can't wait for, or which don't end. Nobody else waits for these, so that they keep their places.
+    """
+    library, place = ctypes.CDLL(None), ctypes.c_ulong()
+    for _ in range(count):
+        library.pthread_create(ctypes.byref(place), None, library.sched_yield, None)
 
 
 def _awake_seconds() -> float:

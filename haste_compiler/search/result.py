@@ -42,7 +42,7 @@ class ParetoPoint:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found. Prints as a table.
+    """What a search found. Prints, and shows in a notebook, as a table.
 
     Attributes:
         config: the configuration that saves most within the budget, or several in a tuple; pass it to ``compile``.
@@ -108,7 +108,7 @@ class SearchResult:
         axes.grid(alpha=0.3)
         figure.savefig(path)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         title = f"Search within {self.budget.kind} = {self.budget.limit:g}, measured on {self.images} images"
         columns = ("", "net MAC reduction", "output error", "agreement", "accuracy", "expected drop", "ms/image")
         rows = [

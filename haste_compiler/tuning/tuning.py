@@ -190,7 +190,7 @@ class Tuning:
             "skipped": self.skipped,
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Tables as plain text."""
         parts: list[Table | Text] = []
         title = f"{len(self.layers)} layers measured with {self.threads} threads, for {machine_of(self.target).name}"

@@ -118,7 +118,7 @@ class Times:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """How a compiled network compares with the model that it was compiled from. Prints as a table.
+    """How a compiled network compares with its model. Prints, and shows in a notebook, as a table.
 
     Attributes:
         max_rel_error: largest ``worst_rel_error`` of all outputs.
@@ -161,7 +161,7 @@ class ValidationReport:
         """``to_dict`` as JSON; what is not finite is the string "inf", "-inf" or "nan", which ``float`` reads."""
         return json.dumps(_finite(self.to_dict()), indent=indent, allow_nan=False)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from haste_compiler.validation.table import render
 
         return render(self)

@@ -54,14 +54,16 @@ void Provide(void* library, const char* name, F function) {
 
 struct Tensor {
   std::vector<int64_t> shape;
-  size_t bytes = 4;
+  size_t bytes;
   unsigned char* memory;
   DLTensor view;
 
   explicit Tensor(const std::string& description) {
     size_t at = description.find(':');
-    bool floats = description.substr(0, at) == "float32";
-    if (!floats && description.substr(0, at) != "int32") Fail("a tensor of " + description);
+    const std::string type = description.substr(0, at);
+    if (type != "float32" && type != "int32" && type != "int8") Fail("a tensor of " + description);
+    bytes = type == "int8" ? 1 : 4;
+    const uint8_t code = type == "float32" ? kDLFloat : kDLInt, bits = 8 * bytes;
     while (at != std::string::npos) {
       shape.push_back(std::stoll(description.substr(at + 1)));
       bytes *= shape.back();
@@ -69,8 +71,7 @@ struct Tensor {
     }
     memory = static_cast<unsigned char*>(std::aligned_alloc(64, (bytes + 2 * kGuard + 63) / 64 * 64));
     std::memset(memory, 0xff, bytes + 2 * kGuard);
-    uint8_t code = floats ? kDLFloat : kDLInt;
-    view = {Data(), {kDLCPU, 0}, static_cast<int32_t>(shape.size()), {code, 32, 1}, nullptr, nullptr, 0};
+    view = {Data(), {kDLCPU, 0}, static_cast<int32_t>(shape.size()), {code, bits, 1}, nullptr, nullptr, 0};
   }
 
   char* Data() const { return reinterpret_cast<char*>(memory + kGuard); }

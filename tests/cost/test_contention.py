@@ -1,5 +1,6 @@
 """A machine that is busy with something else is not taken for a slow one."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.target import parse_target
-from haste_compiler.cost import calibration
+from haste_compiler.cost import calibration, contention
 from haste_compiler.cost.calibration import cost_model
 from haste_compiler.methods.haste.method import Haste
 
@@ -47,8 +48,8 @@ def test_what_a_busy_machine_took_is_not_kept(
     monkeypatch.setenv("HASTE_CACHE", str(tmp_path))
     monkeypatch.setattr(Haste, "calibration", lambda self, machine: ())
     monkeypatch.setattr(calibration, "_DENSE", calibration._DENSE[-1:])
-    target, waited = parse_target("llvm"), iter((1.0, 1e6, 2.0, 2.0, 3.0, 1e6))
-    monkeypatch.setattr(calibration, "seconds_waited", lambda: next(waited))
+    target, growing, still = parse_target("llvm"), itertools.count(0.0, 1e6), itertools.repeat(2.0)
+    monkeypatch.setattr(contention, "seconds_waited", lambda: next(growing))
 
     calibration._models.clear()
     assert cost_model(Cpu(target, 2)).source == "defaults of the package"
@@ -62,9 +63,11 @@ def test_what_a_busy_machine_took_is_not_kept(
     os.utime(busy, (time.time() - 4000,) * 2)
 
     calibration._models.clear()
+    monkeypatch.setattr(contention, "seconds_waited", lambda: next(still))
     assert cost_model(Cpu(target, 2)).source == "calibrated on this machine"
     assert len(list(tmp_path.glob("costs-*.json"))) == 1
 
     # A single thread is timed by its own clock.
+    monkeypatch.setattr(contention, "seconds_waited", lambda: next(growing))
     assert cost_model(Cpu(target, 1)).source == "calibrated on this machine"
     calibration._models.clear()

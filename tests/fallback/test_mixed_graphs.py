@@ -68,7 +68,7 @@ class Graph(nn.Module):
         return made[-1], made[len(made) // 2]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(STEPS, st.booleans())
 def test_mixed_graphs(steps: list[Step], dynamic: bool) -> None:
     torch.manual_seed(0)

@@ -63,6 +63,27 @@ def test_layer_names() -> None:
     assert [node.meta["layer"] for node in nodes(gm, "aten.linear")] == ["block.fc", "block.fc#2", "block.fc#3"]
 
 
+@pytest.mark.parametrize(
+    ("model", "shape", "name"),
+    [
+        (nn.Conv2d(8, 6, 3), (1, 8, 9, 9), "conv2d"),
+        (nn.Conv1d(8, 6, 3), (1, 8, 9), "conv1d"),
+        (nn.ConvTranspose2d(8, 6, 3), (1, 8, 9, 9), "conv_transpose2d"),
+        (nn.Linear(8, 6), (1, 8), "linear"),
+        (
+            Fn(lambda self, x: F.conv2d(x, self.weight), weight=nn.Parameter(torch.ones(6, 8, 3, 3))),
+            (1, 8, 9, 9),
+            "conv2d",
+        ),
+    ],
+)
+def test_a_model_that_is_itself_the_layer_has_one_name(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
+    captured = capture(model.eval(), (torch.ones(shape),))
+    after = run_passes(captured, HasteConfig(cost_model=False, min_reads=0))
+    for gm in (captured.gm, after):
+        assert {node.meta["layer"] for node in gm.graph.nodes if node.meta.get("layer")} == {name}
+
+
 def test_layer_names_are_the_same_by_either_way_of_export() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:

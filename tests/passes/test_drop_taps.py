@@ -39,7 +39,7 @@ def test_an_unread_tap_that_is_not_finite_stays() -> None:
     assert convolution(gm)[0] == (3, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),

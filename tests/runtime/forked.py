@@ -103,7 +103,7 @@ def networks() -> dict[str, str]:
         haste_compiler.compile(network(), (large,))
         return torch.equal(haste_compiler.compile(network(), (more,), config=DENSE)(more), dynamic(more))
 
-    found = {
+    return {
         "dense": in_child(calls),
         "haste": in_child(same(haste, x)),
         "dynamic": in_child(same(dynamic, x, more)),
@@ -118,10 +118,6 @@ def networks() -> dict[str, str]:
         "a child's child": in_child(lambda: in_child(calls) == "same"),
         "the parent": "same" if calls() else "other",
     }
-    # A fork that takes longer than threads stay awake.
-    pool._SPINS = 0
-    found["a pool that is lost"] = in_child(calls)
-    return found
 
 
 def calling() -> dict[str, str]:
@@ -155,7 +151,20 @@ def leaving() -> dict[str, str]:
         loaded = haste_compiler.load(path)
     x: Any = np.random.default_rng(0).standard_normal((2, 12, 17, 17), np.float32)
     calls = same(loaded, x)
-    return {"called": in_child(calls, leave=True), "not called": in_child(lambda: True, leave=True)}
+
+    def after_other_threads() -> bool:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(time.sleep, [0.1] * 4))
+        return calls()
+
+    found = {"called": in_child(calls, leave=True), "not called": in_child(lambda: True, leave=True)}
+    # A fork that takes longer than threads stay awake.
+    pool._SPINS = 0
+    return {
+        **found,
+        "lost, called": in_child(calls, leave=True),
+        "lost, called after other threads": in_child(after_other_threads, leave=True),
+    }
 
 
 class Features(Dataset[Tensor]):

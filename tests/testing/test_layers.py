@@ -19,7 +19,7 @@ from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.rewrite import rewrite_haste
 from haste_compiler.passes import pipeline
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.testing.layers import LayerCheck, check_layers, owned_layers
+from haste_compiler.testing.layers import LayerCheck, Owner, check_layers, owned_layers
 from haste_compiler.testing.passes import find_broken_pass
 from tests.methods.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of, unharmed
@@ -31,7 +31,7 @@ CONVOLUTIONS = {
     *(f"blocks.{block}.conv{conv}" for block in range(3) for conv in (1, 2)),
     "blocks.1.shortcut.0",
 }
-OWNED = dict.fromkeys(CONVOLUTIONS, "haste")
+OWNED = dict.fromkeys(CONVOLUTIONS, Owner("haste"))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,9 @@ def test_nothing_is_wrong(model: nn.Module, config: HasteConfig) -> None:
     assert not wrong(checks) and max(check.error for check in checks) < 1e-5
     assert {check.name for check in checks if check.kind in ("conv", "haste")} == CONVOLUTIONS
     owned = owned_layers(compiled, (IMAGES,))
-    assert [check.name for check in checks if check.kind == "haste"] == list(owned) and set(owned.values()) <= {"haste"}
+    assert [check.name for check in checks if check.kind == "haste"] == list(owned) and {
+        each.method for each in owned.values()
+    } <= {"haste"}
     assert find_broken_pass(model, (IMAGES,), config, owned) is None
 
 

@@ -30,7 +30,7 @@ class Quantized(Method):
     CONFIG = QuantizedConfig
     PRECISION = PRECISION
     NEARER = "a lower max_error"
-    MOST_TIME = 0.95
+    MOST_TIME = 0.9
 
     def sites(self, gm: fx.GraphModule, config: QuantizedConfig) -> list[Site]:
         """See ``Method``."""

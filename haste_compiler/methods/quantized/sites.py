@@ -16,11 +16,9 @@ from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
+from haste_compiler.methods.quantized.reference.rounding import MOST_PRODUCTS
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 from haste_compiler.ops.linear import LINEAR, LinearCall
-
-_MOST_SUMMED = (2**31 - 1) // (255 * 128)
-"""Products of bytes that a sum of 32 bits surely holds."""
 
 
 def sites(gm: fx.GraphModule, config: QuantizedConfig) -> list[Site]:
@@ -72,8 +70,8 @@ def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
         return False, "its weights are computed while the network runs"
     if geometry.is_depthwise:
         return False, "depthwise: it multiplies too little for what rounding takes"
-    if geometry.kernel[1] * geometry.in_channels // geometry.groups > _MOST_SUMMED:
-        return False, f"sums of more than {_MOST_SUMMED} products may not fit 32 bits"
+    if geometry.kernel[1] * geometry.in_channels // geometry.groups > MOST_PRODUCTS:
+        return False, f"sums of more than {MOST_PRODUCTS} products may not fit 32 bits"
     return True, "int8"
 
 

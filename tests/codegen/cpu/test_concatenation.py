@@ -14,11 +14,11 @@ from tests.codegen.kernels import build, on_x86, targets
 
 @on_x86
 @pytest.mark.parametrize("target", targets())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(1, 70), st.integers(1, 12)),
-    channels=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+    channels=st.lists(st.integers(1, 150), min_size=1, max_size=3),
 )
 def test_it_is_the_concatenation(target: str, batch: int, size: tuple[int, int], channels: list[int]) -> None:
     """Channels around whole and partial vectors, images of one and of several tasks."""
@@ -32,10 +32,10 @@ def test_it_is_the_concatenation(target: str, batch: int, size: tuple[int, int],
 
 @on_x86
 @pytest.mark.parametrize("target", targets())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 70), st.integers(1, 12)),
-    channels=st.lists(st.integers(1, 150), min_size=1, max_size=4),
+    channels=st.lists(st.integers(1, 150), min_size=1, max_size=3),
     activation=st.sampled_from(["none", "relu", "silu", "clamp:-0.5:0.5"]),
 )
 def test_a_batch_norm_is_applied_on_the_way(

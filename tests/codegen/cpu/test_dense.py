@@ -35,17 +35,18 @@ def check(example: ConvExample) -> None:
     assert_near(run(case, example.target, example.threads), case.expected())
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(several(conv_examples(ConvExample, geometries()), 5))
 def test_dense(examples: list[ConvExample]) -> None:
     for example in examples:
         check(example)
 
 
-@settings(max_examples=20)
-@given(conv_examples(ConvExample, geometries(side=14, depthwise=True)))
-def test_depthwise(example: ConvExample) -> None:
-    check(example)
+@settings(max_examples=2)
+@given(several(conv_examples(ConvExample, geometries(side=14, depthwise=True)), 5))
+def test_depthwise(examples: list[ConvExample]) -> None:
+    for example in examples:
+        check(example)
 
 
 @pytest.mark.slow

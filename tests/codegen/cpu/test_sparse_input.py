@@ -17,7 +17,7 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from tests.codegen.examples import ConvExample, conv_examples
+from tests.codegen.examples import ConvExample, conv_examples, several
 from tests.codegen.kernels import Arguments, ConvCase, assert_near, build, finish, nhwc, run_conv2d
 
 
@@ -55,9 +55,24 @@ sizes = st.builds(matrix, st.integers(1, 70), st.integers(1, 300))
 shares = st.sampled_from((0.0, 0.3, 0.375, 0.4, 0.6, 0.9, 1.0))
 
 
-@settings(max_examples=40)
-@given(conv_examples(SparseExample, sizes, images=1, zeros=shares))
-def test_product(example: SparseExample) -> None:
+examples = conv_examples(SparseExample, sizes, images=1, zeros=shares)
+
+
+@settings(max_examples=4)
+@given(several(examples, 3))
+def test_product(examples: list[SparseExample]) -> None:
+    for example in examples:
+        check(example)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(examples)
+def test_product_more(example: SparseExample) -> None:
+    check(example)
+
+
+def check(example: SparseExample) -> None:
     case = example.case()
     actual = run_sparse(case, example.target, example.threads)
     assert_near(actual, case.expected())

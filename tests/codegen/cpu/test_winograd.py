@@ -60,7 +60,7 @@ def examples(channels: int, filters: int, side: int) -> st.SearchStrategy[Exampl
     return conv_examples(Example, geometry, 4, size=st.sampled_from(SIZES), choice=st.integers(0, 20))
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(several(examples(40, 50, 14), 4))
 def test_generated(examples: list[Example]) -> None:
     for example in examples:

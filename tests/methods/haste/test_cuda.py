@@ -108,7 +108,7 @@ def test_settings_are_read_at_every_call() -> None:
 examples = haste_examples(geometries(channels=24, filters=24, side=12), 3)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(examples, st.sampled_from(TILES))
 def test_generated_convolutions(example: Example, tile: GemmTile) -> None:
     run(example, tile=tile).check()

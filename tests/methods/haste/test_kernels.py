@@ -106,7 +106,7 @@ def haste_examples(geometry: st.SearchStrategy[ConvGeometry], images: int = 5) -
     )
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(several(haste_examples(geometries(channels=24, filters=24, side=12)), 4))
 def test_kernels_equal_the_operator(examples: list[Example]) -> None:
     for example in examples:

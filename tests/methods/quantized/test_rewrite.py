@@ -13,6 +13,7 @@ from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.quantized.config import QuantizedConfig
+from haste_compiler.methods.quantized.reference.rounding import MOST_PRODUCTS
 
 EVERYTHING = QuantizedConfig(cost_model=False)
 
@@ -78,12 +79,19 @@ def test_an_override_of_a_layer_that_is_never_taken_is_an_error() -> None:
         rewritten(EVERYTHING.replace(layers={"depthwise": {"enabled": True}}))
 
 
-def test_convolutions_are_listed_with_their_algorithm_and_linear_layers_are_not() -> None:
+def test_layers_are_listed_with_their_algorithm() -> None:
     _, gm, _ = rewritten(EVERYTHING)
     found = {layer.name: (layer.method, layer.reason) for layer in conv_layers(gm, EVERYTHING)}
     assert found["square"] == ("quantized", "int8, F(4×4)") and found["stem"] == ("quantized", "int8")
     assert found["depthwise"][0] is None and "depthwise" in found["depthwise"][1]
-    assert "head" not in found
+    assert found["head"] == ("quantized", "int8")
+
+
+def test_sums_that_may_not_fit_are_not_taken() -> None:
+    for rows, taken in ((MOST_PRODUCTS, True), (MOST_PRODUCTS + 1, False)):
+        gm = run_passes(capture(nn.Linear(rows, 1), (torch.randn(1, rows),)), EVERYTHING)
+        (layer,) = conv_layers(gm, EVERYTHING)
+        assert layer.eligible == taken and (taken or f"more than {MOST_PRODUCTS} products" in layer.reason)
 
 
 def test_an_image_gives_the_same_alone_and_among_others() -> None:

@@ -11,7 +11,6 @@ from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.signs import is_nonnegative
 
-
 CLIPPED: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,

@@ -1,5 +1,6 @@
 """What other CPUs multiply small integers with, emulated: the same places in memory and offsets, plain arithmetic."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -36,7 +37,11 @@ def unit_of(name: str, target: str) -> IntegerUnit:
     own = integer_unit(parse_target(target))
     if name == "own":
         return own
-    kinds = {"multiply": Multiply, "unsigned": EmulatedUnsignedDot, "signed": EmulatedSignedDot}
+    kinds: dict[str, Callable[[int, int], IntegerUnit]] = {
+        "multiply": Multiply,
+        "unsigned": EmulatedUnsignedDot,
+        "signed": EmulatedSignedDot,
+    }
     return kinds[name](own.lanes, own.registers)
 
 

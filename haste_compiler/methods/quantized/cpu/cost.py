@@ -23,6 +23,4 @@ def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> floa
     unit = integer_unit(machine.target)
     if not size:
         return choose_direct(geometry, batch, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND
-    found = choose_winograd(geometry, batch, size, unit, machine.unit, machine.threads)
-    assert found is not None, f"F({size}×{size}) doesn't compute {geometry}"
-    return found[0] / _CYCLES_PER_SECOND
+    return choose_winograd(geometry, batch, size, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND

@@ -31,15 +31,6 @@ from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_produ
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
-from haste_compiler.methods.quantized.reference.rounding import SIGNED, UNSIGNED
-
-MOST_PRODUCTS = (2**31 - 1) // (UNSIGNED * SIGNED)
-"""So many products of integers fit a sum of 32 bits, whatever they are."""
-
-
-def takes_direct(geometry: ConvGeometry) -> bool:
-    """Whether the sums of a row of taps surely fit 32 bits."""
-    return geometry.in_channels // geometry.groups * geometry.kernel[1] <= MOST_PRODUCTS
 
 
 def pack_direct(
@@ -97,7 +88,7 @@ def direct_kernel(
 
     Args:
         name: its symbol.
-        geometry: the convolution's, see ``takes_direct``.
+        geometry: the convolution's.
         batch: images.
         tiling: see ``direct_tiling.choose_direct``.
         unit: what multiplies.

@@ -40,16 +40,16 @@ _LATENCY = 4.0
 _STEP_CYCLES = 0.2
 """Of a loop's counting, a step."""
 
-_SUM_CYCLES = 4.0
+_SUM_CYCLES = 3.0
 """Of the epilogue of a vector of outputs."""
 
-_ROW_CYCLES = 3.0
+_ROW_CYCLES = 1.5
 """Of what makes the sums of a row of taps, a vector, float32."""
 
 _ROUNDING_CYCLES = 2.5
 """Of reading a vector twice, for its largest value and to round it."""
 
-_LINE_CYCLES = 30.0
+_LINE_CYCLES = 15.0
 """Of finding a scale."""
 
 _TASK_CYCLES = 300.0
@@ -162,11 +162,16 @@ class _Work:
                 break
             rounding = lines * (math.ceil(elements / self.unit.lanes) * _ROUNDING_CYCLES + _LINE_CYCLES)
             window_bytes = 4.0 * lines * elements
+            written_bytes = output_bytes * block / (units * images)
             blocks = math.ceil(units / block) * images
             for chunk in chunk_sizes(layout.tiles):
                 chunks = math.ceil(layout.tiles / chunk)
                 waves = math.ceil(blocks * chunks / threads)
                 task = block * per_unit * chunk * tile_cycles + rounding + _TASK_CYCLES
+                # Outputs are written a few channels of all pixels at a time.
+                written = written_bytes * chunk / layout.tiles
+                if scratch_bytes + written > machine.l2_bytes * 3 // 4:
+                    task += written / L3_BYTES_PER_CYCLE
                 for channels_first in (False, True):
                     # What the busiest thread sees: tasks that follow each other.
                     places = min(blocks, waves) if channels_first else math.ceil(waves / chunks)

@@ -85,9 +85,7 @@ def winograd(walk: Walk[Cpu], node: fx.Node) -> Value:
     """A 3×3 convolution by Winograd's minimal filtering."""
     call, machine, unit = QuantizedWinogradCall.of(node), walk.machine, integer_unit(walk.machine.target)
     geometry, batch = call.geometry, walk.shape(call.x)[0]
-    found = choose_winograd(geometry, hint_of(batch), call.size, unit, machine.unit, machine.threads)
-    assert found is not None, f"F({call.size}×{call.size}) doesn't compute {geometry}"
-    _, tiling = found
+    _, tiling = choose_winograd(geometry, hint_of(batch), call.size, unit, machine.unit, machine.threads)
     transformed = (walk.constant(call.transformed), walk.constant(call.transformed_scale))
     plain = (walk.constant(call.weight), walk.constant(call.scale))
     bias = None if call.bias is None else walk.constant(call.bias)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
 from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, tile_pieces
 from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.winograd import combine
+from haste_compiler.codegen.winograd import MultiplyAdd, combine
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
@@ -114,6 +115,19 @@ def winograd_kernel(
     return emit.kernel(name, arguments, body)
 
 
+def _fused(n: int) -> MultiplyAdd:
+    """A multiply-add of ``n`` lanes that is one wherever it stands, so that results don't depend on the code around it.
+
+    On a target without such instructions it is two wherever it stands.
+    """
+    kind, name = ("float32", "f32") if n == 1 else (f"float32x{n}", f"v{n}f32")
+
+    def multiply_add(value: Expr, weight: Expr, total: Expr) -> Expr:
+        return tirx.call_llvm_pure_intrin(kind, f"llvm.fmuladd.{name}", value, emit.splat(weight, n), total)
+
+    return multiply_add
+
+
 def _padded_channels(geometry: ConvGeometry, unit: IntegerUnit) -> int:
     return math.ceil(geometry.in_channels / unit.GROUP) * unit.GROUP
 
@@ -130,6 +144,33 @@ def _channel_order(channels: int, unit: IntegerUnit) -> NDArray[np.int64]:
         order.append(start * unit.GROUP + block.T.reshape(-1))
     rest = np.arange(channels // unit.GROUP * unit.GROUP, math.ceil(channels / unit.GROUP) * unit.GROUP)
     return np.concatenate([*order, rest])
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """Memory of a task. What is found of each of its tiles lies together.
+
+    Attributes:
+        mixed: [positions][C]: the tile's window on its way through the transform, float32.
+        largest: [positions][lanes]: of the window's absolute values, as ``Largest`` has them.
+        factors: [positions]: what values are multiplied by before they are rounded.
+        values: [tiles][positions][C]: rounded, of the unit's type; for the channels' order see ``_channel_order``.
+        scales: [tiles][positions]: of the values.
+        finite: [tiles]: whether all scales are.
+        places: [tiles]: where its outputs begin in y.
+        sums: [tiles][positions][tile channels]: of products, times their scales.
+        half: [m][m + 2][lanes]: Aᵀ times the sums of a vector of output channels.
+    """
+
+    mixed: Expr
+    largest: Expr
+    factors: Expr
+    values: Expr
+    scales: Expr
+    finite: Expr
+    places: Expr
+    sums: Expr
+    half: Expr
 
 
 class _Winograd:
@@ -165,37 +206,45 @@ class _Winograd:
 
     def write(self) -> None:
         """All tasks, in parallel."""
-        tiles, positions = self.tiling.tiles, self.tiling.positions
+        tiles = self.tiling.tiles
         with T.parallel(0, self.blocks * self.chunks) as task:
             chunk, block = emit.bind(task // self.blocks), emit.bind(task % self.blocks)
             first = emit.bind(block * tiles)
             whole = isinstance(self.all_tiles, int) and self.all_tiles % tiles == 0
             count = tiles if whole else emit.bind(emit.minimum(tiles, self.all_tiles - first))
-            values = T.alloc_buffer((tiles * self.value_stride,), self.unit.DTYPE)
-            scales = T.alloc_buffer((tiles * positions,), "float32")
-            finite = T.alloc_buffer((tiles,), "int32")
-            places = T.alloc_buffer((tiles,), "int32")
-            mixed = T.alloc_buffer((positions * self.mixed_stride,), "float32")
+            scratch = self._scratch()
             with T.serial(0, count) as t:
                 outputs = self._outputs(first + t)
                 pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
-                emit.store(places, t, pixel * self.out_channels)
-                self._read_tile(outputs, mixed)
-                self._round_tile(t, mixed, values, scales, finite)
-            sums = T.alloc_buffer((tiles * self.sum_stride,), "float32")
-            half = T.alloc_buffer((self.size * self.side * self.lanes,), "float32")
+                emit.store(scratch.places, t, pixel * self.out_channels)
+                self._read_tile(outputs, scratch.mixed)
+                self._round_tile(t, scratch)
             k_first = emit.bind(chunk * self.tiling.channel_tiles)
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.layout.tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
-                with T.serial(0, positions) as position:
-                    self._multiply(k_tile, position, count, values, scales, sums, places)
+                with T.serial(0, self.tiling.positions) as position:
+                    self._multiply(k_tile, position, count, scratch)
                 with T.serial(0, count) as t:
                     outputs = self._outputs(first + t)
-                    with T.If(finite[t] != 0):
+                    with T.If(scratch.finite[t] != 0):
                         with T.Then():
-                            self._transform_outputs(k_tile, outputs, emit.bind(t * self.sum_stride), sums, half)
+                            self._transform_outputs(k_tile, t, outputs, scratch)
                         with T.Else():
                             self._write_plain(k_tile, outputs)
+
+    def _scratch(self) -> _Scratch:
+        tiles, positions = self.tiling.tiles, self.tiling.positions
+        return _Scratch(
+            mixed=T.alloc_buffer((positions * self.mixed_stride,), "float32"),
+            largest=T.alloc_buffer((positions * self.lanes,), "int32"),
+            factors=T.alloc_buffer((positions,), "float32"),
+            values=T.alloc_buffer((tiles * self.value_stride,), self.unit.DTYPE),
+            scales=T.alloc_buffer((tiles * positions,), "float32"),
+            finite=T.alloc_buffer((tiles,), "int32"),
+            places=T.alloc_buffer((tiles,), "int32"),
+            sums=T.alloc_buffer((tiles * self.sum_stride,), "float32"),
+            half=T.alloc_buffer((self.size * self.side * self.lanes,), "float32"),
+        )
 
     def _outputs(self, number: Expr) -> Rectangle:
         """The outputs of a tile."""
@@ -222,7 +271,7 @@ class _Winograd:
             def mix(value: Callable[[int, Expr, int], Expr], target: Expr = target) -> None:
                 def body(channel: Expr, n: int) -> None:
                     rows = [T.bind(value(i, channel, n)) for i in range(self.side)]
-                    for i, result in enumerate(combine(INPUT[self.size], rows)):
+                    for i, result in enumerate(combine(INPUT[self.size], rows, _fused(n))):
                         emit.store(mixed, target + i * self.side * self.mixed_stride + channel, result, n)
 
                 emit.sweep(self.channels, self.lanes, body)
@@ -241,32 +290,29 @@ class _Winograd:
                     with T.Else():
                         mix(padded)
                 with T.Else(), T.serial(0, self.side) as i:
-                    zeros = emit.bind(target + i * self.side * self.mixed_stride)
-                    emit.sweep(
-                        self.channels,
-                        self.lanes,
-                        lambda at, n, zeros=zeros: emit.store(mixed, zeros + at, emit.splat(0.0, n), n),
-                    )
+                    self._zero(mixed, emit.bind(target + i * self.side * self.mixed_stride))
 
-    def _round_tile(self, t: Expr, mixed: Expr, values: Expr, scales: Expr, finite: Expr) -> None:
+    def _zero(self, mixed: Expr, start: Expr) -> None:
+        """Set all channels of a place in ``mixed`` to zero."""
+        emit.sweep(self.channels, self.lanes, lambda at, n: emit.store(mixed, start + at, emit.splat(0.0, n), n))
+
+    def _round_tile(self, t: Expr, scratch: _Scratch) -> None:
         """Bᵀ X B, rounded."""
         side, positions, lanes = self.side, self.tiling.positions, self.lanes
-        largest = T.alloc_buffer((positions * lanes,), "int32")
-        factors = T.alloc_buffer((positions,), "float32")
         with T.serial(0, side) as i:
-            self._mix_row(i, mixed, largest)
+            self._mix_row(i, scratch.mixed, scratch.largest)
         worst = emit.Register(lanes, T.broadcast(T.int32(0), lanes), "int32")
         for start, n in emit.chunks(positions, lanes):
-            each = [T.bind(emit.load(largest, (start + p) * lanes, lanes)) for p in range(n)]
+            each = [T.bind(emit.load(scratch.largest, (start + p) * lanes, lanes)) for p in range(n)]
             bits = all_bits(each, lanes)
             emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, n), bits), n)
             factor, scale = scaling(bits, nonnegative=False, lanes=n)
-            emit.store(factors, start, factor, n)
-            emit.store(scales, t * positions + start, scale, n)
-        emit.store(finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
+            emit.store(scratch.factors, start, factor, n)
+            emit.store(scratch.scales, t * positions + start, scale, n)
+        emit.store(scratch.finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
         with T.serial(0, positions) as position:
             written = emit.bind(t * self.value_stride + position * self.padded)
-            self._round_position(T.bind(factors[position]), position * self.mixed_stride, mixed, written, values)
+            self._round_position(position * self.mixed_stride, T.bind(scratch.factors[position]), written, scratch)
 
     def _mix_row(self, i: Expr, mixed: Expr, largest: Expr) -> None:
         """A row times B, in place, and the largest value of each position in every lane."""
@@ -275,7 +321,7 @@ class _Winograd:
 
         def body(channel: Expr, n: int) -> None:
             at = [emit.bind((i * side + j) * self.mixed_stride + channel) for j in range(side)]
-            results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at])
+            results = combine(INPUT[self.size], [T.bind(emit.load(mixed, each, n)) for each in at], _fused(n))
             for each, result, index in zip(found, results, at, strict=True):
                 each.include(result, n)
                 emit.store(mixed, index, result, n)
@@ -284,26 +330,24 @@ class _Winograd:
         for j, each in enumerate(found):
             emit.store(largest, (i * side + j) * lanes, each.lanes(), lanes)
 
-    def _round_position(self, factor: Expr, read: Expr, mixed: Expr, written: Expr, values: Expr) -> None:
-        """Round a tile's channels at one position; for their order see ``_channel_order``."""
+    def _round_position(self, read: Expr, factor: Expr, written: Expr, scratch: _Scratch) -> None:
+        """Round a tile's channels at one position, from ``mixed[read]`` on."""
         group, dtype = self.unit.GROUP, self.unit.DTYPE
 
         def write(start: Expr, vectors: Sequence[Expr], n: int) -> None:
             integers = rounded_groups(vectors, factor, self.offset, n, dtype)
-            emit.store(values, written + start * group, integers, n * group)
+            emit.store(scratch.values, written + start * group, integers, n * group)
 
         def body(start: Expr, n: int) -> None:
-            write(start, [emit.load(mixed, read + start * group + g * n, n) for g in range(group)], n)
+            write(start, [emit.load(scratch.mixed, read + start * group + g * n, n) for g in range(group)], n)
 
         whole = self.channels // group
         emit.sweep(whole, self.lanes, body)
         if rest := self.channels % group:
-            some = [mixed[read + whole * group + g] for g in range(rest)]
+            some = [scratch.mixed[read + whole * group + g] for g in range(rest)]
             write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
 
-    def _multiply(
-        self, k_tile: Expr, position: Expr, count: Expr, values: Expr, scales: Expr, sums: Expr, places: Expr
-    ) -> None:
+    def _multiply(self, k_tile: Expr, position: Expr, count: Expr, scratch: _Scratch) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""
         tile, lanes, columns = self.tile, self.lanes, self.tile.columns
         steps, transformed = self.padded // self.unit.GROUP, self.buffers["transformed"]
@@ -314,7 +358,7 @@ class _Winograd:
         stride = -(-self.slice // (math.ceil(self.tiling.tiles / columns) * steps))
         with T.serial(0, across) as index:
             column = emit.bind(emit.maximum(emit.minimum(index * columns, count - columns), 0))
-            self._ask_for_outputs(k_tile, position, column, places)
+            self._ask_for_outputs(k_tile, position, column, scratch.places)
             totals = registers(tile, "int32")
             start_sums(totals, Place(self.buffers["starts"], channel) if self.offset else None)
             following = emit.bind(packed + self.slice + index * (steps * stride))
@@ -327,7 +371,7 @@ class _Winograd:
                 totals,
                 self.unit,
                 tile,
-                Place(values, emit.bind(column * self.value_stride + position * self.padded)),
+                Place(scratch.values, emit.bind(column * self.value_stride + position * self.padded)),
                 Place(transformed, packed),
                 steps,
                 [p * self.value_stride for p in range(columns)],
@@ -338,11 +382,11 @@ class _Winograd:
                 for v in range(tile.vectors)
             ]
             for p, pixel in enumerate(totals):
-                scale = T.bind(scales[(column + p) * self.tiling.positions + position])
+                scale = T.bind(scratch.scales[(column + p) * self.tiling.positions + position])
                 written = emit.bind((column + p) * self.sum_stride + position * tile.channels)
                 for v, register in enumerate(pixel):
                     value = T.Cast(f"float32x{lanes}", register.get()) * (emit.splat(scale, lanes) * factors[v])
-                    emit.store(sums, written + v * lanes, value, lanes)
+                    emit.store(scratch.sums, written + v * lanes, value, lanes)
 
     def _ask_for_outputs(self, k_tile: Expr, position: Expr, column: Expr, places: Expr) -> None:
         """Ask for a pixel of a register tile's outputs at each of the last positions: stores would wait for them."""
@@ -355,19 +399,20 @@ class _Winograd:
                 for line in range(0, self.tile.channels, _LINE):
                     emit.prefetch(self.y, places[column + p] + at + line, to_write=True)
 
-    def _transform_outputs(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr) -> None:
-        """Aᵀ M A of one tile, and the epilogue."""
+    def _transform_outputs(self, k_tile: Expr, t: Expr, outputs: Rectangle, scratch: _Scratch) -> None:
+        """Aᵀ M A of one tile, and the epilogue; the last output channels may be fewer."""
         rest = self.out_channels - (self.layout.tiles - 1) * self.tile.channels
         if self.layout.tiles == 1 or rest == self.tile.channels:
-            self._store_tile(k_tile, outputs, read, sums, half, rest)
+            self._store_tile(k_tile, t, outputs, scratch, rest)
             return
         with T.If(k_tile == self.layout.tiles - 1):
             with T.Then():
-                self._store_tile(k_tile, outputs, read, sums, half, rest)
+                self._store_tile(k_tile, t, outputs, scratch, rest)
             with T.Else():
-                self._store_tile(k_tile, outputs, read, sums, half, self.tile.channels)
+                self._store_tile(k_tile, t, outputs, scratch, self.tile.channels)
 
-    def _store_tile(self, k_tile: Expr, outputs: Rectangle, read: Expr, sums: Expr, half: Expr, valid: int) -> None:
+    def _store_tile(self, k_tile: Expr, t: Expr, outputs: Rectangle, scratch: _Scratch, valid: int) -> None:
+        read = emit.bind(t * self.sum_stride)
         size, side, lanes, matrix = self.size, self.side, self.lanes, OUTPUT[self.size]
         pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
         at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
@@ -378,13 +423,15 @@ class _Winograd:
         for v, offset, n in pieces:
             with T.serial(0, side) as j:
                 start = emit.bind(read + v * lanes + offset + j * self.tile.channels)
-                column = [T.bind(emit.load(sums, start + i * side * self.tile.channels, n)) for i in range(side)]
-                for i, value in enumerate(combine(matrix, column)):
-                    emit.store(half, (i * side + j) * lanes, value, n)
+                column = [
+                    T.bind(emit.load(scratch.sums, start + i * side * self.tile.channels, n)) for i in range(side)
+                ]
+                for i, value in enumerate(combine(matrix, column, _fused(n))):
+                    emit.store(scratch.half, (i * side + j) * lanes, value, n)
             bias = T.bind(emit.load(self.buffers["bias"], k_tile * self.tile.channels + v * lanes + offset, n))
             with T.serial(0, rows) as i:
-                row = [T.bind(emit.load(half, (i * side + j) * lanes, n)) for j in range(side)]
-                for j, value in enumerate(combine(matrix, row)):
+                row = [T.bind(emit.load(scratch.half, (i * side + j) * lanes, n)) for j in range(side)]
+                for j, value in enumerate(combine(matrix, row, _fused(n))):
                     index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
                     with T.If(j < columns), T.Then():
                         write_output(self.y, index, value + bias, n, residual, self.activation)

@@ -16,13 +16,14 @@ from haste_compiler.codegen.cpu.tiling import (
     foreign_cycles,
 )
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.winograd import takes_winograd
-from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS
 from haste_compiler.methods.quantized.cpu.direct_tiling import integer_tiles, step_cycles
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 
 _CLOSE = 1.1
 """Register tiles that take at most so many times the fewest cycles are tried with every number of tiles."""
+
+_MOST_SUMS = 0.75
+"""Share of the registers that sums take: of more LLVM makes copies, or keeps some in memory."""
 
 _INPUT_CYCLES = {2: 90.0, 4: 230.0}
 """Cycles of one tile's transform and rounding, for a vector of channels; much of it is waiting for the image."""
@@ -74,19 +75,13 @@ class WinogradTiling:
         return math.ceil(height / self.size), math.ceil(width / self.size)
 
 
-def takes_integer_winograd(geometry: ConvGeometry) -> bool:
-    """Whether there is a kernel: for 3×3 filters, stride 1, one group, and sums that surely fit 32 bits."""
-    # Tiles overhang the output, which may be smaller than one.
-    return takes_winograd(geometry, 1) and geometry.in_channels <= MOST_PRODUCTS
-
-
 def choose_winograd(
     geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, machine: VectorUnit, threads: int
 ) -> tuple[float, WinogradTiling]:
     """The modelled cycles of the busiest thread, and the tiling that has the fewest.
 
     Args:
-        geometry: the convolution's, see ``takes_integer_winograd``.
+        geometry: the convolution's, see ``graph.winograd.takes_winograd``.
         batch: images.
         size: side of a tile of outputs, one of ``graph.winograd.SIZES``.
         unit: what multiplies.
@@ -121,8 +116,13 @@ class _Work:
 
     def tilings(self) -> Iterator[WinogradTiling]:
         """What is worth a look."""
-        tiles = list(integer_tiles(self.total, self.geometry.out_channels, self.unit))
-        costs = {tile: self.k_tiles(tile) * self._products(tile, self.total) for tile in tiles}
+        tiles = integer_tiles(self.total, self.geometry.out_channels, self.unit)
+        most_sums = _MOST_SUMS * self.unit.registers
+        costs = {
+            tile: self.k_tiles(tile) * self._products(tile, self.total)
+            for tile in tiles
+            if tile.columns * tile.vectors <= most_sums
+        }
         for tile, cost in costs.items():
             if cost > _CLOSE * min(costs.values()):
                 continue

@@ -11,6 +11,9 @@ LEAST = 1e-30
 SIGNED, UNSIGNED = 127, 255
 """The largest integer where values have signs, and where none is negative."""
 
+MOST_PRODUCTS = (2**31 - 1) // (UNSIGNED * SIGNED)
+"""So many products of integers fit a sum of 32 bits, whatever they are."""
+
 
 def quantize(values: Tensor, axes: tuple[int, ...], *, nonnegative: bool = False) -> tuple[Tensor, Tensor]:
     """Round values to integers times a scale.

@@ -119,8 +119,10 @@ def expected(case: ConvCase, *, nonnegative: bool) -> Tensor:
     return result
 
 
-def quantized_examples(geometry: st.SearchStrategy[ConvGeometry]) -> st.SearchStrategy[Example]:
-    """Examples of up to three images, for every unit."""
+def quantized_examples(
+    geometry: st.SearchStrategy[ConvGeometry], **rest: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Example]:
+    """Examples of up to three images, for every unit; ``rest`` draws fields otherwise."""
     return conv_examples(
         Example,
         geometry,
@@ -129,4 +131,5 @@ def quantized_examples(geometry: st.SearchStrategy[ConvGeometry]) -> st.SearchSt
         unit=st.sampled_from(UNITS),
         nonnegative=st.booleans(),
         spoiled=st.sampled_from((0, 0, 3)),
+        **rest,
     )

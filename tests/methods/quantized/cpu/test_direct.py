@@ -11,7 +11,6 @@ from tvm import tirx
 from haste_compiler.codegen.cpu.tiling import ConvTiling, RegisterTile
 from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS, takes_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import INTEGER
 from tests.codegen.cpu.test_dense import CORNERS
 from tests.codegen.examples import several
@@ -23,6 +22,9 @@ POINTWISE = ConvGeometry(18, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (5, 4)
 LINEAR = ConvGeometry(35, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, 1), (8, 8))
 STRIDED = ConvGeometry(6, 20, (3, 3), (2, 2), (1, 0, 2, 1), (1, 1), 1, (9, 14), (8, 8))
 GROUPED = ConvGeometry(10, 18, (1, 1), (2, 2), (1, 0, 0, 2), (1, 1), 2, (7, 6), (8, 8))
+
+QUICK = ("none", "relu", "hardswish", "leaky_relu:0.01")
+"""Activations that take little code, which compiles in half the time."""
 
 generated = st.one_of(geometries(channels=24, filters=40, side=12), geometries(channels=40, filters=40, taps=1))
 
@@ -37,11 +39,12 @@ generated = st.one_of(geometries(channels=24, filters=40, side=12), geometries(c
     ],
 )
 def test_corners(geometry: ConvGeometry, unit: str) -> None:
-    Example(geometry, residual=True, activation="relu", unit=unit, spoiled=3).check()
+    activation = "silu" if geometry is CORNERS[4] else "relu"
+    Example(geometry, residual=True, activation=activation, unit=unit, spoiled=3).check()
 
 
 @settings(max_examples=2)
-@given(several(quantized_examples(generated), 4))
+@given(several(quantized_examples(generated, activation=st.sampled_from(QUICK)), 4))
 def test_generated(examples: list[Example]) -> None:
     for example in examples:
         example.check()
@@ -112,9 +115,3 @@ def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     if not nonnegative:
         case.weight[:, ::3] *= -1
     torch.testing.assert_close(example.run(case).double(), case.expected(), rtol=1e-6, atol=1e-4)
-
-
-def test_longer_sums_are_refused() -> None:
-    assert takes_direct(replace(LINEAR, in_channels=MOST_PRODUCTS))
-    assert not takes_direct(replace(LINEAR, in_channels=MOST_PRODUCTS + 1))
-    assert not takes_direct(replace(STRIDED, in_channels=MOST_PRODUCTS // 2))

@@ -11,9 +11,8 @@ from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import SIZES
-from haste_compiler.methods.quantized.cpu.direct import MOST_PRODUCTS
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, Pairs, UnsignedDot
-from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling, choose_winograd, takes_integer_winograd
+from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling, choose_winograd
 from tests.codegen.examples import several
 from tests.cost.geometries import square
 from tests.methods.quantized.cpu.winograd_examples import (
@@ -133,19 +132,3 @@ def test_the_model_knows_products_filters_and_threads(machine: tuple[IntegerUnit
         alone = chosen(geometry, 4, machine)[0]
         assert 0.5 * alone <= chosen(geometry, 4, machine, threads=2)[0] < 0.8 * alone
         assert alone < chosen(geometry, 4, machine, batch=2)[0] <= 2.1 * alone
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"stride": (2, 2)},
-        {"dilation": (2, 2), "padding": (2, 2, 2, 2)},
-        {"groups": 2, "in_channels": 20},
-        {"kernel": (5, 5)},
-        {"in_channels": MOST_PRODUCTS + 1},
-    ],
-)
-def test_other_convolutions_are_left_alone(other: dict[str, int]) -> None:
-    assert takes_integer_winograd(SMALL)
-    assert takes_integer_winograd(replace(SMALL, input_size=(1, 1), padding=(1, 1, 1, 1)))
-    assert not takes_integer_winograd(replace(SMALL, **other))  # type: ignore[arg-type]
