@@ -63,6 +63,23 @@ def test_every_checked_call_is_compared_and_not_only_what_is_timed() -> None:
     assert done.error == 1 and "wrong" in done.failure
 
 
+class Unsteady(nn.Module):
+    """Its result depends on the images' layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.is_contiguous() else 1.01 * x
+
+
+@pytest.mark.parametrize(("factor", "allowed"), [(1.03, True), (1.05, False)])
+def test_what_the_original_differs_by_from_itself_is_allowed_four_times(factor: float, allowed: bool) -> None:
+    def near(model: nn.Module, x: Tensor, threads: int) -> runners.Runner:
+        return runners.Runner(lambda t: factor * t)
+
+    x = torch.rand(1, 3, 4, 4)
+    (done,) = measure(Case(Unsteady(), [x], [x]), {"openvino": near}, threads=1, rounds=1)
+    assert bool(done.failure) != allowed
+
+
 def test_relative_error_is_a_share_of_the_norm() -> None:
     y = torch.tensor([3.0, 4.0])
     assert relative_error(y + torch.tensor([0.0, 0.5]), y) == pytest.approx(0.1)
