@@ -118,7 +118,7 @@ _METHOD = (
     " in turns, in another order each round. Times are those of one call. ÷ best peer: best time over that of the"
     " fastest runner of the same process that is not this compiler and computes what eager PyTorch does: relative error"
     f" (2-norm of the outputs' difference over the outputs') of at most {MAX_DENSE_ERROR:g}, or four times what PyTorch"
-    " differs by from itself with images channels_last. 1→2: how many times as fast with two threads as with one. First:"
+    " differs by from itself, images channels_last. 1→2: how many times as fast with two threads as with one. First:"
     " the turn's first call, right after another runner's work. Agreement: images with eager PyTorch's class."
 )
 _INT8 = (
