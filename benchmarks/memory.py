@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import runners, searched
-from benchmarks.cases import CASES
+from benchmarks import calibration, competitors, searched
+from benchmarks.cases import CASES, Case
+from benchmarks.runners import Runner
+from haste_compiler import HasteConfig
 from tests import zoo
 
 # TVM and this compiler are imported when they are measured, like the other runners' libraries.
@@ -28,7 +30,7 @@ class Memory:
     """Memory in MiB. The first two are over a process that has imported PyTorch; other libraries count.
 
     Attributes:
-        preparing: peak while the network was loaded, exported, compiled and first called.
+        preparing: peak while the network was loaded, exported, calibrated, compiled and first called.
         running: peak while it then runs, the original let go of where the runner doesn't need it.
         planned: what a compiled network of ours is known to need: packed weights and tables, the tensors between
             kernels as TVM's planner shares them, and the largest scratch memory of a kernel. NaN for others.
@@ -52,13 +54,12 @@ def measure_memory(case: str, runner: str, threads: int, batch: int, searched_fi
     before = _status("VmRSS")
     _reset_peak()
     built = CASES[case](batch)
-    make = runners.makers([runner], searched.read(searched_file, case))[runner]
-    made = make(built.model, built.inputs[0], threads)
+    made = _made(built, runner, threads, searched.read(searched_file, case))
     encoded = [made.encode(x) for x in built.inputs]
     for x in encoded:
         made.run(x)
     preparing = _status("VmHWM") - before
-    case_of_ours = built if runner in runners.OURS else None
+    case_of_ours = built if runner in competitors.OURS else None
     del built
     _settle()
     _reset_peak()
@@ -68,6 +69,11 @@ def measure_memory(case: str, runner: str, threads: int, batch: int, searched_fi
     if case_of_ours is None:
         return Memory(preparing, running)
     return Memory(preparing, running, planned(case_of_ours.model, case_of_ours.inputs[0], made.run))
+
+
+def _made(case: Case, runner: str, threads: int, found: HasteConfig | None) -> Runner:
+    make = competitors.makers([runner], lambda: calibration.calls(case), found)[runner]
+    return make(case.model, case.inputs[0], threads)
 
 
 def planned(model: nn.Module, x: Tensor, compiled: Any) -> float:

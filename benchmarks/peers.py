@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import cases, roofline, runners, searched, worker
+from benchmarks import cases, competitors, roofline, runners, searched, worker
 from benchmarks.report import Result, machine, markdown, plot
 
 QUICK = ["cifar_resnet18", "conv_half_duplicated", "conv_none_duplicated"]
@@ -30,17 +30,24 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=list(cases.CASES),
         metavar="NAME",
-        help=f"of {', '.join(cases.CASES)}; default: {', '.join(cases.USUAL)}, with --quick: {', '.join(QUICK)}",
+        help=f"of {', '.join(cases.CASES)}; default: {', '.join(cases.USUAL)}, with --quick: {', '.join(QUICK)}, "
+        f"with --int8: {', '.join(cases.INT8)}",
     )
     parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="default: 1 4 16; with --quick: 1")
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 2; with --quick: 1")
     parser.add_argument(
         "--competitors",
         nargs="+",
-        choices=list(runners.TITLES),
+        choices=list(competitors.TITLES),
         metavar="NAME",
-        help="; ".join(f"{name}: {title}" for name, title in runners.TITLES.items()) + "; default: all, but with "
-        "--quick nothing is searched",
+        help="; ".join(f"{name}: {title}" for name, title in competitors.TITLES.items()) + "; default: all but those "
+        "in int8, with --quick nothing is searched; with --int8: what is dense",
+    )
+    parser.add_argument("--int8", action="store_true", help="add the competitors in int8")
+    parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help=f"check outputs on all images, where they have labels: {', '.join(cases.ALL_IMAGES)}",
     )
     parser.add_argument("--rounds", type=int, help="how often each is timed; default: 20, with --quick: 8")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time that all of it may take, about")
@@ -57,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for; 1 if anything failed or came out wrong."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    given.networks = given.networks or (QUICK if given.quick else list(cases.USUAL))
+    given.networks = given.networks or (QUICK if given.quick else list(cases.INT8 if given.int8 else cases.USUAL))
     given.batches = given.batches or ([1] if given.quick else [1, 4, 16])
     given.threads = given.threads or ([1] if given.quick else [1, 2])
-    given.competitors = given.competitors or [name for name in runners.TITLES if name != "searched" or not given.quick]
+    given.competitors = _competitors(given)
     if given.rounds is None:
         given.rounds = 8 if given.quick else 20
     if min(given.rounds, *given.threads, *given.batches) < 1 or max(given.batches) > cases.MOST_IMAGES:
@@ -77,6 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = _measure(given, end)
     print(markdown(results))
     return int(any(r.failure or any(m.failure for m in r.measurements) for r in results))
+
+
+def _competitors(given: argparse.Namespace) -> list[str]:
+    """Names of the competitors that the command line asks for, in the tables' order."""
+    if given.competitors is not None:
+        wanted = set(given.competitors)
+    elif given.int8:
+        wanted = set(competitors.EXACT)
+    else:
+        wanted = competitors.TITLES.keys() - set(competitors.INT8) - ({"searched"} if given.quick else set())
+    if given.int8:
+        wanted.update(competitors.INT8)
+    return [name for name in competitors.TITLES if name in wanted]
 
 
 def _write(given: argparse.Namespace, name: str, text: str, results: Sequence[dict[str, Any]]) -> None:
@@ -117,7 +137,8 @@ def _measure(given: argparse.Namespace, end: float) -> list[Result]:
                 tick("starting", 0.0)
                 share = left / (len(cells) - number)
                 names = given.competitors
-                work = worker.Work(case, batch, threads, names, given.rounds, share, str(given.searched))
+                file, every = str(given.searched), given.accuracy
+                work = worker.Work(case, batch, threads, names, given.rounds, share, file, every)
                 result = worker.run(work, tick)
                 if given.memory:
                     tick("measuring memory", 1.0)

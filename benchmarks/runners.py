@@ -1,9 +1,9 @@
-"""What is compared: this compiler, and what else a user could pick. Each is prepared once and then only called."""
+"""Prepare a network as a user would, in float32: by PyTorch, ONNX Runtime, OpenVINO, or this compiler."""
 
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor import config as inductor_config
-
-from haste_compiler import HasteConfig
 
 
 def _same(value: Any) -> Any:
@@ -60,6 +58,11 @@ def channels_last(model: nn.Module, x: Tensor, threads: int) -> Runner:
 
 
 def inductor(model: nn.Module, x: Tensor, threads: int) -> Runner:
+    """`torch.compile`."""
+    return compile_frozen(model)
+
+
+def compile_frozen(model: nn.Module) -> Runner:
     """`torch.compile` with weights frozen, so that batch norms are folded and weights packed."""
     # The setting must be global: given through `options`, it is gone when the weights would be packed (2.13, four
     # times slower on a ResNet-18), and nothing says so.
@@ -73,42 +76,56 @@ def inductor(model: nn.Module, x: Tensor, threads: int) -> Runner:
     return Runner(run)
 
 
-def _export_onnx(model: nn.Module, x: Tensor, folder: str) -> str:
+def export_onnx(model: nn.Module, x: Tensor, folder: str) -> Path:
+    """Write a network as an ONNX file into a folder."""
     path = Path(folder) / "model.onnx"
     torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
-    return str(path)
+    return path
 
 
 def onnx_runtime(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """ONNX Runtime's CPU provider, all graph optimisations on."""
+    """ONNX Runtime from an ONNX export."""
+    with tempfile.TemporaryDirectory() as folder:
+        return onnx_session(export_onnx(model, x, folder), threads)
+
+
+def onnx_session(path: Path, threads: int) -> Runner:
+    """ONNX Runtime's CPU provider on a file, all graph optimisations on."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with tempfile.TemporaryDirectory() as folder:
-        path = _export_onnx(model, x, folder)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        size = Path(path).stat().st_size
-    name = session.get_inputs()[0].name
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    size, name = path.stat().st_size, session.get_inputs()[0].name
     return Runner(lambda a: session.run(None, {name: a})[0], lambda t: t.numpy(), torch.from_numpy, lambda: size)
 
 
 def openvino(model: nn.Module, x: Tensor, threads: int) -> Runner:
-    """OpenVINO's CPU plug-in computing in float32; by itself it would pick bfloat16 where the machine has it."""
+    """OpenVINO from an ONNX export."""
+    return openvino_request(read_openvino(model, x), threads)
+
+
+def read_openvino(model: nn.Module, x: Tensor) -> Any:
+    """A network as OpenVINO's, from an ONNX export."""
     import openvino as ov
 
-    core = ov.Core()
+    with tempfile.TemporaryDirectory() as folder:
+        return ov.Core().read_model(export_onnx(model, x, folder))
+
+
+def openvino_request(network: Any, threads: int) -> Runner:
+    """OpenVINO's CPU plug-in; what isn't quantized is float32, not bfloat16 as it would be by itself."""
+    import openvino as ov
+
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    with tempfile.TemporaryDirectory() as folder:
-        network = core.read_model(_export_onnx(model, x, folder))
-    compiled = core.compile_model(network, "CPU", options)
+    compiled = ov.Core().compile_model(network, "CPU", options)
     request = compiled.create_infer_request()
 
     def size() -> int:
@@ -124,13 +141,13 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Runner:
     )
 
 
-def ours(config: HasteConfig) -> Make:
-    """This compiler with a configuration."""
+def ours(**options: Any) -> Make:
+    """This compiler with options of ``haste_compiler.compile``."""
 
     def make(model: nn.Module, x: Tensor, threads: int) -> Runner:
         import haste_compiler
 
-        compiled = haste_compiler.compile(model, (x,), target="llvm", config=config, threads=threads)
+        compiled = haste_compiler.compile(model, (x,), target="llvm", threads=threads, **options)
 
         def size() -> int:
             with tempfile.TemporaryDirectory() as folder:
@@ -140,53 +157,6 @@ def ours(config: HasteConfig) -> Make:
         return Runner(compiled, size=size)
 
     return make
-
-
-PEERS: dict[str, Make] = {
-    "eager": eager,
-    "channels_last": channels_last,
-    "inductor": inductor,
-    "onnxruntime": onnx_runtime,
-    "openvino": openvino,
-}
-"""Everything that a user could pick instead, by name."""
-
-OURS: dict[str, HasteConfig | None] = {
-    "dense": HasteConfig(enabled=False),
-    "haste": HasteConfig(),
-    "searched": None,
-    "paper": HasteConfig.paper(),
-    "haste_everywhere": HasteConfig(cost_model=False, patch_size=28),
-}
-"""This compiler's configurations, by name; None: what a search found for the network."""
-
-EXACT = (*PEERS, "dense")
-"""Runners that must compute what eager PyTorch does; the others approximate it."""
-
-TITLES: dict[str, str] = {
-    "eager": "PyTorch, NCHW",
-    "channels_last": "PyTorch, channels_last",
-    "inductor": "torch.compile, freezing",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO, f32",
-    "dense": "haste-compiler, dense",
-    "haste": "haste-compiler, HASTE",
-    "searched": "haste-compiler, HASTE, searched",
-    "paper": "haste-compiler, published rule",
-    "haste_everywhere": "haste-compiler, HASTE everywhere, patch 28",
-}
-
-
-def makers(names: Sequence[str], searched: HasteConfig | None = None) -> dict[str, Make]:
-    """What prepares each of some runners.
-
-    Args:
-        names: of runners; "searched" is left out where nothing was searched.
-        searched: what was found for the network.
-    """
-    configs = {**OURS, "searched": searched}
-    known = {**PEERS, **{name: ours(config) for name, config in configs.items() if config is not None}}
-    return {name: known[name] for name in names if name in known}
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One case, batch and number of threads in a process of its own, which most thread pools need to be told anything."""
 
+import functools
 import json
 import logging
 import os
@@ -11,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks import cases, searched
+from benchmarks import calibration, cases, searched
+from benchmarks.competitors import INT8_PEERS, PEERS, makers
 from benchmarks.measure import measure
 from benchmarks.report import Result
-from benchmarks.runners import PEERS, makers, thread_environment
+from benchmarks.runners import thread_environment
 
 _MARK = "» "
 """Begins the lines of a worker's output that say what it is doing; its libraries may print others."""
@@ -32,6 +34,7 @@ class Work:
         rounds: how often each runner is timed, at most.
         seconds: after which no other round begins.
         searched: file of the configurations that were searched.
+        all_images: check on all images that there are, where they have labels: see `cases.ALL_IMAGES`.
     """
 
     case: str
@@ -41,6 +44,7 @@ class Work:
     rounds: int
     seconds: float
     searched: str
+    all_images: bool = False
 
 
 def run(work: Work, tick: Callable[[str, float], None]) -> Result:
@@ -98,16 +102,19 @@ def work_here(work: Work) -> Result:
     def tick(doing: str, part: float) -> None:
         print(f"{_MARK}{part:.4f} {doing}", flush=True)
 
+    build = cases.ALL_IMAGES.get(work.case) if work.all_images else None
     try:
-        case = cases.CASES[work.case](work.batch)
+        case = (build or cases.CASES[work.case])(work.batch)
     except cases.AbsentError as error:
         return Result(work.case, work.batch, work.threads, [], absent=str(error))
     # A layout of images.
     unfit = {"channels_last"} if case.inputs[0].dim() != 4 else set()
-    wanted = [name for name in work.runners if name in {*PEERS, *case.ours} - unfit]
-    makes = makers(wanted, searched.read(Path(work.searched), work.case))
+    wanted = [name for name in work.runners if name in {*PEERS, *INT8_PEERS, *case.ours} - unfit]
+    calls = functools.cache(lambda: calibration.calls(case))
+    makes = makers(wanted, calls, searched.read(Path(work.searched), work.case))
     measured = measure(case, makes, work.threads, work.rounds, work.seconds, tick)
-    return Result(work.case, work.batch, work.threads, measured)
+    calibrated = calibration.describe(case) if INT8_PEERS.keys() & set(wanted) else ""
+    return Result(work.case, work.batch, work.threads, measured, calibrated=calibrated)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ What torchvision, timm or a checkout's shared folder bring is loaded from there,
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -230,18 +232,28 @@ def _timm(name: str) -> Callable[[], nn.Module]:
     return load
 
 
+@functools.cache
+def real_networks() -> ModuleType:
+    """Module with `load(name)`, `imagenet_photos()` and `prepare(name, images)`.
+
+    Raises:
+        AbsentError: it is not there.
+    """
+    folder = zoo.shared_folder()
+    path = folder / "models" / "real_networks.py" if folder is not None else None
+    if path is None or not path.exists():
+        raise AbsentError("the trained networks are absent (../shared, or where HASTE_SHARED points)")
+    spec = importlib.util.spec_from_file_location("real_networks", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _shared(name: str) -> Callable[[], nn.Module]:
     def load() -> nn.Module:
-        folder = zoo.shared_folder()
-        path = folder / "models" / "real_networks.py" if folder is not None else None
-        if path is None or not path.exists():
-            raise AbsentError("the trained networks are absent (../shared, or where HASTE_SHARED points)")
-        spec = importlib.util.spec_from_file_location("real_networks", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         try:
-            return module.load(name)
+            return real_networks().load(name)
         except ModuleNotFoundError as error:
             raise AbsentError(f"{name} needs {error.name}, which is not installed") from None
 
