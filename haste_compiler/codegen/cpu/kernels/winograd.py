@@ -40,6 +40,9 @@ from haste_compiler.codegen.winograd import combine
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT, transform_filters
 
+_MOST_ASKED_BYTES = 1 << 16
+"""Of outputs that are asked for before they are written: more would drive each other out of the caches again."""
+
 
 def pack_winograd_filters(weight: NDArray[np.float32], size: int, tile: RegisterTile) -> NDArray[np.float32]:
     """(K, C, 3, 3) to G F Gᵀ as [K tiles][(size + 2)²][C][tile channels], zero-padded, flat."""
@@ -99,6 +102,7 @@ class _Winograd:
         self.input_stride = self.tiles * self.channels + emit.LINE_BYTES // self.element.bytes
         self.sum_stride = self.tiles * self.tile.channels + emit.LINE_BYTES // self.element.accumulator_bytes
         self.slice = self.channels * self.tile.channels
+        self.asked_bytes = self.tiles * self.size**2 * self.tile.channels * self.element.bytes
         self.streamed = self.k_tiles * self.positions * self.slice * self.element.bytes >= STREAMED_BYTES
 
     def write(self, finite: Expr) -> None:
@@ -117,7 +121,7 @@ class _Winograd:
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
                 with T.serial(0, self.positions) as position:
-                    self._multiply(k_tile, position, inputs, sums)
+                    self._multiply(k_tile, position, first, inputs, sums)
                 with T.serial(0, rows) as row, T.serial(0, self.columns) as column:
                     self._transform_outputs(k_tile, first, row, column, sums, total)
             in_range = emit.bind(tirx.abs(total.total()) <= T.float32(emit.LARGEST))
@@ -184,7 +188,7 @@ class _Winograd:
 
         emit.sweep(self.channels, lanes, transform)
 
-    def _multiply(self, k_tile: Expr, position: Expr, inputs: Expr, sums: Expr) -> None:
+    def _multiply(self, k_tile: Expr, position: Expr, first: Expr, inputs: Expr, sums: Expr) -> None:
         """The sums over channels of one position, for all tiles of the task."""
         tile, lanes, accumulator = self.tile, self.tile.lanes, self.element.accumulator
         unroll = unrolled(tile, self.channels, (4, 2, 3))
@@ -197,6 +201,8 @@ class _Winograd:
             registers = [
                 [emit.Register(lanes, 0.0, accumulator) for _ in range(tile.vectors)] for _ in range(tile.columns)
             ]
+            if self.asked_bytes <= _MOST_ASKED_BYTES:
+                self._ask_for_outputs(k_tile, position, first, column)
             read = emit.bind(position * self.input_stride + column * self.channels)
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
@@ -214,6 +220,17 @@ class _Winograd:
             for p, pixel in enumerate(registers):
                 for v, register in enumerate(pixel):
                     emit.store(sums, written + p * tile.channels + v * lanes, register.get(), lanes)
+
+    def _ask_for_outputs(self, k_tile: Expr, position: Expr, first: Expr, column: Expr) -> None:
+        """Ask for the lines that one output of some tiles will be written to: the first positions for one each."""
+        with T.If(position < self.size**2), T.Then(), T.serial(0, self.tile.columns) as p:
+            number = emit.bind(column + p)
+            image, out_row = self._place(first, number // self.columns)
+            row, left = out_row + position // self.size, self._column(number % self.columns) + position % self.size
+            pixel = emit.bind((image * self.out_h + row) * self.out_w + left)
+            at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+            for line in range(0, self.tile.channels, emit.LINE_BYTES // self.element.bytes):
+                emit.prefetch(self.y, at + line, to_write=True)
 
     def _transform_outputs(
         self, k_tile: Expr, first: Expr, row: Expr, column: Expr, sums: Expr, total: emit.Register
