@@ -24,7 +24,7 @@ def relative_errors(
     """The relative error (2-norm) of a convolution of integers without its epilogue, by algorithm.
 
     Args:
-        x: (N, C, H, W), float32; a piece of it is looked at.
+        x: (N, C, H, W), float32, of any height and width; a piece of it is looked at.
         weight: float32 (K, C / groups, kh, kw).
         geometry: the convolution's.
         sizes: 0: as it is written; m: by F(m × m, 3 × 3).
@@ -51,7 +51,7 @@ def _middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
     pieces = []
     for axis in (0, 1):
         read = (_SIDE - 1) * geometry.stride[axis] + (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1
-        size = geometry.input_size[axis]
+        size = x.shape[2 + axis]
         start = max(0, (size - read) // 2)
         pieces.append(slice(start, min(size, start + read)))
     cut = x[:1, :, pieces[0], pieces[1]]
