@@ -178,6 +178,9 @@ def _range(values: Sequence[str]) -> str:
 
 def described(layers: Sequence[LayerChoice | ConvLayer]) -> str:
     """How many of some layers belong to which method, in words."""
-    counts = Counter(layer.method for layer in layers if layer.method is not None) or {names()[0]: 0}
+    counts = Counter(layer.method for layer in layers if layer.method is not None)
     what = "layers" if any(layer.kind == "linear" for layer in layers) else "convolutions"
+    if not counts and what == "layers":
+        return f"no method takes any of {len(layers)} layers"
+    counts = counts or Counter({names()[0]: 0})
     return ", ".join(f"{count} of {len(layers)} {what} {method(name).TITLE}" for name, count in counts.items())

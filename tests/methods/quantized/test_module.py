@@ -105,7 +105,7 @@ def test_a_precision_that_the_target_lacks_is_refused(
 
 def test_layers_that_would_change_too_much_stay_in_float32_and_say_so(model: nn.Module) -> None:
     careful = haste_compiler.compile(model, (IMAGES[:1],), config=QuantizedConfig(max_error=1e-6))
-    assert "0 of 6 layers" in str(careful.explain()) or "HASTE" in str(careful.explain())
+    assert str(careful.explain()).startswith("no method takes any of 6 layers")
     assert relative(careful(IMAGES[:1]), model(IMAGES[:1])) < 1e-5
     reasons = {layer.name: layer.reason for layer in careful.layers}
     assert (
