@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -367,16 +367,9 @@ class TileWriter:
         channel = emit.bind(group * self.group_out + in_group * tile.channels)
         start = emit.bind(((image * self.out_h + row) * self.out_w + column) * self.out_channels + channel)
         place = _Place(start, row, column)
-        if rest == tile.channels:
-            self._store_channels(sums, place, tile.channels)
-        elif self.group_tiles == 1:
-            self._store_channels(sums, place, rest)
-        else:
-            with T.If(in_group == self.group_tiles - 1):
-                with T.Then():
-                    self._store_channels(sums, place, rest)
-                with T.Else():
-                    self._store_channels(sums, place, tile.channels)
+        write_valid(
+            in_group, self.group_tiles, (tile.channels, rest), lambda valid: self._store_channels(sums, place, valid)
+        )
 
     def _store_channels(self, sums: list[list[emit.Register]], place: _Place, valid: int) -> None:
         tile, pieces = self.tile, tile_pieces(self.tile, valid)
@@ -414,6 +407,26 @@ class _Place:
     start: Expr
     row: Expr
     column: Expr
+
+
+def write_valid(k_tile: Expr, tiles: int, channels: tuple[int, int], write: Callable[[int], None]) -> None:
+    """Emit what writes one of several tiles of output channels, of which the last may hold fewer.
+
+    Args:
+        k_tile: the tile.
+        tiles: how many there are.
+        channels: of a tile, and of the last one.
+        write: emits it for a number of channels.
+    """
+    whole, rest = channels
+    if tiles == 1 or rest == whole:
+        write(rest)
+        return
+    with T.If(k_tile == tiles - 1):
+        with T.Then():
+            write(rest)
+        with T.Else():
+            write(whole)
 
 
 def unrolled(tile: RegisterTile, steps: int, factors: tuple[int, ...]) -> int:

@@ -30,6 +30,7 @@ from haste_compiler.codegen.cpu.kernels.conv2d import (
     tile_pieces,
     unrolled,
     write_conv2d,
+    write_valid,
 )
 from haste_compiler.codegen.cpu.kernels.window import copy_rows
 from haste_compiler.codegen.cpu.tiling import RegisterTile, WinogradTiling
@@ -241,14 +242,12 @@ class _Winograd:
         at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
         read = emit.bind((row * self.columns + column) * self.tile.channels)
         rest = self.out_channels - (self.k_tiles - 1) * self.tile.channels
-        if self.k_tiles == 1 or rest == self.tile.channels:
-            self._store_tile(k_tile, read, at, sums, total, rest)
-            return
-        with T.If(k_tile == self.k_tiles - 1):
-            with T.Then():
-                self._store_tile(k_tile, read, at, sums, total, rest)
-            with T.Else():
-                self._store_tile(k_tile, read, at, sums, total, self.tile.channels)
+        write_valid(
+            k_tile,
+            self.k_tiles,
+            (self.tile.channels, rest),
+            lambda valid: self._store_tile(k_tile, read, at, sums, total, valid),
+        )
 
     def _store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
         side, lanes, matrix = self.size + 2, self.tile.lanes, OUTPUT[self.size]

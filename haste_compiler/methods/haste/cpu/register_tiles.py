@@ -7,7 +7,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
-from haste_compiler.codegen.cpu.kernels.conv2d import activate, tile_pieces
+from haste_compiler.codegen.cpu.kernels.conv2d import activate, tile_pieces, write_valid
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.haste.cpu.task import Task
 
@@ -79,14 +79,12 @@ def _write(task: Task, sums: Sums, k_tile: Expr, row: Expr, column: Expr) -> Non
     y, x = task.out_row + row, task.out_column + column
     start = emit.bind(((task.place.image * out_h + y) * out_w + x) * layer.geometry.out_channels + channel)
     rest = layer.group_out - (layer.k_tiles - 1) * tile.channels
-    if rest == tile.channels or layer.k_tiles == 1:
-        _write_pixels(task, sums, start, (row, column), rest)
-    else:
-        with T.If(k_tile == layer.k_tiles - 1):
-            with T.Then():
-                _write_pixels(task, sums, start, (row, column), rest)
-            with T.Else():
-                _write_pixels(task, sums, start, (row, column), tile.channels)
+    write_valid(
+        k_tile,
+        layer.k_tiles,
+        (tile.channels, rest),
+        lambda valid: _write_pixels(task, sums, start, (row, column), valid),
+    )
 
 
 def _write_pixels(task: Task, sums: Sums, start: Expr, corner: tuple[Expr, Expr], valid: int) -> None:

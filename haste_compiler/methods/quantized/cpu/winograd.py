@@ -20,7 +20,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import is_long, write_output
-from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, tile_pieces
+from haste_compiler.codegen.cpu.kernels.conv2d import STREAMED_BYTES, activate, tile_pieces, write_valid
 from haste_compiler.codegen.dynamic import Batch, images_of
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.winograd import MultiplyAdd, combine
@@ -402,20 +402,17 @@ class _Winograd:
     def _transform_outputs(self, k_tile: Expr, t: Expr, outputs: Rectangle, scratch: _Scratch) -> None:
         """Aᵀ M A of one tile, and the epilogue; the last output channels may be fewer."""
         rest = self.out_channels - (self.layout.tiles - 1) * self.tile.channels
-        if self.layout.tiles == 1 or rest == self.tile.channels:
-            self._store_tile(k_tile, t, outputs, scratch, rest)
-            return
-        with T.If(k_tile == self.layout.tiles - 1):
-            with T.Then():
-                self._store_tile(k_tile, t, outputs, scratch, rest)
-            with T.Else():
-                self._store_tile(k_tile, t, outputs, scratch, self.tile.channels)
+        write_valid(
+            k_tile,
+            self.layout.tiles,
+            (self.tile.channels, rest),
+            lambda valid: self._store_tile(k_tile, t, outputs, scratch, valid),
+        )
 
     def _store_tile(self, k_tile: Expr, t: Expr, outputs: Rectangle, scratch: _Scratch, valid: int) -> None:
         read = emit.bind(t * self.sum_stride)
         size, side, lanes, matrix = self.size, self.side, self.lanes, OUTPUT[self.size]
-        pixel = (outputs.image * self.out_h + outputs.row) * self.out_w + outputs.column
-        at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
+        at = emit.bind(scratch.places[t] + k_tile * self.tile.channels)
         rows = emit.bind(emit.minimum(size, self.out_h - outputs.row))
         columns = emit.bind(emit.minimum(size, self.out_w - outputs.column))
         pieces = tile_pieces(self.tile, valid)
