@@ -179,3 +179,8 @@ def window_geometry(
         (input_size[0], input_size[1]),
         (patch[0], patch[1]),
     )
+
+
+def row_geometry(channels: int, filters: int, rows: int) -> ConvGeometry:
+    """The 1×1 convolution of a row of pixels that a linear layer is."""
+    return ConvGeometry(channels, filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))

@@ -14,7 +14,7 @@ from torch import fx
 from haste_compiler.codegen.dynamic import DynamicBatch
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
-from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry, row_geometry
 from haste_compiler.graph.nodes import layer_name, shape_of
 from haste_compiler.graph.transposed import TransposedGeometry
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD, ConvCall
@@ -90,6 +90,21 @@ def conv_product(walk: Walk[Any], node: fx.Node, x: fx.Node) -> Product:
     return Product("conv2d", layer_name(node), call.geometry(), *described)
 
 
+def as_rows(
+    walk: Walk[Any], x: fx.Node, residual: fx.Node | None, filters: int
+) -> tuple[ConvGeometry, Any, Any, list[Any]]:
+    """A linear layer as a 1×1 convolution of a row of pixels: geometry, batch, input and what is added, NHWC."""
+    shape = walk.shape(x)
+    batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
+    rows = math.prod(rest[:-1])
+
+    def flat(source: fx.Node, channels: int) -> Any:
+        return walk.reshaped(walk.nchw(source), (batch, 1, rows, channels))
+
+    added = [] if residual is None else [flat(residual, filters)]
+    return row_geometry(shape[-1], filters, rows), batch, flat(x, shape[-1]), added
+
+
 def product_rules(multiply: Multiply) -> Rules:
     """The rules for a target's way to multiply."""
 
@@ -99,22 +114,14 @@ def product_rules(multiply: Multiply) -> Rules:
 
     def linear(walk: Walk[Any], node: fx.Node) -> Value | None:
         call = LinearCall.of(node)
-        shape, filters = walk.shape(call.x), shape_of(call.weight)[0]
-        batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
-        rows = math.prod(rest[:-1])
-        if rows == 0:
+        shape = shape_of(call.x)
+        if math.prod(shape[:-1]) == 0:
             return None
         weight = walk.constant(call.weight)[:, :, None, None]
         bias = None if call.bias is None else walk.constant(call.bias)
-        geometry = ConvGeometry(shape[-1], filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
-
-        def flat(source: Any, channels: int) -> Any:
-            return walk.reshaped(walk.nchw(source), (batch, 1, rows, channels))
-
-        residual = [] if call.residual is None else [flat(call.residual, filters)]
+        geometry, batch, x, residual = as_rows(walk, call.x, call.residual, len(weight))
         described = (call.activation, node.meta.get(WINOGRAD, 0))
-        x = flat(call.x, shape[-1])
         product = Product("linear", layer_name(node), geometry, batch, x, weight, bias, residual, *described)
-        return Value(walk.reshaped(multiply(walk, product), (*shape[:-1], filters)))
+        return Value(walk.reshaped(multiply(walk, product), walk.shape(node)))
 
     return {CONV2D: conv2d, LINEAR: linear}

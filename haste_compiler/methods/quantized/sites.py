@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.geometry import ConvGeometry, row_geometry
 from haste_compiler.graph.nodes import is_call, is_constant, layer_name, shape_of
 from haste_compiler.graph.winograd import SIZES, takes_winograd
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
-from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
 from haste_compiler.methods.quantized.reference.rounding import MOST_PRODUCTS
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
@@ -60,8 +60,7 @@ def may_quantize(node: fx.Node) -> bool:
 
 def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
     """Whether the configuration lets a plain convolution or linear layer be computed in integers, and why."""
-    weight = (LinearCall if node.target is LINEAR else ConvCall).of(node).weight
-    geometry = geometry_of(node)
+    weight, geometry = plain_call(node).weight, geometry_of(node)
     if not config.enabled:
         return False, "disabled by the configuration"
     if 0 in shape_of(node):
@@ -73,6 +72,11 @@ def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
     if geometry.kernel[1] * geometry.in_channels // geometry.groups > MOST_PRODUCTS:
         return False, f"sums of more than {MOST_PRODUCTS} products may not fit 32 bits"
     return True, "int8"
+
+
+def plain_call(node: fx.Node) -> ConvCall | LinearCall:
+    """The call of a plain convolution or linear layer."""
+    return LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
 
 
 def geometry_of(node: fx.Node) -> ConvGeometry:

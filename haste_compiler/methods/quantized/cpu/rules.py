@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,18 +9,19 @@ from numpy.typing import NDArray
 from torch import fx
 
 from haste_compiler.codegen.cpu.machine import Cpu
-from haste_compiler.codegen.dynamic import DynamicBatch, hint_of
+from haste_compiler.codegen.dynamic import hint_of
+from haste_compiler.codegen.rules.products import as_rows
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
 from haste_compiler.methods.quantized.cpu.unit import integer_unit
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
-from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall, row_geometry
+from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
 
 
@@ -37,18 +37,10 @@ def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value:
 def linear(walk: Walk[Cpu], node: fx.Node) -> Value:
     """A linear layer: a 1×1 convolution of a row of pixels."""
     call = QuantizedLinearCall.of(node)
-    shape, filters = walk.shape(call.x), shape_of(call.weight)[0]
-    batch, *rest = shape if isinstance(shape[0], DynamicBatch) else (1, *shape)
-    rows = math.prod(rest[:-1])
-
-    def flat(source: Any, channels: int) -> Any:
-        return walk.reshaped(walk.nchw(source), (batch, 1, rows, channels))
-
-    residual = [] if call.residual is None else [flat(call.residual, filters)]
     weight = walk.constant(call.weight)[:, :, None, None]
-    geometry = row_geometry(shape[-1], filters, rows)
-    y = _direct(walk, node, call, geometry, batch, weight, [flat(call.x, shape[-1]), *residual])
-    return Value(walk.reshaped(y, (*shape[:-1], filters)))
+    geometry, batch, x, residual = as_rows(walk, call.x, call.residual, len(weight))
+    y = _direct(walk, node, call, geometry, batch, weight, [x, *residual])
+    return Value(walk.reshaped(y, walk.shape(node)))
 
 
 def _direct(

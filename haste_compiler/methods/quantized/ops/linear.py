@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.graph.geometry import row_geometry
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
@@ -51,11 +51,6 @@ def _(
     nonnegative: bool,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
-
-
-def row_geometry(channels: int, filters: int, rows: int) -> ConvGeometry:
-    """The 1×1 convolution of a row of pixels that a linear layer is."""
-    return ConvGeometry(channels, filters, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, rows), (1, 1))
 
 
 QUANTIZED_LINEAR = torch.ops.haste.quantized_linear.default
