@@ -14,9 +14,8 @@ from haste_compiler.methods.prediction import Estimate, Prediction
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.errors import relative_errors
 from haste_compiler.methods.quantized.signs import is_nonnegative
-from haste_compiler.methods.quantized.sites import algorithms, geometry_of
-from haste_compiler.ops.conv2d import ConvCall
-from haste_compiler.ops.linear import LINEAR, LinearCall
+from haste_compiler.methods.quantized.sites import algorithms, geometry_of, plain_call
+from haste_compiler.ops.linear import LINEAR
 
 _SEED = 0
 
@@ -24,13 +23,9 @@ _SEED = 0
 def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
     """The predictions for some sites of a graph, each of one layer; the network is run once if errors are limited."""
     limited = [site for site in sites if site.config.max_error is not None]
-    read = pricing.natural(gm, [_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
+    read = pricing.natural(gm, [plain_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
     inputs = dict(zip((site.nodes[0] for site in limited), read, strict=True))
     return [[_predicted(gm, site.nodes[0], site.config, inputs.get(site.nodes[0]), pricing)] for site in sites]
-
-
-def _call(node: fx.Node) -> ConvCall | LinearCall:
-    return LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
 
 
 def _predicted(
@@ -60,7 +55,8 @@ def _predicted(
 
 def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], most: float) -> dict[int, float]:
     """The errors of some algorithms in turn; only the last is at most ``most``, if any is."""
-    weight, nonnegative, geometry = get_tensor(gm, _call(node).weight), is_nonnegative(_call(node).x), geometry_of(node)
+    call, geometry = plain_call(node), geometry_of(node)
+    weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
     if node.target is LINEAR:
         x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
     errors: dict[int, float] = {}

@@ -13,10 +13,10 @@ from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QuantizedWinogradCall
 from haste_compiler.methods.quantized.replayed import PLAIN
 from haste_compiler.methods.quantized.signs import is_nonnegative
-from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, sites
+from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, plain_call, sites
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
 from haste_compiler.ops.call import OpCall
-from haste_compiler.ops.conv2d import CONV2D, ConvCall
+from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR, LinearCall
 
 
@@ -45,15 +45,11 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
         (node,) = site.nodes
         with gm.graph.inserting_before(node):
             made = _call(gm, node, _algorithm(node, site.config)).insert(gm, node)
-        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: get_tensor(gm, _plain(node).weight)}
+        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: get_tensor(gm, plain_call(node).weight)}
         if CHOICE in node.meta:
             made.meta[CHOICE] = node.meta[CHOICE]
         replace(node, made)
     return finish(gm)
-
-
-def _plain(node: fx.Node) -> ConvCall | LinearCall:
-    return LinearCall.of(node) if node.target is LINEAR else ConvCall.of(node)
 
 
 def _algorithm(node: fx.Node, config: QuantizedConfig) -> int:
@@ -66,7 +62,7 @@ def _algorithm(node: fx.Node, config: QuantizedConfig) -> int:
 
 def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
     """The call of integers that computes a layer, by F(size × size) or, of size 0, as it is written."""
-    plain = _plain(node)
+    plain = plain_call(node)
     weight, name = get_tensor(gm, plain.weight), layer_name(node)
     integers, factors = quantize_filters(weight)
     filters, scale = add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", factors, node)
