@@ -249,6 +249,18 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
+def winograd_size(name: str, value: Any) -> int:
+    """A field's value as one of ``WINOGRAD_SIZES``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    size = integer(name, value, 0, max(WINOGRAD_SIZES))
+    if size not in WINOGRAD_SIZES:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, WINOGRAD_SIZES))}, not {size}")
+    return size
+
+
 def non_negative(name: str, value: Any, hint: str = "") -> float:
     """A field's value as a finite number, at least 0.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from haste_compiler.errors import ConfigError
-from haste_compiler.methods.config import WINOGRAD_SIZES, MethodConfig, integer, non_negative, one_of
+from haste_compiler.methods.config import MethodConfig, integer, non_negative, one_of, winograd_size
 
 MAX_HYPERPLANES = 30
 """Most hyperplanes that a code can hold: its bits fit a positive int32."""
@@ -95,9 +95,7 @@ class HasteConfig(MethodConfig):
         self.set("seed", integer("seed", self.seed, 0, 2**31 - 1))
         self.set("min_channels", integer("min_channels", self.min_channels, 1, 2**31 - 1))
         self.set("min_reads", integer("min_reads", self.min_reads, 0, 2**31 - 1))
-        self.set("winograd", integer("winograd", self.winograd, 0, max(WINOGRAD_SIZES)))
-        if self.winograd not in WINOGRAD_SIZES:
-            raise ConfigError(f"winograd must be one of {', '.join(map(str, WINOGRAD_SIZES))}, not {self.winograd}")
+        self.set("winograd", winograd_size("winograd", self.winograd))
 
     @classmethod
     def paper(cls) -> Self:

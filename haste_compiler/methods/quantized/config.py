@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from haste_compiler.errors import ConfigError
-from haste_compiler.methods.config import WINOGRAD_SIZES, MethodConfig, integer, non_negative
+from haste_compiler.methods.config import MethodConfig, non_negative, winograd_size
 
 NAME = "quantized"
 """The method's name."""
@@ -45,9 +44,7 @@ class QuantizedConfig(MethodConfig):
         """See ``MethodConfig``."""
         if self.max_error is not None:
             self.set("max_error", non_negative("max_error", self.max_error, " (None turns it off)"))
-        self.set("winograd", integer("winograd", self.winograd, 0, max(WINOGRAD_SIZES)))
-        if self.winograd not in WINOGRAD_SIZES:
-            raise ConfigError(f"winograd must be one of {', '.join(map(str, WINOGRAD_SIZES))}, not {self.winograd}")
+        self.set("winograd", winograd_size("winograd", self.winograd))
 
 
 CONFIG = QuantizedConfig
