@@ -30,7 +30,7 @@ from haste_compiler.interrupts import check_interrupt, deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import apply_methods
-from haste_compiler.methods.registry import precisions_for, rules_for
+from haste_compiler.methods.registry import check_precision, rules_for
 from haste_compiler.passes.hand_back import hand_back
 from haste_compiler.passes.pipeline import rewrite
 from haste_compiler.runtime.compiled import CompiledModule, Specialization
@@ -125,9 +125,7 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     varying, complete = dynamic or dynamic_shapes, parse_target(target)
     configs, of_products = Configs.with_precision(config, precision)
     machine = machine_of(complete, threads or torch.get_num_threads())
-    if precision is not None and precision not in precisions_for(machine):
-        allowed = ", ".join(map(repr, precisions_for(machine)))
-        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {machine.name}")
+    check_precision(machine, precision)
     machine = machine_of(complete, machine.threads, of_products)
     machine.check(tune=bool(tune), dynamic=bool(varying))
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)

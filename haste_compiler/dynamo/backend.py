@@ -21,7 +21,7 @@ from haste_compiler.dynamo.trace import lift_constants, trace
 from haste_compiler.errors import CaptureError, ConfigError
 from haste_compiler.graph.nodes import copy_module
 from haste_compiler.methods.configs import Configs
-from haste_compiler.methods.registry import methods, precisions_for
+from haste_compiler.methods.registry import check_precision, methods
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ def _configs(options: Mapping[str, Any]) -> Configs:
     if "config" not in options and (fields or "precision" not in options):
         given = methods()[0].CONFIG.from_dict(fields)
     precision = options.get("precision")
-    if precision is not None and precision not in precisions_for(machines()[0]):
-        allowed = ", ".join(map(repr, precisions_for(machines()[0])))
-        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None")
+    check_precision(machines()[0], precision)
     return Configs.with_precision(given, precision)[0]
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 OWNER = "method"
 """Where the ``meta`` of a node that took a layer's place keeps the name of the method that put it there."""
 
-
 _LINEAR = 2
 """Dimensions of a linear layer's filters."""
 
@@ -77,15 +76,14 @@ def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list
     return [layer for layer in layers if layer is not None]
 
 
-def _kind(node: fx.Node) -> str:
-    """Whether a layer, plain or a method's, is a convolution or a linear one: by the dimensions of its filters."""
-    from haste_compiler.methods.registry import method
+def product_kind(node: fx.Node) -> str:
+    """Whether a layer, plain or a method's, is a convolution, "conv", or "linear": by the dimensions of its filters."""
+    from haste_compiler.methods.registry import product_operators
     from haste_compiler.ops.linear import LINEAR
 
     if node.target is LINEAR:
         return "linear"
-    places = method(node.meta[OWNER]).convolutions() if OWNER in node.meta else {}
-    place = places.get(getattr(node.target, "overloadpacket", None))
+    place = product_operators().get(getattr(node.target, "overloadpacket", None))
     filters: Any = None if place is None else node.args[place]
     return "linear" if filters is not None and filters.meta["val"].dim() == _LINEAR else "conv"
 
@@ -100,7 +98,7 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer | None:
     choice: Choice | None = node.meta.get(CHOICE)
     asked = [(each, each.judge(node, config.for_layer(name))) for each, config in configs if owner in (None, each.NAME)]
     verdicts = [(each, verdict) for each, verdict in asked if verdict is not None]
-    kind = _kind(node)
+    kind = product_kind(node)
     if not verdicts and kind == "linear":
         return None
     if not verdicts:

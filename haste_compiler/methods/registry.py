@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from haste_compiler.codegen.tables import Joined, join
+from haste_compiler.errors import ConfigError
 from haste_compiler.methods.option import Option, Preset
 
 if TYPE_CHECKING:
@@ -46,9 +47,25 @@ def rules_for(machine: Machine) -> Joined:
     return join(*(each.rules(machine) for each in methods()), machine.rules())
 
 
+def product_operators() -> dict[Any, int]:
+    """All methods' operators that stand for a plain layer, and where among their arguments the filters are."""
+    return {operator: place for each in methods() for operator, place in each.convolutions().items()}
+
+
 def precisions_for(machine: Machine) -> tuple[str, ...]:
     """The precisions of products there are on a machine: its own, and those that methods with kernels for it mean."""
     return (*machine.PRECISIONS, *(each.PRECISION for each in methods() if each.PRECISION and each.rules(machine)))
+
+
+def check_precision(machine: Machine, precision: str | None) -> None:
+    """Check a precision of products that somebody asked for.
+
+    Raises:
+        ConfigError: neither the machine nor a method has it there.
+    """
+    if precision is not None and precision not in precisions_for(machine):
+        allowed = ", ".join(map(repr, precisions_for(machine)))
+        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {machine.name}")
 
 
 def config_class(name: str) -> type[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.nodes import CONVOLUTIONS
-from haste_compiler.methods.registry import methods
+from haste_compiler.methods.layers import product_kind
+from haste_compiler.methods.registry import product_operators
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.ops.linear import LINEAR
@@ -25,9 +26,6 @@ from haste_compiler.validation.running import fresh_copy
 aten = torch.ops.aten
 
 Shape = Sequence[int]
-
-_LINEAR = 2
-"""Dimensions of a linear layer's filters."""
 
 
 @dataclass(frozen=True)
@@ -94,22 +92,9 @@ def _node_macs(node: fx.Node) -> int:
 
 def _kind(node: fx.Node) -> str:
     target: Any = node.target
-    if target in (*CONVOLUTIONS, CONV2D, CONV_TRANSPOSE2D) or target.overloadpacket in _method_products():
-        return "linear" if _is_linear(node) else "conv"
+    if target in (*CONVOLUTIONS, CONV2D, CONV_TRANSPOSE2D) or target.overloadpacket in product_operators():
+        return product_kind(node)
     return "linear" if target in (aten.linear.default, LINEAR) else "matmul"
-
-
-def _is_linear(node: fx.Node) -> bool:
-    """Whether what stands for a plain layer has a linear layer's filters."""
-    target: Any = node.target
-    place = _method_products().get(target.overloadpacket)
-    return place is not None and node.args[place].meta["val"].dim() == _LINEAR  # type: ignore[union-attr]
-
-
-@lru_cache(maxsize=1)
-def _method_products() -> dict[Any, int]:
-    """The methods' operators that stand for a convolution, and where among their arguments its filters are."""
-    return {operator: place for method in methods() for operator, place in method.convolutions().items()}
 
 
 def _layer(node: fx.Node, kind: str) -> str:
@@ -121,7 +106,7 @@ def _layer(node: fx.Node, kind: str) -> str:
 
 
 def _counter() -> FlopCounterMode:
-    own = {CONV2D.overloadpacket: 1, LINEAR.overloadpacket: 1, **_method_products()}
+    own = {CONV2D.overloadpacket: 1, LINEAR.overloadpacket: 1, **product_operators()}
     return FlopCounterMode(
         display=False,
         custom_mapping={
