@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly
 from haste_compiler.methods.quantized.reference.winograd import winograd_integers
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
+from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow, quantize_transformed
 
 _SIDE = 24
 """Output pixels down and across that are looked at, in the middle of the plane."""
 
 
 def relative_errors(
-    x: Tensor, weight: Tensor, geometry: ConvGeometry, sizes: Iterable[int], *, nonnegative: bool
-) -> Mapping[int, float]:
+    x: Tensor, weight: Tensor, geometry: ConvGeometry, algorithms: Iterable[Algorithm], *, nonnegative: bool
+) -> Mapping[Algorithm, float]:
     """The relative error (2-norm) of a convolution of integers without its epilogue, by algorithm.
 
     Args:
         x: (N, C, H, W), float32, of any height and width; a piece of it is looked at.
         weight: float32 (K, C / groups, kh, kw).
         geometry: the convolution's.
-        sizes: 0: as it is written; m: by F(m × m, 3 × 3).
+        algorithms: which.
         nonnegative: no input is negative.
     """
     x, geometry = _middle(x, geometry)
@@ -35,15 +36,18 @@ def relative_errors(
     exact = convolve_plainly(x, weight, torch.ones(len(weight)), geometry)
     norm = exact.norm().clamp(min=torch.finfo(torch.float32).tiny)
 
-    def error(size: int) -> float:
-        if size:
-            transformed = quantize_transformed(weight, size)
-            y = winograd_integers(x, transformed, (integers, scale), geometry, size)
+    def error(algorithm: Algorithm) -> float:
+        if algorithm.size:
+            transformed = quantize_transformed(weight, algorithm.size, narrow=algorithm.is_narrow)
+            y = winograd_integers(x, transformed, (integers, scale), geometry, algorithm.size, algorithm.bits)
+        elif algorithm.is_narrow:
+            filters = quantize_for_narrow(weight, geometry)
+            y = convolve_integers(x, *filters, geometry, nonnegative=nonnegative, bits=algorithm.bits)
         else:
             y = convolve_integers(x, integers, scale, geometry, nonnegative=nonnegative)
         return float((y - exact).norm() / norm)
 
-    return {size: error(size) for size in sizes}
+    return {algorithm: error(algorithm) for algorithm in algorithms}
 
 
 def _middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:

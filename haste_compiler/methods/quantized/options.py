@@ -14,6 +14,7 @@ PRECISION = "int8"
 OPTIONS = (
     Option("max-error", "max_error", float, "What rounding may change a layer's output by; none: any.", none=True),
     Option("winograd", "winograd", WINOGRAD_SIZES, "Largest tiles of Winograd's algorithm; 0: not used."),
+    Option("narrow", "narrow", bool, "Inputs of 7 bits where these are multiplied faster, or always of 8."),
     Option("cost-model", "cost_model", bool, "Only layers that are predicted to be faster, or all that can be."),
 )
 

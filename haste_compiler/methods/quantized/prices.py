@@ -11,8 +11,10 @@ from torch import Tensor, fx
 from haste_compiler.graph.nodes import get_tensor, shape_of
 from haste_compiler.methods.method import Pricing, Site
 from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.errors import relative_errors
+from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, plain_call
 from haste_compiler.ops.linear import LINEAR
@@ -36,7 +38,10 @@ def _predicted(
     geometry = geometry_of(node)
     batch = 1 if node.target is LINEAR else shape_of(node)[0]
     dense = cost.dense_seconds(pricing.machine, geometry, batch, config.winograd)
-    seconds = {size: cost.seconds(pricing.machine, geometry, batch, size) for size in algorithms(geometry, config)}
+    tried = list(algorithms(geometry, config))
+    if config.narrow and cost.multiplies_narrow_faster(pricing.machine):
+        tried += [each._replace(bits=NARROW_BITS) for each in tried]
+    seconds = {each: cost.seconds(pricing.machine, geometry, batch, each) for each in tried}
     fastest = sorted(seconds, key=seconds.__getitem__)
     if x is None or config.max_error is None:
         best, changed = fastest[0], ""
@@ -49,20 +54,23 @@ def _predicted(
             )
             return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
         changed = f", which changes its output by {_percent(errors[best])}"
-    by = f" by F({best}×{best})" if best else ""
-    return Prediction(dense, Estimate(seconds[best], 0.0, None), setting=best, note=f"{by}{changed}")
+    return Prediction(
+        dense, Estimate(seconds[best], 0.0, None), setting=best.setting, note=f"{best.described()}{changed}"
+    )
 
 
-def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], most: float) -> dict[int, float]:
+def _errors(
+    gm: fx.GraphModule, node: fx.Node, x: Tensor, tried: Sequence[Algorithm], most: float
+) -> dict[Algorithm, float]:
     """The errors of some algorithms in turn; only the last is at most ``most``, if any is."""
     call, geometry = plain_call(node), geometry_of(node)
     weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
     if node.target is LINEAR:
         x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
-    errors: dict[int, float] = {}
-    for size in sizes:
-        errors |= relative_errors(x, weight, geometry, [size], nonnegative=nonnegative)
-        if errors[size] <= most:
+    errors: dict[Algorithm, float] = {}
+    for each in tried:
+        errors |= relative_errors(x, weight, geometry, [each], nonnegative=nonnegative)
+        if errors[each] <= most:
             break
     return errors
 

@@ -7,6 +7,7 @@ from torch import fx
 from haste_compiler.graph.nodes import add_tensor, finish, get_tensor, is_call, layer_name, replace
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.prediction import CHOICE, Choice
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
@@ -14,7 +15,7 @@ from haste_compiler.methods.quantized.ops.winograd import QuantizedWinogradCall
 from haste_compiler.methods.quantized.replayed import PLAIN
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, plain_call, sites
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
+from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow, quantize_transformed
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR, LinearCall
@@ -52,27 +53,30 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
     return finish(gm)
 
 
-def _algorithm(node: fx.Node, config: QuantizedConfig) -> int:
+def _algorithm(node: fx.Node, config: QuantizedConfig) -> Algorithm:
     choice: Choice | None = node.meta.get(CHOICE)
     if choice is not None and choice.prediction is not None:
-        size: int = choice.prediction.setting
-        return size
+        return Algorithm.of(choice.prediction.setting)
     return max(algorithms(geometry_of(node), config))
 
 
-def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
-    """The call of integers that computes a layer, by F(size × size) or, of size 0, as it is written."""
+def _call(gm: fx.GraphModule, node: fx.Node, algorithm: Algorithm) -> OpCall:
+    """The call of integers that computes a layer."""
     plain = plain_call(node)
     weight, name = get_tensor(gm, plain.weight), layer_name(node)
-    integers, factors = quantize_filters(weight)
+    size, bits = algorithm
+    narrow = algorithm.is_narrow and not size
+    integers, factors = quantize_for_narrow(weight, geometry_of(node)) if narrow else quantize_filters(weight)
     filters, scale = add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", factors, node)
     x, bias, residual, activation = plain.x, plain.bias, plain.residual, plain.activation
     if isinstance(plain, LinearCall):
-        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x))
+        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x), bits)
     if size == 0:
-        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x))
+        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x), bits)
         return QuantizedConvCall(x, filters, scale, bias, residual, *rest)
-    integers, factors = quantize_transformed(weight, size)
+    integers, factors = quantize_transformed(weight, size, narrow=algorithm.is_narrow)
     transformed = add_tensor(gm, f"{name}.transformed", integers, node)
     factored = add_tensor(gm, f"{name}.transformed_scale", factors, node)
-    return QuantizedWinogradCall(x, transformed, factored, filters, scale, bias, residual, plain.padding, activation)
+    return QuantizedWinogradCall(
+        x, transformed, factored, filters, scale, bias, residual, plain.padding, activation, bits
+    )

@@ -12,6 +12,7 @@ from haste_compiler.graph.nodes import is_call, is_constant, layer_name, shape_o
 from haste_compiler.graph.winograd import SIZES, takes_winograd
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
@@ -42,15 +43,20 @@ def judge(node: fx.Node, config: QuantizedConfig) -> Verdict | None:
     """What the configuration of its layer says of a layer, plain or of integers."""
     if is_call(node, QUANTIZED_WINOGRAD):
         call = QuantizedWinogradCall.of(node)
-        return Verdict(True, f"int8, F({call.size}×{call.size})", call.geometry, call.size)
+        return _taken(call.geometry, Algorithm(call.size, call.bits))
     if is_call(node, QUANTIZED_CONV2D):
-        return Verdict(True, "int8", QuantizedConvCall.of(node).geometry, 0)
+        convolution = QuantizedConvCall.of(node)
+        return _taken(convolution.geometry, Algorithm(0, convolution.bits))
     if is_call(node, QUANTIZED_LINEAR):
-        x = QuantizedLinearCall.of(node).x
-        return Verdict(True, "int8", _rows(shape_of(x), shape_of(node)[-1]), 0)
+        linear = QuantizedLinearCall.of(node)
+        return _taken(_rows(shape_of(linear.x), shape_of(node)[-1]), Algorithm(0, linear.bits))
     if is_call(node, CONV2D, LINEAR):
         return Verdict(*eligibility(node, config), geometry_of(node))
     return None
+
+
+def _taken(geometry: ConvGeometry, algorithm: Algorithm) -> Verdict:
+    return Verdict(True, f"int8{algorithm.described()}", geometry, algorithm.setting)
 
 
 def may_quantize(node: fx.Node) -> bool:
@@ -91,7 +97,7 @@ def _rows(x: tuple[int, ...], filters: int) -> ConvGeometry:
     return row_geometry(x[-1], filters, math.prod(x[:-1]))
 
 
-def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[int]:
-    """How a layer may be computed, the most exact first: 0 as it is written, m by Winograd's F(m × m, 3 × 3)."""
-    yield 0
-    yield from (size for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))
+def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[Algorithm]:
+    """How a layer may be computed, of inputs of 8 bits, the most exact first."""
+    yield Algorithm(0)
+    yield from (Algorithm(size) for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))

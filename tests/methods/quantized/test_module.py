@@ -50,7 +50,7 @@ def test_the_dense_compile_is_in_float32(model: nn.Module, compiled: CompiledMod
 
 def test_explanation_names_algorithms_and_linear_layers(compiled: CompiledModule) -> None:
     text = str(compiled.explain())
-    assert text.startswith("5 of 6 layers int8") and "int8, F(4×4)" in text and "depthwise" in text
+    assert text.startswith("5 of 6 layers int8") and "int8 by F(4×4)" in text and "depthwise" in text
     assert "5 of 6 layers int8" in repr(compiled)
 
 

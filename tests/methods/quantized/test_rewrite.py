@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from haste_compiler.codegen.target import machine_of, parse_target
+from haste_compiler.cost.pricing import Pricing
 from haste_compiler.errors import ConfigError
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.reference.rounding import MOST_PRODUCTS
 
@@ -82,7 +85,7 @@ def test_an_override_of_a_layer_that_is_never_taken_is_an_error() -> None:
 def test_layers_are_listed_with_their_algorithm() -> None:
     _, gm, _ = rewritten(EVERYTHING)
     found = {layer.name: (layer.method, layer.reason) for layer in conv_layers(gm, EVERYTHING)}
-    assert found["square"] == ("quantized", "int8, F(4×4)") and found["stem"] == ("quantized", "int8")
+    assert found["square"] == ("quantized", "int8 by F(4×4)") and found["stem"] == ("quantized", "int8")
     assert found["depthwise"][0] is None and "depthwise" in found["depthwise"][1]
     assert found["head"] == ("quantized", "int8")
 
@@ -99,3 +102,21 @@ def test_an_image_gives_the_same_alone_and_among_others() -> None:
     config: Sequence[QuantizedConfig] = [EVERYTHING]
     one, all_ = (run_passes(capture(model, (each,)), config)(each) for each in (x[1:2], x))
     assert torch.equal(one, all_[1:2])
+
+
+@pytest.mark.parametrize(
+    ("target", "narrow", "bits"),
+    [
+        ("llvm -mcpu=haswell", True, {7}),
+        ("llvm -mcpu=haswell", False, {8}),
+        ("llvm -mcpu=cascadelake", True, {8}),
+        ("llvm -mcpu=alderlake", True, {8}),
+    ],
+)
+def test_inputs_are_narrow_where_the_machine_multiplies_them_faster(target: str, narrow: bool, bits: set[int]) -> None:
+    """A dot product of bytes (VNNI) takes 8 bits; without one products of 7 bits are faster."""
+    model = nn.Sequential(nn.Conv2d(256, 256, 1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1)).eval()
+    inputs = (torch.randn(1, 256, 28, 28),)
+    config, predict = QuantizedConfig(narrow=narrow), Pricing(machine_of(parse_target(target)), inputs)
+    layers = conv_layers(run_passes(capture(model, inputs), config, predict=predict), config)
+    assert {Algorithm.of(layer.setting).bits for layer in layers} == bits

@@ -7,7 +7,15 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.target import parse_target
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, Multiply, SignedDot, UnsignedDot, integer_unit
+from haste_compiler.methods.quantized.cpu.unit import (
+    Bytes,
+    IntegerUnit,
+    Multiply,
+    SignedDot,
+    UnsignedDot,
+    integer_unit,
+    narrow_unit,
+)
 
 
 class EmulatedUnsignedDot(UnsignedDot):
@@ -18,6 +26,21 @@ class EmulatedUnsignedDot(UnsignedDot):
 class EmulatedSignedDot(SignedDot):
     def _dot(self, total: Any, values: Any, filters: Any) -> Any:
         return total + sum_of_products("int8", self, values, filters)
+
+
+class EmulatedBytes(Bytes):
+    """Its sums of 16 bits wrap where the instruction's would saturate: either is wrong."""
+
+    def _narrow(self, values: Any, filters: Any) -> Any:
+        lanes = 2 * self.lanes
+        wide = f"int16x{lanes}"
+        unsigned = T.bind(tirx.reinterpret(f"uint8x{2 * lanes}", values))
+        first, second = (
+            T.Cast(wide, tirx.Shuffle([unsigned], list(range(u, 2 * lanes, 2))))
+            * T.Cast(wide, tirx.Shuffle([filters], list(range(u, 2 * lanes, 2))))
+            for u in range(2)
+        )
+        return T.bind(first + second)
 
 
 def sum_of_products(dtype: str, unit: IntegerUnit, values: Any, filters: Any) -> Any:
@@ -41,8 +64,11 @@ def unit_of(name: str, target: str) -> IntegerUnit:
         "multiply": Multiply,
         "unsigned": EmulatedUnsignedDot,
         "signed": EmulatedSignedDot,
+        "bytes": EmulatedBytes,
     }
+    if name == "bytes" and (narrow := narrow_unit(parse_target(target))):
+        return narrow
     return kinds[name](own.lanes, own.registers)
 
 
-UNITS = ("own", "multiply", "unsigned", "signed")
+UNITS = ("own", "multiply", "unsigned", "signed", "bytes")

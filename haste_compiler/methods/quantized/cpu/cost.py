@@ -5,12 +5,18 @@ from __future__ import annotations
 from haste_compiler.codegen.cpu.kernels.dense import cheapest_dense
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
-from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.unit import narrow_unit, unit_for
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 
 _CYCLES_PER_SECOND = 3e9
 """What cycles are told as: only their ratios decide."""
+
+
+def multiplies_narrow_faster(machine: Cpu) -> bool:
+    """Whether inputs of 7 bits are multiplied faster than those of 8."""
+    return narrow_unit(machine.target) is not None
 
 
 def dense_seconds(machine: Cpu, geometry: ConvGeometry, batch: int, winograd: int) -> float:
@@ -18,9 +24,9 @@ def dense_seconds(machine: Cpu, geometry: ConvGeometry, batch: int, winograd: in
     return cheapest_dense(geometry, batch, machine.unit, machine.threads, winograd)[0] / _CYCLES_PER_SECOND
 
 
-def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> float:
-    """Seconds of one call of the convolution in integers, as it is written or, of size m, by F(m × m, 3 × 3)."""
-    unit = integer_unit(machine.target)
+def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, algorithm: Algorithm) -> float:
+    """Seconds of one call of the convolution in integers."""
+    unit, size = unit_for(machine.target, algorithm.bits), algorithm.size
     if not size:
         return choose_direct(geometry, batch, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND
     return choose_winograd(geometry, batch, size, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND

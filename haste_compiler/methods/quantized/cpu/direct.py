@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -29,8 +30,9 @@ from haste_compiler.methods.quantized.cpu.filters import FilterLayout, filter_la
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
 from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, start_sums
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.unit import Bytes, IntegerUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
+from haste_compiler.methods.quantized.weights import check_sums, rows_of_taps
 
 
 def pack_direct(
@@ -44,6 +46,8 @@ def pack_direct(
     nonnegative: bool,
 ) -> list[NDArray[Any]]:
     """Filters (K, C / groups, kh, kw), their scales (K,) and the bias (K,), as ``direct_arguments`` names them."""
+    if isinstance(unit, Bytes):
+        check_sums(rows_of_taps(torch.from_numpy(weight), geometry))
     layout, offset = filter_layout(geometry, tiling.tile.channels, unit), unit.offset(nonnegative)
     starts = [layout.pack_starts(weight, offset)] if offset else []
     return [layout.pack(weight), *starts, layout.pack_channels(scale), layout.pack_channels(bias)]

@@ -65,8 +65,8 @@ def integer_tiles(columns: int, channels: int, unit: IntegerUnit) -> Iterator[Re
     """
     for vectors in range(1, min(_MOST_VECTORS, math.ceil(channels / unit.lanes)) + 1):
         for pixels in range(1, columns + 1):
-            held = 1 if pixels == 1 else vectors
-            if pixels * vectors + held + 1 + unit.TEMPORARIES > unit.registers:
+            held = (1 if pixels == 1 else vectors) * unit.DEPTH
+            if pixels * vectors + held + unit.DEPTH + unit.TEMPORARIES > unit.registers:
                 break
             yield RegisterTile(1, pixels, vectors, unit.lanes, INTEGER)
 
@@ -77,9 +77,9 @@ def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
     The products, and filters' way to 16 bits where they need one, half a product each; loads: a value for all lanes one
     a cycle, filters two; the wait for sums.
     """
-    widened = 0.0 if unit.ACCUMULATES else tile.vectors / 2
+    widened = tile.vectors / 2 if unit.DTYPE == "int16" else 0.0
     products = (tile.pixels * tile.vectors + widened) * unit.CYCLES
-    loads = tile.pixels + tile.vectors / 2
+    loads = (tile.pixels + tile.vectors / 2) * unit.DEPTH
     filters = tile.channels * unit.GROUP / L2_BYTES_PER_CYCLE
     latency = _LATENCY if unit.ACCUMULATES else 1.0
     return max(products, loads, filters, latency) + _STEP_CYCLES

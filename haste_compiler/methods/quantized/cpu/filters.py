@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.reference.direct import follow_each_other
 
 
 @dataclass(frozen=True)
 class FilterLayout:
     """int8 [groups · K tiles][kh][taps][steps][tile channels][group], zero where there is no channel or value.
+
+    Where the unit cuts groups in parts, [tile channels][group] is [vectors][parts][lanes][part].
 
     The taps of a row are one where their values follow each other in memory: then few filters are padding, however few
     channels the image has.
@@ -23,17 +26,22 @@ class FilterLayout:
     Attributes:
         geometry: the convolution's.
         channels: output channels of a tile.
-        group: neighbouring values that are multiplied at once, ``IntegerUnit.GROUP``.
+        unit: what multiplies groups of neighbouring values.
     """
 
     geometry: ConvGeometry
     channels: int
-    group: int
+    unit: IntegerUnit
+
+    @property
+    def group(self) -> int:
+        """Neighbouring values that are multiplied at once."""
+        return self.unit.GROUP
 
     @property
     def is_fused(self) -> bool:
         """Whether the taps of a row are one."""
-        return self.geometry.dilation[1] == 1 and self.geometry.groups == 1
+        return follow_each_other(self.geometry)
 
     @property
     def taps(self) -> int:
@@ -45,6 +53,16 @@ class FilterLayout:
         """Values of one of the image's rows that a tap reads, one after the other."""
         channels = self.geometry.in_channels // self.geometry.groups
         return channels * self.geometry.kernel[1] if self.is_fused else channels
+
+    @property
+    def part(self) -> int:
+        """Neighbouring filters of one output channel."""
+        return self.group // self.unit.DEPTH
+
+    def place(self, number: Any) -> Any:
+        """Where a tap's filters of a value lie, by its number: those of a tile's first output channel."""
+        step, part, rest = number // self.group, number % self.group // self.part, number % self.part
+        return (step * self.channels * self.unit.DEPTH + part * self.unit.lanes) * self.part + rest
 
     @property
     def steps(self) -> int:
@@ -82,8 +100,9 @@ class FilterLayout:
         rows = self.split(weight).transpose(0, 3, 4, 2, 1).reshape(self.tiles, kh, self.taps, -1, self.channels)
         padding = self.steps * self.group - self.length
         padded = np.pad(rows, ((0, 0), (0, 0), (0, 0), (0, padding), (0, 0)))
-        steps = padded.reshape(self.tiles, kh, self.taps, self.steps, self.group, self.channels)
-        return np.ascontiguousarray(steps.swapaxes(4, 5)).reshape(-1)
+        parts, lanes = self.unit.DEPTH, self.unit.lanes
+        split = padded.reshape(self.tiles, kh, self.taps, self.steps, parts, -1, self.channels // lanes, lanes)
+        return np.ascontiguousarray(split.transpose(0, 1, 2, 3, 6, 4, 7, 5)).reshape(-1)
 
     def pack_starts(self, weight: NDArray[np.int8], offset: int) -> NDArray[np.int32]:
         """What the sums of a row of taps start with where ``offset`` was added to the image's values.
@@ -111,4 +130,4 @@ class FilterLayout:
 def filter_layout(geometry: ConvGeometry, channels: int, unit: IntegerUnit) -> FilterLayout:
     """The layout for tiles of ``channels`` output channels, a multiple of the unit's lanes."""
     assert channels % unit.lanes == 0
-    return FilterLayout(geometry, channels, unit.GROUP)
+    return FilterLayout(geometry, channels, unit)

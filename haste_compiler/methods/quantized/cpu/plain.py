@@ -112,8 +112,8 @@ def _sums(
             skipped = j * per_group if layout.is_fused else 0
             with T.serial(0, per_group) as c:
                 number = emit.bind(skipped + c)
-                at = emit.bind(tap + number // layout.group * (layout.channels * layout.group) + number % layout.group)
-                integers = operands.filters[T.ramp(at, layout.group, lanes) if lanes > 1 else at]
+                at = emit.bind(tap + layout.place(number))
+                integers = operands.filters[T.ramp(at, layout.part, lanes) if lanes > 1 else at]
                 filters = T.Cast(f"float32x{lanes}" if lanes > 1 else "float32", integers) * scale
                 sums.add(emit.splat(operands.x[read + c], lanes) * filters)
     return sums

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.methods.quantized.reference.rounding import LEAST, SIGNED, UNSIGNED
+from haste_compiler.methods.quantized.reference.rounding import LEAST
 
 _WITHOUT_SIGN = 0x7FFFFFFF
 _INFINITY = 0x7F800000
@@ -63,12 +63,15 @@ def is_finite(bits: Expr) -> Expr:
     return bits < T.int32(_INFINITY)
 
 
-def scaling(bits: Expr, *, nonnegative: bool, lanes: int = 1) -> tuple[Expr, Expr]:
+def scaling(bits: Expr, limit: int, lanes: int = 1) -> tuple[Expr, Expr]:
     """What values are multiplied by before they are rounded, and the scale of the integers.
 
-    From ``Largest.bits``, or from as many of them as there are ``lanes``.
+    Args:
+        bits: what ``Largest.bits`` said, or as many of them as there are ``lanes``.
+        limit: the largest integer, see ``reference.rounding.most``.
+        lanes: of ``bits``.
     """
-    most = emit.splat(T.float32(UNSIGNED if nonnegative else SIGNED), lanes)
+    most = emit.splat(T.float32(limit), lanes)
     least = emit.splat(T.float32(LEAST), lanes)
     largest = T.bind(T.max(tirx.reinterpret(_vector("float32", lanes), bits), least))
     return T.bind(most / largest), T.bind(largest / most)

@@ -17,7 +17,7 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
-from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.unit import unit_for
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
@@ -53,7 +53,7 @@ def _direct(
     read: list[Any],
 ) -> Any:
     """Launch the kernel of a convolution as it is written; ``read``: its input, and its residual if it has one."""
-    machine, unit = walk.machine, integer_unit(walk.machine.target)
+    machine, unit = walk.machine, unit_for(walk.machine.target, call.bits)
     _, tiling = choose_direct(geometry, hint_of(batch), unit, machine.unit, machine.threads)
     bias = None if call.bias is None else walk.constant(call.bias)
     scale, nonnegative = walk.constant(call.scale), call.nonnegative
@@ -65,7 +65,7 @@ def _direct(
         "activation": call.activation,
     }
     return walk.launch(
-        ("quantized_conv2d", geometry, batch, tiling, *how.values()),
+        ("quantized_conv2d", geometry, batch, tiling, call.bits, *how.values()),
         layer_name(node),
         [x, *map(walk.param, weights), *residual],
         (batch, *geometry.output_size, geometry.out_channels),
@@ -75,7 +75,8 @@ def _direct(
 
 def winograd(walk: Walk[Cpu], node: fx.Node) -> Value:
     """A 3×3 convolution by Winograd's minimal filtering."""
-    call, machine, unit = QuantizedWinogradCall.of(node), walk.machine, integer_unit(walk.machine.target)
+    call, machine = QuantizedWinogradCall.of(node), walk.machine
+    unit = unit_for(machine.target, call.bits)
     geometry, batch = call.geometry, walk.shape(call.x)[0]
     _, tiling = choose_winograd(geometry, hint_of(batch), call.size, unit, machine.unit, machine.threads)
     transformed = (walk.constant(call.transformed), walk.constant(call.transformed_scale))
@@ -85,7 +86,7 @@ def winograd(walk: Walk[Cpu], node: fx.Node) -> Value:
     residual = [] if call.residual is None else [walk.nhwc(call.residual)]
     epilogue: dict[str, Any] = {"residual": bool(residual), "activation": call.activation}
     y = walk.launch(
-        ("quantized_winograd", geometry, batch, tiling, *epilogue.values()),
+        ("quantized_winograd", geometry, batch, tiling, call.bits, *epilogue.values()),
         layer_name(node),
         [walk.nhwc(call.x), *map(walk.param, weights), *residual],
         (batch, *geometry.output_size, geometry.out_channels),

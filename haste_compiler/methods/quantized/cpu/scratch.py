@@ -11,7 +11,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.quantized.cpu.rounding import Largest, is_finite, rounded, scaling
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
-from haste_compiler.methods.quantized.reference.rounding import LEAST, SIGNED, UNSIGNED
+from haste_compiler.methods.quantized.reference.rounding import LEAST, most
 
 _UNROLL = 4
 """Vectors that one step of a loop over a line reads."""
@@ -37,7 +37,7 @@ class Scratch:
     """
 
     def __init__(self, unit: IntegerUnit, lines: int, pitch: int, *, nonnegative: bool) -> None:
-        self.unit, self.pitch, self.nonnegative = unit, pitch, nonnegative
+        self.unit, self.pitch, self.limit = unit, pitch, most(unit.bits, nonnegative=nonnegative)
         self.offset = unit.offset(nonnegative)
         # Past the last value of a line a group of values may be read, times filters that are zero.
         self.values = T.alloc_buffer((lines * pitch + unit.GROUP,), unit.DTYPE)
@@ -52,9 +52,9 @@ class Scratch:
             largest.include(emit.load(source.buffer, source.start + i, n), n)
 
         emit.sweep(source.elements, self.unit.lanes, look, _UNROLL)
-        bits = largest.bits()
-        factor, scale = scaling(bits, nonnegative=self.nonnegative)
-        finite = T.bind(is_finite(bits))
+        largest_bits = largest.bits()
+        factor, scale = scaling(largest_bits, self.limit)
+        finite = T.bind(is_finite(largest_bits))
         emit.store(self.scales, line, tirx.Select(finite, scale, T.float32("inf")))
         self.spoiled.set(tirx.Select(finite, self.spoiled.get(), T.int32(1)))
         written = emit.bind(line * self.pitch + skipped)
@@ -75,7 +75,7 @@ class Scratch:
     def zero_line(self, line: Expr, elements: int) -> None:
         """Make a line of zeros, with their scale."""
         self.zero(line, elements)
-        emit.store(self.scales, line, T.float32(LEAST / (UNSIGNED if self.nonnegative else SIGNED)))
+        emit.store(self.scales, line, T.float32(LEAST / self.limit))
 
     def is_spoiled(self, line: Expr) -> Expr:
         """Whether a line's scale is not finite."""

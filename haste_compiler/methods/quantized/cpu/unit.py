@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 from tvm.target import Target, codegen
@@ -13,6 +16,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.processor import architecture
+from haste_compiler.methods.quantized.reference.rounding import BITS, NARROW_BITS
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class IntegerUnit(ABC):
     Attributes:
         lanes: int32 sums of one vector register.
         registers: architectural vector registers.
+        bits: that a pixel's values have.
     """
 
     lanes: int
     registers: int
+    bits: int = BITS
 
     GROUP = 1
     """Neighbouring values, along the channels, of one product."""
@@ -42,16 +48,19 @@ class IntegerUnit(ABC):
     CYCLES = 1.0
     """Of one product of a vector, with its addition, at the unit's peak."""
 
+    DEPTH = 1
+    """Products of the instruction that one ``product`` is made of: its group is cut into so many."""
+
     def offset(self, nonnegative: bool) -> int:
         """What is added to a pixel's values in memory: 0 where they fit as they are.
 
         Args:
-            nonnegative: they are 0 to 255 instead of -127 to 127.
+            nonnegative: they are 0 to 255 instead of -127 to 127, or of fewer ``bits`` as many fewer.
         """
         return 0
 
     @abstractmethod
-    def product(self, values: Expr, filters: Expr) -> Expr:
+    def product(self, values: Any, filters: Any) -> Expr:
         """The products' sums, int32, ``lanes`` of them, that are to be added to a register by ``add``.
 
         Args:
@@ -59,17 +68,17 @@ class IntegerUnit(ABC):
             filters: int8, ``lanes · GROUP`` of them, by lane.
         """
 
-    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+    def add(self, total: emit.Register, values: Any, filters: Any) -> None:
         """Add the products of some values and filters, see ``product``, to a register of sums."""
         total.add(self.product(values, filters))
 
-    def values_of(self, buffer: Expr, index: Expr) -> Expr:
+    def values_of(self, buffer: Expr, index: Expr) -> Any:
         """``GROUP`` values from ``index`` on, in every lane."""
         bits = {1: "int16", 2: "int32", 4: "int32"}[self.GROUP]
         read = emit.load(buffer, index, self.GROUP)
         return T.bind(T.broadcast(read if self.GROUP == 1 else tirx.reinterpret(bits, read), self.lanes))
 
-    def filters_of(self, buffer: Expr, index: Expr) -> Expr:
+    def filters_of(self, buffer: Expr, index: Expr) -> Any:
         """The filters of one vector of output channels, from element ``index`` on."""
         return T.bind(emit.load(buffer, index, self.lanes * self.GROUP))
 
@@ -92,10 +101,50 @@ class Pairs(IntegerUnit):
 
     def product(self, values: Expr, filters: Expr) -> Expr:
         """See ``IntegerUnit``."""
-        name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
         halves = f"int16x{2 * self.lanes}"
-        pair = tirx.reinterpret(halves, values)
-        return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name[self.lanes], pair, T.Cast(halves, filters))
+        return _sums_of_pairs(self.lanes, tirx.reinterpret(halves, values), T.Cast(halves, filters))
+
+
+@dataclass(frozen=True)
+class Bytes(IntegerUnit):
+    """x86 without a dot product of bytes: values of 7 bits times 8-bit filters, in 16 bits (pmaddubsw).
+
+    Two products are added before they are widened. Neither the sum of the two of a product, nor of all four, may leave
+    16 bits: filters are rounded so that it can't (``weights.quantize_filters``).
+    """
+
+    GROUP = 8
+    DTYPE = "uint8"
+    DEPTH = 2
+    bits: int = NARROW_BITS
+    TEMPORARIES = 3
+    # Three products run two a cycle, additions beside them: of pmaddubsw two, and one of pmaddwd.
+    CYCLES = 1.5
+
+    def offset(self, nonnegative: bool) -> int:
+        """See ``IntegerUnit``."""
+        return 0 if nonnegative else 64
+
+    def values_of(self, buffer: Expr, index: Expr) -> Sequence[Expr]:
+        """See ``IntegerUnit``: half of them after the other."""
+        halves = (emit.load(buffer, index + half * 4, 4) for half in range(self.DEPTH))
+        return [T.bind(T.broadcast(tirx.reinterpret("int32", half), self.lanes)) for half in halves]
+
+    def filters_of(self, buffer: Expr, index: Expr) -> Sequence[Expr]:
+        """See ``IntegerUnit``: half of them after the other."""
+        elements = 4 * self.lanes
+        return [T.bind(emit.load(buffer, index + half * elements, elements)) for half in range(self.DEPTH)]
+
+    def product(self, values: Sequence[Expr], filters: Sequence[Expr]) -> Expr:
+        """See ``IntegerUnit``."""
+        first, second = (self._narrow(*pair) for pair in zip(values, filters, strict=True))
+        return _sums_of_pairs(self.lanes, first + second, T.broadcast(T.int16(1), 2 * self.lanes))
+
+    def _narrow(self, values: Expr, filters: Expr) -> Expr:
+        """Sums of the products of two neighbours, of 16 bits."""
+        name = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}[self.lanes]
+        unsigned = tirx.reinterpret(f"int8x{4 * self.lanes}", values)
+        return T.bind(tirx.call_llvm_pure_intrin(f"int16x{2 * self.lanes}", f"llvm.x86.{name}", unsigned, filters))
 
 
 class UnsignedDot(IntegerUnit):
@@ -114,7 +163,7 @@ class UnsignedDot(IntegerUnit):
         """See ``IntegerUnit``."""
         return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
 
-    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+    def add(self, total: emit.Register, values: Any, filters: Any) -> None:
         """See ``IntegerUnit``."""
         total.set(self._dot(total.get(), values, filters))
 
@@ -142,7 +191,7 @@ class SignedDot(IntegerUnit):
         """See ``IntegerUnit``."""
         return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
 
-    def add(self, total: emit.Register, values: Expr, filters: Expr) -> None:
+    def add(self, total: emit.Register, values: Any, filters: Any) -> None:
         """See ``IntegerUnit``."""
         total.set(self._dot(total.get(), values, filters))
 
@@ -165,6 +214,24 @@ def integer_unit(target: Target) -> IntegerUnit:
     if unit.lanes == 16 and not _has(target, "avx512bw"):
         return Multiply(*size)
     return Pairs(*size)
+
+
+def narrow_unit(target: Target) -> IntegerUnit | None:
+    """What a CPU target multiplies values of 7 bits with, if it multiplies them faster than those of 8."""
+    own = integer_unit(target)
+    return Bytes(own.lanes, own.registers) if isinstance(own, Pairs) and _has(target, "ssse3") else None
+
+
+def unit_for(target: Target, bits: int) -> IntegerUnit:
+    """What a CPU target multiplies values of so many bits with."""
+    narrow = narrow_unit(target) if bits == NARROW_BITS else None
+    return narrow or dataclasses.replace(integer_unit(target), bits=bits)
+
+
+def _sums_of_pairs(lanes: int, values: Expr, others: Expr) -> Expr:
+    """Sums of the products of two neighbours of 16 bits, int32 (pmaddwd)."""
+    name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", name[lanes], values, others)
 
 
 def _has(target: Target, feature: str) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -29,9 +30,11 @@ from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
 from haste_compiler.methods.quantized.cpu.products import Place, add_products, registers, start_sums
-from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_finite, rounded_groups, scaling
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.rounding import Largest, all_bits, is_finite, rounded, rounded_groups, scaling
+from haste_compiler.methods.quantized.cpu.unit import Bytes, IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
+from haste_compiler.methods.quantized.reference.rounding import most
+from haste_compiler.methods.quantized.weights import check_sums
 
 _LINE = emit.LINE_BYTES // 4
 """Elements of 32 bits in a cache line."""
@@ -78,11 +81,14 @@ def pack_winograd(
     """
     layout = filter_layout(geometry, tiling.tile.channels, unit)
     filters, scale = transformed
-    # [K tiles][positions][groups][tile channels][group]
+    if isinstance(unit, Bytes):
+        check_sums(torch.from_numpy(filters).movedim(1, -1))
+    # [K tiles][positions][groups][vectors][parts][lanes][part]
     order = _channel_order(geometry.in_channels, unit)
     padded = np.pad(filters, ((0, 0), (0, len(order) - geometry.in_channels), (0, 0), (0, 0)))[:, order]
-    tiles = layout.split(padded).reshape(layout.tiles, tiling.tile.channels, -1, unit.GROUP, tiling.positions)
-    packed = np.ascontiguousarray(tiles.transpose(0, 4, 2, 1, 3)).reshape(-1)
+    split = (layout.tiles, tiling.tile.vectors, unit.lanes, -1, unit.DEPTH, layout.part, tiling.positions)
+    tiles = layout.split(padded).reshape(split)
+    packed = np.ascontiguousarray(tiles.transpose(0, 6, 3, 1, 4, 2, 5)).reshape(-1)
 
     def by_position(values: NDArray[Any]) -> NDArray[Any]:
         split = layout.split(values.reshape(geometry.out_channels, tiling.positions))
@@ -136,8 +142,10 @@ def _channel_order(channels: int, unit: IntegerUnit) -> NDArray[np.int64]:
     """The channel that each integer in memory is of.
 
     A group holds one lane of several vectors: then rounded vectors are put together without moving values from lane to
-    lane. Sums don't depend on the order.
+    lane. Sums don't depend on the order, but where they have to fit 16 bits: then it is the channels' own.
     """
+    if unit.DEPTH > 1:
+        return np.arange(math.ceil(channels / unit.GROUP) * unit.GROUP)
     order = []
     for start, lanes in emit.chunks(channels // unit.GROUP, unit.lanes):
         block = np.arange(lanes * unit.GROUP).reshape(unit.GROUP, lanes)
@@ -195,7 +203,7 @@ class _Winograd:
         self.all_tiles = emit.bind(images_of(batch) * (self.rows * self.columns))
         self.blocks = emit.ceil_div(self.all_tiles, tiling.tiles)
         self.chunks = math.ceil(self.layout.tiles / tiling.channel_tiles)
-        self.offset = unit.offset(False)
+        self.offset, self.limit = unit.offset(False), most(unit.bits, nonnegative=False)
         self.padded = _padded_channels(geometry, unit)
         # One cache line more between tiles: strides of a power of two would all fall into one cache set.
         self.value_stride = tiling.positions * self.padded + emit.LINE_BYTES // np.dtype(unit.DTYPE).itemsize
@@ -306,7 +314,7 @@ class _Winograd:
             each = [T.bind(emit.load(scratch.largest, (start + p) * lanes, lanes)) for p in range(n)]
             bits = all_bits(each, lanes)
             emit.store(worst.buffer, 0, T.max(emit.load(worst.buffer, 0, n), bits), n)
-            factor, scale = scaling(bits, nonnegative=False, lanes=n)
+            factor, scale = scaling(bits, self.limit, n)
             emit.store(scratch.factors, start, factor, n)
             emit.store(scratch.scales, t * positions + start, scale, n)
         emit.store(scratch.finite, t, T.Cast("int32", is_finite(worst.fold(T.max))))
@@ -333,6 +341,9 @@ class _Winograd:
     def _round_position(self, read: Expr, factor: Expr, written: Expr, scratch: _Scratch) -> None:
         """Round a tile's channels at one position, from ``mixed[read]`` on."""
         group, dtype = self.unit.GROUP, self.unit.DTYPE
+        if self.unit.DEPTH > 1:
+            self._round_in_order(read, factor, written, scratch)
+            return
 
         def write(start: Expr, vectors: Sequence[Expr], n: int) -> None:
             integers = rounded_groups(vectors, factor, self.offset, n, dtype)
@@ -346,6 +357,16 @@ class _Winograd:
         if rest := self.channels % group:
             some = [scratch.mixed[read + whole * group + g] for g in range(rest)]
             write(whole, [*some, *[T.float32(0)] * (group - rest)], 1)
+
+    def _round_in_order(self, read: Expr, factor: Expr, written: Expr, scratch: _Scratch) -> None:
+        """``_round_position`` where channels keep their order; what fills up the last group is left as it is."""
+
+        def body(start: Expr, n: int) -> None:
+            values = emit.load(scratch.mixed, read + start, n)
+            integers = rounded(values, factor, self.offset, n, self.unit.DTYPE)
+            emit.store(scratch.values, written + start, integers, n)
+
+        emit.sweep(self.channels, 4 * self.lanes, body)
 
     def _multiply(self, k_tile: Expr, position: Expr, count: Expr, scratch: _Scratch) -> None:
         """The sums over channels of one position, for all tiles of the task, times their scales."""

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from haste_compiler.graph.geometry import ConvGeometry, window_geometry
 from haste_compiler.graph.nodes import shape_of
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
+from haste_compiler.methods.quantized.reference.rounding import BITS
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import Ints
@@ -20,7 +21,7 @@ from haste_compiler.ops.conv2d import Ints
     "haste::quantized_conv2d",
     mutates_args=(),
     schema="(Tensor x, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, int[] stride, int[] padding, "
-    "int[] dilation, int groups, str activation, bool nonnegative) -> Tensor",
+    "int[] dilation, int groups, str activation, bool nonnegative, int bits=8) -> Tensor",
 )
 def quantized_conv2d(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
@@ -34,13 +35,14 @@ def quantized_conv2d(  # noqa: PLR0913  (an operator's schema)
     groups: int,
     activation: str,
     nonnegative: bool,
+    bits: int = BITS,
 ) -> Tensor:
     """Convolve integers: ``activation(conv(x) + bias + residual)``, (N, K, OH, OW) from float32 (N, C, H, W).
 
-    ``weight`` is int8 (K, C / groups, kh, kw), ``scale`` float32 (K,); see ``reference.direct``.
+    ``weight`` is int8 (K, C / groups, kh, kw), ``scale`` float32 (K,), ``bits`` those of x; see ``reference.direct``.
     """
     geometry = _geometry(x.shape, weight.shape, (stride, padding, dilation, groups))
-    y = convolve_integers(x, weight, scale, geometry, nonnegative=nonnegative)
+    y = convolve_integers(x, weight, scale, geometry, nonnegative=nonnegative, bits=bits)
     y = y if bias is None else y + bias[:, None, None]
     return apply_epilogue(y, residual, activation)
 
@@ -58,6 +60,7 @@ def _(  # noqa: PLR0913  (an operator's schema)
     groups: int,
     activation: str,
     nonnegative: bool,
+    bits: int = BITS,
 ) -> Tensor:
     geometry = _geometry(x.shape, weight.shape, (stride, padding, dilation, groups))
     return x.new_empty(x.shape[0], weight.shape[0], *geometry.output_size)
@@ -87,6 +90,7 @@ class QuantizedConvCall(OpCall):
     groups: int
     activation: str
     nonnegative: bool
+    bits: int = BITS
 
     @property
     def geometry(self) -> ConvGeometry:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.geometry import row_geometry
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
+from haste_compiler.methods.quantized.reference.rounding import BITS
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
 
@@ -17,8 +18,8 @@ from haste_compiler.ops.call import OpCall
 @torch.library.custom_op(
     "haste::quantized_linear",
     mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, str activation, bool nonnegative) "
-    "-> Tensor",
+    schema="(Tensor x, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, str activation, bool nonnegative, "
+    "int bits=8) -> Tensor",
 )
 def quantized_linear(
     x: Tensor,
@@ -28,14 +29,16 @@ def quantized_linear(
     residual: Tensor | None,
     activation: str,
     nonnegative: bool,
+    bits: int = BITS,
 ) -> Tensor:
     """``activation(x @ weight.T + bias + residual)``, (..., K) from float32 (..., C); every row has its scale.
 
-    ``weight`` is int8 (K, C), ``scale`` float32 (K,); a 1×1 convolution of a row of pixels, see ``reference.direct``.
+    ``weight`` is int8 (K, C), ``scale`` float32 (K,), ``bits`` those of x. It is a 1×1 convolution of a row of pixels,
+    see ``reference.direct``.
     """
     rows = x.reshape(-1, x.shape[-1]).T[None, :, None]
     geometry = row_geometry(x.shape[-1], weight.shape[0], rows.shape[3])
-    y = convolve_integers(rows, weight[:, :, None, None], scale, geometry, nonnegative=nonnegative)
+    y = convolve_integers(rows, weight[:, :, None, None], scale, geometry, nonnegative=nonnegative, bits=bits)
     y = y[0, :, 0].T.reshape(*x.shape[:-1], weight.shape[0])
     return apply_epilogue(y if bias is None else y + bias, residual, activation)
 
@@ -49,6 +52,7 @@ def _(
     residual: Tensor | None,
     activation: str,
     nonnegative: bool,
+    bits: int = BITS,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
@@ -69,3 +73,4 @@ class QuantizedLinearCall(OpCall):
     residual: fx.Node | None
     activation: str
     nonnegative: bool
+    bits: int = BITS

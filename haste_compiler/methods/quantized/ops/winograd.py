@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.geometry import ConvGeometry, window_geometry
 from haste_compiler.graph.nodes import shape_of
+from haste_compiler.methods.quantized.reference.rounding import BITS
 from haste_compiler.methods.quantized.reference.winograd import winograd_integers
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
@@ -20,7 +21,7 @@ from haste_compiler.ops.conv2d import Ints
     "haste::quantized_winograd",
     mutates_args=(),
     schema="(Tensor x, Tensor transformed, Tensor transformed_scale, Tensor weight, Tensor scale, Tensor? bias, "
-    "Tensor? residual, int[] padding, str activation) -> Tensor",
+    "Tensor? residual, int[] padding, str activation, int bits=8) -> Tensor",
 )
 def quantized_winograd(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
@@ -32,15 +33,17 @@ def quantized_winograd(  # noqa: PLR0913  (an operator's schema)
     residual: Tensor | None,
     padding: Ints,
     activation: str,
+    bits: int = BITS,
 ) -> Tensor:
     """Convolve integers: ``activation(conv(x) + bias + residual)``, (N, K, OH, OW) from float32 (N, C, H, W).
 
     ``transformed`` is int8 (K, C, m + 2, m + 2), by ``transformed_scale`` float32 (K, m + 2, m + 2); ``weight`` int8
-    (K, C, 3, 3), by ``scale`` float32 (K,), is for tiles that are not finite; see ``reference.winograd``.
+    (K, C, 3, 3), by ``scale`` float32 (K,), is for tiles that are not finite. ``bits`` are the
+    transformed inputs'. See ``reference.winograd``.
     """
     geometry = _geometry(x.shape, weight.shape, padding)
     size = transformed.shape[2] - 2
-    y = winograd_integers(x, (transformed, transformed_scale), (weight, scale), geometry, size)
+    y = winograd_integers(x, (transformed, transformed_scale), (weight, scale), geometry, size, bits)
     y = y if bias is None else y + bias[:, None, None]
     return apply_epilogue(y, residual, activation)
 
@@ -56,6 +59,7 @@ def _(  # noqa: PLR0913  (an operator's schema)
     residual: Tensor | None,
     padding: Ints,
     activation: str,
+    bits: int = BITS,
 ) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0], *_geometry(x.shape, weight.shape, padding).output_size)
 
@@ -82,6 +86,7 @@ class QuantizedWinogradCall(OpCall):
     residual: fx.Node | None
     padding: Ints
     activation: str
+    bits: int = BITS
 
     @property
     def geometry(self) -> ConvGeometry:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly, padded
-from haste_compiler.methods.quantized.reference.rounding import quantize
+from haste_compiler.methods.quantized.reference.rounding import BITS, quantize
 
 
 def by_pixels(geometry: ConvGeometry) -> bool:
@@ -16,10 +16,17 @@ def by_pixels(geometry: ConvGeometry) -> bool:
     return geometry.taps == 1
 
 
-def convolve_integers(x: Tensor, weight: Tensor, scale: Tensor, geometry: ConvGeometry, *, nonnegative: bool) -> Tensor:
+def follow_each_other(geometry: ConvGeometry) -> bool:
+    """Whether the values that a row of taps reads lie next to each other in an image NHWC: they are summed as one."""
+    return geometry.dilation[1] == 1 and geometry.groups == 1
+
+
+def convolve_integers(
+    x: Tensor, weight: Tensor, scale: Tensor, geometry: ConvGeometry, *, nonnegative: bool, bits: int = BITS
+) -> Tensor:
     """Convolve without bias and activation.
 
-    The input is rounded to 8 bits (``quantize``), by a scale for each pixel where the filters are 1×1, else for each
+    The input is rounded (``quantize``), by a scale for each pixel where the filters are 1×1, else for each
     row of an image. Products of a row of taps are summed as integers. Outputs that read a scale which is not finite are
     convolved in float32.
 
@@ -29,13 +36,14 @@ def convolve_integers(x: Tensor, weight: Tensor, scale: Tensor, geometry: ConvGe
         scale: of the filters, float32 (K,).
         geometry: the convolution's.
         nonnegative: no input is negative.
+        bits: that the input is rounded to.
 
     Returns:
         (N, K, OH, OW), float32.
     """
     images = padded(x, geometry)
     axes = (1,) if by_pixels(geometry) else (1, 3)
-    integers, scales = quantize(images, axes, nonnegative=nonnegative)
+    integers, scales = quantize(images, axes, nonnegative=nonnegative, bits=bits)
     finite = scales.isfinite()
     integers = torch.where(finite, integers, 0.0)
     (height, width), (down, across) = geometry.output_size, geometry.stride

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly, padded
-from haste_compiler.methods.quantized.reference.rounding import quantize
+from haste_compiler.methods.quantized.reference.rounding import BITS, quantize
 
 
 def winograd_integers(
@@ -18,10 +18,11 @@ def winograd_integers(
     plain: tuple[Tensor, Tensor],
     geometry: ConvGeometry,
     size: int,
+    bits: int = BITS,
 ) -> Tensor:
     """Convolve 3×3 without bias and activation, by tiles of ``size × size`` outputs that overhang the output plane.
 
-    The transformed input of a tile is rounded to 8 bits (``quantize``) by a scale for each of its positions. Tiles with
+    The transformed input of a tile is rounded (``quantize``) by a scale for each of its positions. Tiles with
     one that is not finite are convolved in float32.
 
     Args:
@@ -30,6 +31,7 @@ def winograd_integers(
         plain: the filters as they are, int8 (K, C, 3, 3), and their scales, float32 (K,).
         geometry: the convolution's.
         size: 2 or 4.
+        bits: that transformed inputs are rounded to.
 
     Returns:
         (N, K, OH, OW), float32.
@@ -42,7 +44,7 @@ def winograd_integers(
     inputs, outputs = (torch.tensor(table[size], dtype=torch.float32, device=x.device) for table in (INPUT, OUTPUT))
     values = torch.einsum("ia,ncabt->ncibt", inputs, tiles)
     values = torch.einsum("jb,ncibt->nctij", inputs, values)
-    integers, scales = quantize(values, (1,))
+    integers, scales = quantize(values, (1,), bits=bits)
     good = scales.isfinite().all(-1).all(-1)[:, 0]
     integers = torch.where(scales.isfinite(), integers, 0.0)
     sums = torch.einsum("nctij,kcij->nktij", integers, transformed[0].double())

@@ -16,7 +16,8 @@ from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_dire
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.ops.conv2d import quantized_conv2d
-from haste_compiler.methods.quantized.weights import quantize_filters
+from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
+from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, build, finish, nhwc
 from tests.methods.quantized.units import UNITS, unit_of
@@ -57,11 +58,23 @@ class Example(ConvExample):
     def check(self) -> None:
         """Compare the kernel with the operator: sums are the same, the epilogue may round otherwise."""
         case = self.case()
-        wanted, y = expected(case, nonnegative=self.nonnegative), self.run(case)
-        linear = self.activation == "none"
-        size = wanted if linear else expected(replace(case, activation="none"), nonnegative=self.nonnegative)
+        wanted, y = self.expected(case), self.run(case)
+        size = wanted if self.activation == "none" else self.expected(replace(case, activation="none"))
         atol = 1e-5 * float(size[size.isfinite()].abs().amax()) if size.isfinite().any() else 0.0
         torch.testing.assert_close(y, wanted, rtol=1e-5, atol=atol, equal_nan=True)
+
+    def filters(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers and scales of the filters, as the unit takes them."""
+        narrow = self.integer_unit.bits == NARROW_BITS
+        return quantize_for_narrow(weight, self.geometry) if narrow else quantize_filters(weight)
+
+    def expected(self, case: ConvCase) -> Tensor:
+        """What the operator says, (N, K, OH, OW)."""
+        geometry, (weight, scale) = case.geometry, self.filters(case.weight)
+        window = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        rest = (case.activation, self.nonnegative, self.integer_unit.bits)
+        result: Tensor = quantized_conv2d(case.x, weight, scale, case.bias, case.residual, *window, *rest)
+        return result
 
     def run(self, case: ConvCase, tiling: ConvTiling | None = None) -> Tensor:
         """The output of the kernel, (N, K, OH, OW)."""
@@ -93,7 +106,7 @@ class DirectKernel:
 
     def run(self, case: ConvCase) -> Tensor:
         """The output for a case's images and residual, (N, K, OH, OW)."""
-        weight, scale = quantize_filters(case.weight)
+        weight, scale = self.example.filters(case.weight)
         bias = None if case.bias is None else case.bias.numpy()
         packed = pack_direct(
             weight.numpy(),
@@ -107,16 +120,6 @@ class DirectKernel:
         arguments = Arguments()
         arguments.read(nhwc(case.x), *packed)
         return finish(case, arguments, self.code)
-
-
-def expected(case: ConvCase, *, nonnegative: bool) -> Tensor:
-    """What the operator says, (N, K, OH, OW)."""
-    geometry, (weight, scale) = case.geometry, quantize_filters(case.weight)
-    window = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
-    result: Tensor = quantized_conv2d(
-        case.x, weight, scale, case.bias, case.residual, *window, case.activation, nonnegative
-    )
-    return result
 
 
 def quantized_examples(

@@ -114,4 +114,8 @@ def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     case.weight[::2] = -0.5
     if not nonnegative:
         case.weight[:, ::3] *= -1
-    torch.testing.assert_close(example.run(case).double(), case.expected(), rtol=1e-6, atol=1e-4)
+    y = example.run(case)
+    torch.testing.assert_close(y, example.expected(case), rtol=1e-6, atol=1e-4)
+    # Filters for narrow inputs are not at their ends, where rounding wouldn't change them.
+    within = 1e-6 if example.integer_unit.bits == 8 else 4e-3
+    torch.testing.assert_close(y.double(), case.expected(), rtol=within, atol=1e-4)

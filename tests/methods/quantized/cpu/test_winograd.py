@@ -54,7 +54,7 @@ def test_inputs_whose_transforms_round(size: int) -> None:
     """A value in the middle of two integers may become the other one: the error is a fraction of a step."""
     example = WinogradExample(replace(SMALL, in_channels=100), size=size, bias=False, exact=False)
     case = example.case()
-    wanted, y = expected(case, size), WinogradKernel(example, case).run(case)
+    wanted, y = expected(case, example), WinogradKernel(example, case).run(case)
     assert (y - wanted).norm() < 1e-3 * wanted.norm()
     assert (y.double() - case.expected()).norm() < 0.05 * case.expected().norm()
 
@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_where_it_is_in_float32(size: int) -> None:
         case.x[0, 3, 2, 2] = value
         y = kernel.run(case)
         torch.testing.assert_close(y.isfinite(), case.expected().float().isfinite())
-        torch.testing.assert_close(y, expected(case, size), rtol=1e-4, atol=1e-4, equal_nan=True)
+        torch.testing.assert_close(y, expected(case, example), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("unit", ["own", "unsigned"])

@@ -17,6 +17,7 @@ from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
 from haste_compiler.methods.quantized.ops.winograd import quantized_winograd
+from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, build, finish, nhwc
@@ -65,9 +66,9 @@ class WinogradExample(ConvExample):
     def check(self) -> None:
         """Compare the kernel with the operator: integers and sums are the same, the epilogue may round otherwise."""
         case = self.case()
-        wanted, y = expected(case, self.size), WinogradKernel(self, case).run(case)
+        wanted, y = expected(case, self), WinogradKernel(self, case).run(case)
         # Sums are as large as they are before the activation.
-        before = expected(replace(case, activation="none"), self.size)
+        before = expected(replace(case, activation="none"), self)
         atol = 1e-5 * float(before[before.isfinite()].abs().amax()) if before.isfinite().any() else 0.0
         torch.testing.assert_close(y, wanted, rtol=2e-5, atol=atol, equal_nan=True)
 
@@ -101,7 +102,7 @@ class WinogradKernel:
     def run(self, case: ConvCase) -> Tensor:
         """The output for a case's images and residual, (N, K, OH, OW)."""
         bias = None if case.bias is None else case.bias.numpy()
-        transformed, plain = weights(case.weight, self.example.size)
+        transformed, plain = weights(case.weight, self.example)
         packed = pack_winograd(
             (transformed[0].numpy(), transformed[1].numpy()),
             (plain[0].numpy(), plain[1].numpy()),
@@ -115,14 +116,15 @@ class WinogradKernel:
         return finish(case, arguments, self.code)
 
 
-def weights(weight: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def weights(weight: Tensor, example: WinogradExample) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Transformed filters and filters as they are, each with their scales."""
-    return quantize_transformed(weight, size), quantize_filters(weight)
+    narrow = example.integer_unit.bits == NARROW_BITS
+    return quantize_transformed(weight, example.size, narrow=narrow), quantize_filters(weight)
 
 
-def expected(case: ConvCase, size: int) -> Tensor:
-    """What the operator says, (N, K, OH, OW)."""
-    (transformed, scales), (plain, scale) = weights(case.weight, size)
+def expected(case: ConvCase, example: WinogradExample) -> Tensor:
+    """What the operator says of an example's case, (N, K, OH, OW)."""
+    (transformed, scales), (plain, scale) = weights(case.weight, example)
     result: Tensor = quantized_winograd(
         case.x,
         transformed,
@@ -133,6 +135,7 @@ def expected(case: ConvCase, size: int) -> Tensor:
         case.residual,
         case.geometry.padding,
         case.activation,
+        example.integer_unit.bits,
     )
     return result
 

@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from haste_compiler.methods.quantized.reference.rounding import SIGNED, UNSIGNED, quantize
+from haste_compiler.methods.quantized.reference.rounding import quantize
 
 
-@pytest.mark.parametrize(("nonnegative", "most"), [(False, SIGNED), (True, UNSIGNED)])
-def test_values_are_half_a_step_from_what_they_are_rounded_to(nonnegative: bool, most: int) -> None:
+@pytest.mark.parametrize(
+    ("bits", "nonnegative", "most"), [(8, False, 127), (8, True, 255), (7, False, 63), (7, True, 127)]
+)
+def test_values_are_half_a_step_from_what_they_are_rounded_to(bits: int, nonnegative: bool, most: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 40, 5) * torch.tensor([1e-20, 1.0, 1e20])[:, None, None]
     x = x.relu() if nonnegative else x
-    integers, scale = quantize(x, (1,), nonnegative=nonnegative)
+    integers, scale = quantize(x, (1,), nonnegative=nonnegative, bits=bits)
     assert scale.shape == (3, 1, 5)
     assert (integers == integers.round()).all() and integers.abs().amax((1,)).eq(most).all()
     error = (integers * scale.double() - x.double()).abs()
