@@ -11,6 +11,18 @@ import tvm
 from haste_compiler.fallback.record import Fallback
 from haste_compiler.graph.dynamic import BatchRange
 
+_JOINT = " + "
+
+
+def joint_layer(names: Sequence[str]) -> str:
+    """The layer that a kernel which computes several belongs to; the last one's result is the kernel's."""
+    return _JOINT.join(names)
+
+
+def layers_of(layer: str) -> list[str]:
+    """The names that ``joint_layer`` joined."""
+    return layer.split(_JOINT)
+
 
 @dataclass(frozen=True)
 class Record:

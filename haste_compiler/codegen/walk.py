@@ -51,6 +51,19 @@ class Value:
     nhwc: bool = False
 
 
+@dataclass(frozen=True)
+class Unmade:
+    """A layer whose value is made when somebody asks for it, and which another's kernel may compute instead.
+
+    Attributes:
+        layer: what a rule needs to know of it for that.
+        make: launches its own kernels.
+    """
+
+    layer: Any
+    make: Callable[[], Value]
+
+
 _RESHAPE = ir.Op.get("relax.reshape")
 
 _BUILDING = Lock(brief=True)
@@ -82,8 +95,8 @@ class Walk(Generic[M]):
         gm: the graph.
         machine: what code is made for.
         sizes: its symbolic sizes.
-        values: what was made of each node so far: a ``Value``, or whatever rules hand on to each other; the node in
-            whose place it was written, where only that is read.
+        values: what was made of each node so far: a ``Value``, an ``Unmade`` one, or whatever rules hand on to each
+            other; the node in whose place it was written, where only that is read.
         statistics: tensors that are returned behind the outputs, in the order of the records.
     """
 
@@ -229,7 +242,7 @@ class Walk(Generic[M]):
 
     def value(self, node: Any) -> Value:
         """A node's tensor, as it is stored."""
-        if node not in self.values:
+        if node not in self.values or isinstance(self.values[node], Unmade):
             self._make(node)
         value = self.values[node]
         assert isinstance(value, Value)
@@ -237,6 +250,9 @@ class Walk(Generic[M]):
 
     def _make(self, node: fx.Node) -> None:
         """Make a value that is made when it is first asked for."""
+        made = self.values.get(node)
+        if isinstance(made, Unmade):
+            self.values[node] = made.make()
         if self._is_unmade_view(node):
             self._call(node)
         if node in self._waiting:
@@ -272,10 +288,15 @@ class Walk(Generic[M]):
 
     def is_nhwc(self, node: Any) -> bool:
         """Whether a node's tensor is stored as NHWC."""
-        if node in self._waiting or self._is_unmade_view(node):
+        if node in self._waiting or self._is_unmade_view(node) or self.unmade(node) is not None:
             # How PyTorch leaves it, or a view, only its call says.
             self._make(node)
         return isinstance(node, fx.Node) and isinstance(self.values.get(node), Value) and self.values[node].nhwc
+
+    def unmade(self, node: Any) -> Any:
+        """What is known of a layer whose value nobody has asked for, see ``Unmade``; None: it is no such layer."""
+        value = self.values.get(node) if isinstance(node, fx.Node) else None
+        return value.layer if isinstance(value, Unmade) else None
 
     def shape(self, node: fx.Node) -> tuple[Any, ...]:
         """The shape of a node's tensor, a ``DynamicBatch`` first if the batch is."""

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 
 from haste_compiler.codegen.library import Code
-from haste_compiler.codegen.program import Program
+from haste_compiler.codegen.program import Program, layers_of
 from haste_compiler.codegen.target import machine_of
 from haste_compiler.errors import MisfitError, TargetError, first_line
 from haste_compiler.fallback.call import Caller
@@ -201,7 +201,10 @@ class Executable:
         return outputs, stats
 
     def profile(self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch) -> dict[str, float]:
-        """Seconds spent for each layer in one call, see ``run``; kernels of no layer go under their own name."""
+        """Seconds spent for each layer in one call, see ``run``.
+
+        Layers that one kernel computes get equal parts of its time. Kernels of no layer go under their own name.
+        """
         seconds: dict[str, float] = defaultdict(float)
         start = 0.0
 
@@ -211,7 +214,9 @@ class Executable:
             if before:
                 start = time.perf_counter()
             else:
-                seconds[layer] += time.perf_counter() - start
+                spent, layers = time.perf_counter() - start, layers_of(layer)
+                for each in layers:
+                    seconds[each] += spent / len(layers)
 
         with self.watched(time_it):
             self.run(inputs, convert)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from haste_compiler.codegen.program import layers_of
 from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.runtime.executable import Executable, to_torch
 
@@ -20,7 +21,8 @@ class KernelCall:
 
     Attributes:
         symbol: the kernel's name.
-        arguments: copies of the float32 tensors that it was given, as they were before it ran.
+        arguments: copies of the float32 tensors that it was given, as they were before it ran; none of a kernel that
+            computes several layers.
         result: a copy of its last argument, the tensor that it wrote.
     """
 
@@ -39,7 +41,7 @@ class Recording:
 
     Attributes:
         outputs: what it returned, flat.
-        calls: the kernels' calls by the layer that they belong to, each in order.
+        calls: the kernels' calls by the layer whose result they make, each in order.
         stats: what the methods' layers did, by name.
     """
 
@@ -62,11 +64,13 @@ def record(executable: Executable, tensors: Sequence[Tensor]) -> Recording:
         nonlocal given
         if layer not in known:
             return
+        *earlier, last = layers_of(layer)
         if before:
-            read = arguments[:-1]
+            # What the last of several layers reads is in no tensor.
+            read = () if earlier else arguments[:-1]
             given = tuple(_copy(each) for each in read if _is_float(each) and each.data_ptr() not in constants)
         else:
-            calls[layer].append(KernelCall(symbol, given, _copy(arguments[-1])))
+            calls[last].append(KernelCall(symbol, given, _copy(arguments[-1])))
 
     with executable.watched(see):
         outputs, stats = executable.run_with_stats(tensors)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from haste_compiler.codegen.program import layers_of
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.interrupts import check_interrupt
 from haste_compiler.passes.hand_back import can_be_handed_back
@@ -39,7 +40,8 @@ def slower_layers(executable: Executable, gm: fx.GraphModule, inputs: Sequence[A
         threads: that PyTorch uses.
 
     Returns:
-        The names of the layers that are clearly slower than PyTorch's own operators, by enough to be worth a call.
+        The names of the layers that are clearly slower than PyTorch's own operators, by enough to be worth a call; none
+        of those that share a kernel.
     """
     tensors = [_channels_last(each) for each in inputs]
     given = [each.detach().contiguous() for each in inputs if isinstance(each, Tensor)]
@@ -57,10 +59,13 @@ def slower_layers(executable: Executable, gm: fx.GraphModule, inputs: Sequence[A
     finally:
         torch.set_num_threads(before)
     total = sum(ours.values())
+    kernels = [layers_of(layer) for _, layer in executable.kernels]
+    shared = {layer for layers in kernels if len(layers) > 1 for layer in layers}
     return [
         layer
         for layer, seconds in theirs.items()
         if layer in ours
+        and layer not in shared
         and ours[layer] > _CLEARLY * (seconds + _CALL_SECONDS)
         and ours[layer] - seconds - _CALL_SECONDS > _SHARE * total
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,14 @@ from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 
 _STRIP = 32
-"""Channels that a task computes in all its rows before the next ones: what they read stays in the first-level cache."""
+"""Channels that are computed in all rows before the next ones, where that many rows are read again for each: what they
+read stays in the first-level cache."""
+
+_FEW_ROWS = 5
+"""Rows of a filter up to which all channels are computed at once, as they follow each other in memory."""
+
+_MOST_UNROLLED = 3
+"""Rows of a filter that are written out where all fall on the image: LLVM takes minutes over 49 unrolled taps."""
 
 
 def pack_depthwise_filters(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,30 +66,44 @@ def depthwise_kernel(
     return emit.kernel(name, arguments, body)
 
 
+class Plane(Protocol):
+    """Rows of an image's pixels in memory."""
+
+    @property
+    def buffer(self) -> Expr:
+        """Where they lie."""
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one pixel of a row to the next."""
+
+    def row(self, row: Expr) -> Expr:
+        """The element that a row of the image begins with."""
+
+
 @dataclass(frozen=True)
-class _Row:
-    """Some channels of an output row.
+class ImagePlane:
+    """An image of a tensor NHWC.
 
     Attributes:
-        source: where the window of its first pixel begins in x, were there no padding to the left.
-        target: where it begins in y.
-        channel: the first channel.
-        low, high: first and last + 1 of the filter's rows that fall on the image.
+        buffer: the tensor.
+        pitch: channels of a pixel.
+        first: the element that the image begins with.
+        width: of the image.
     """
 
-    source: Expr
-    target: Expr
-    channel: Expr
-    low: Expr
-    high: Expr
+    buffer: Expr
+    pitch: int
+    first: Expr
+    width: int
+
+    def row(self, row: Expr) -> Expr:
+        """See ``Plane``."""
+        return emit.bind(self.first + row * (self.width * self.pitch))
 
 
 class _Depthwise:
-    """Emits one kernel; the methods go from the tasks inwards to the register tile.
-
-    Padding is never read: rows that lie in it are left out of the loop over the filter's rows, and tiles of pixels at
-    the left and right end, whose column is known, leave out the taps that fall on it.
-    """
+    """Emits one kernel."""
 
     def __init__(
         self,
@@ -93,44 +115,91 @@ class _Depthwise:
         buffers: Sequence[Expr],
         element: Element,
     ) -> None:
-        self.geometry, self.block, self.activation, self.lanes = geometry, block, activation, unit.lanes
-        self.images = images_of(batch)
-        self.x, self.filters, self.bias, self.y = buffers[0], buffers[1], buffers[2], buffers[-1]
-        self.residual = buffers[3] if len(buffers) == 5 else None
-        self.channels, self.element = geometry.in_channels, element
-        self.out_h, self.out_w = geometry.output_size
-        self.pixels = min(self.out_w, max(1, min(8, (unit.registers - 6) // 2)))
+        self.geometry, self.block, self.images = geometry, block, images_of(batch)
+        self.x, self.y = buffers[0], buffers[-1]
+        residual = buffers[3] if len(buffers) == 5 else None
+        self.rows = DepthwiseRows(geometry, unit, activation, (buffers[1], buffers[2]), element, residual)
 
     def write(self) -> None:
         """All tasks, in parallel."""
-        blocks = math.ceil(self.out_h / self.block)
+        channels, (height, width) = self.geometry.in_channels, self.geometry.input_size
+        out_h, out_w = self.geometry.output_size
+        blocks = math.ceil(out_h / self.block)
         with T.parallel(0, self.images * blocks) as task:
             image, first = emit.bind(task // blocks), emit.bind(task % blocks * self.block)
-            rows = emit.bind(emit.minimum(self.block, self.out_h - first))
-            whole = self.channels // _STRIP
-            if whole:
-                with T.serial(0, whole) as strip:
-                    self._rows(image, first, rows, emit.bind(strip * _STRIP), _STRIP)
-            if self.channels % _STRIP:
-                self._rows(image, first, rows, whole * _STRIP, self.channels % _STRIP)
+            rows = emit.bind(emit.minimum(self.block, out_h - first))
+            source = ImagePlane(self.x, channels, emit.bind(image * (height * width * channels)), width)
+            target = ImagePlane(self.y, channels, emit.bind(image * (out_h * out_w * channels)), out_w)
+            self.rows.write(source, target, first, rows)
 
-    def _rows(self, image: Expr, first: Expr, rows: Expr, channel: Expr, count: int) -> None:
-        """``count`` channels of a task's output rows."""
-        with T.serial(0, rows) as step:
-            self._row(image, emit.bind(first + step), channel, count)
 
-    def _row(self, image: Expr, row: Expr, channel: Expr, count: int) -> None:
-        """Some channels of one output row."""
-        height, width = self.geometry.input_size
-        dilation, read = self.geometry.dilation[0], emit.bind(row * self.geometry.stride[0] - self.geometry.padding[0])
+class DepthwiseRows:
+    """Emits rows of a depthwise convolution; the methods go from the rows inwards to the register tile.
+
+    Padding is never read: rows that lie in it are left out of the loop over the filter's rows, and tiles of pixels at
+    the left and right end, whose column is known, leave out the taps that fall on it.
+
+    Args:
+        geometry: the convolution's.
+        unit: the target's vector unit.
+        activation: see ``apply_activation``.
+        weights: packed filters and bias.
+        element: of images and filters.
+        residual: what is added before the activation, laid out as the target; None: nothing.
+    """
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        unit: VectorUnit,
+        activation: str,
+        weights: tuple[Expr, Expr],
+        element: Element = FLOAT32,
+        residual: Expr | None = None,
+    ) -> None:
+        self.geometry, self.activation, self.lanes = geometry, activation, unit.lanes
+        self.strip = geometry.in_channels if geometry.kernel[0] <= _FEW_ROWS else min(_STRIP, geometry.in_channels)
+        (self.filters, self.bias), self.residual = weights, residual
+        self.channels, self.element = geometry.in_channels, element
+        self.out_w = geometry.output_size[1]
+        self.pixels = min(self.out_w, max(1, min(8, (unit.registers - 2) // 2)))
+
+    def write(self, source: Plane, target: Plane, first: Expr, rows: Expr) -> None:
+        """Compute ``rows`` output rows from ``first`` on."""
+        whole, rest = divmod(self.channels, self.strip)
+        with T.serial(0, whole) as strip:
+            self._rows(source, target, (first, rows), emit.bind(strip * self.strip), self.strip)
+        if rest:
+            self._rows(source, target, (first, rows), whole * self.strip, rest)
+
+    def _rows(self, source: Plane, target: Plane, rows: tuple[Expr, Expr], channel: Expr, count: int) -> None:
+        """``count`` channels of some output rows: the first and how many."""
+        with T.serial(0, rows[1]) as step:
+            self._row(source, target, emit.bind(rows[0] + step), (channel, count))
+
+    def _row(self, source: Plane, target: Plane, row: Expr, channels: tuple[Expr, int]) -> None:
+        """Some channels of one output row: the first and how many."""
+        height, dilation = self.geometry.input_size[0], self.geometry.dilation[0]
+        read = emit.bind(row * self.geometry.stride[0] - self.geometry.padding[0])
         # The filter's rows that fall on the image.
         low = emit.bind(T.max(0, (dilation - 1 - read) // dilation))
         high = emit.bind(T.min(self.geometry.kernel[0], (height - read + dilation - 1) // dilation))
-        source = emit.bind((image * height + read) * width * self.channels + channel)
-        target = emit.bind((image * self.out_h + row) * self.out_w * self.channels + channel)
+        place = _Row(source, target, read, emit.bind(target.row(row)), low, high)
+        kh = self.geometry.kernel[0]
+        if kh > _MOST_UNROLLED:
+            self._tiles(place, channels)
+            return
+        with T.If(high - low == kh):
+            with T.Then():
+                self._tiles(dataclasses.replace(place, low=0, high=kh), channels)
+            with T.Else():
+                self._tiles(place, channels)
+
+    def _tiles(self, row: _Row, channels: tuple[Expr, int]) -> None:
+        """Some channels of all tiles of pixels of a row."""
 
         def tile(known: int, _: Expr, column: Expr) -> None:
-            self._tile(_Row(source, target, channel, low, high), column, self._taps(known), count)
+            self._tile(row, column, self._taps(known), channels)
 
         emit.each_tile(self.out_w, self.pixels, lambda at: len(self._taps(at)) == self._all_taps(), tile)
 
@@ -148,36 +217,65 @@ class _Depthwise:
     def _all_taps(self) -> int:
         return self.geometry.kernel[1] * self.pixels
 
-    def _tile(self, row: _Row, column: Expr, taps: list[tuple[int, int]], count: int) -> None:
+    def _tile(self, row: _Row, column: Expr, taps: list[tuple[int, int]], channels: tuple[Expr, int]) -> None:
         """Some channels of one tile of pixels: ``taps`` of every row of the filter that falls on the image."""
         (_, kw), (_, sw), (dh, dw) = self.geometry.kernel, self.geometry.stride, self.geometry.dilation
-        row_elements = self.geometry.input_size[1] * self.channels
-        corner = emit.bind(row.source + (column * sw - self.geometry.padding[2]) * self.channels)
-        out = emit.bind(row.target + column * self.channels)
+        x, pitch, (first, count) = row.source.buffer, row.source.pitch, channels
+        corner = emit.bind((column * sw - self.geometry.padding[2]) * pitch + first)
+        out = emit.bind(row.start + column * row.target.pitch + first)
 
-        def channels(c: Expr, n: int) -> None:
-            at = emit.bind(row.channel + c)
+        def sweep(c: Expr, n: int) -> None:
+            at = emit.bind(first + c)
             bias = T.bind(emit.load(self.bias, at, n))
             sums = [emit.Register(n, bias, self.element.accumulator) for _ in range(self.pixels)]
-            # Rows stay a loop: LLVM takes minutes over 49 unrolled taps.
-            with T.serial(row.low, T.max(row.low, row.high)) as i:
-                read = emit.bind(corner + i * (dh * row_elements) + c)
+
+            def add_row(i: Expr) -> None:
+                read = emit.bind(row.source.row(row.read + i * dh) + corner + c)
                 for j in sorted({j for j, _ in taps}):
                     w = T.bind(emit.load(self.filters, (i * kw + j) * self.channels + at, n))
                     for p in (p for tap, p in taps if tap == j):
-                        sums[p].add(emit.load(self.x, read + (j * dw + p * sw) * self.channels, n) * w)
-            self._store(sums, emit.bind(out + c), n)
+                        sums[p].add(emit.load(x, read + (j * dw + p * sw) * pitch, n) * w)
 
-        emit.sweep(count, self.lanes, channels)
+            if isinstance(row.high, int):
+                for i in range(row.high):
+                    add_row(i)
+            else:
+                with T.serial(row.low, T.max(row.low, row.high)) as i:
+                    add_row(i)
+            self._store(sums, row.target, emit.bind(out + c), n)
 
-    def _store(self, sums: list[emit.Register], out: Expr, n: int) -> None:
+        emit.sweep(count, self.lanes, sweep)
+
+    def _store(self, sums: list[emit.Register], target: Plane, out: Expr, n: int) -> None:
         """Residual, activation, store."""
         for p, register in enumerate(sums):
-            write_output(self.y, out + p * self.channels, register.get(), n, self.residual, self.activation)
+            at = out + p * target.pitch
+            write_output(target.buffer, at, register.get(), n, self.residual, self.activation)
         if is_long(self.activation):
             with T.serial(0, self.pixels) as p:
-                at = emit.bind(out + p * self.channels)
-                emit.store(self.y, at, apply_activation(emit.load(self.y, at, n), self.activation, n), n)
+                at = emit.bind(out + p * target.pitch)
+                activated = apply_activation(emit.load(target.buffer, at, n), self.activation, n)
+                emit.store(target.buffer, at, activated, n)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An output row.
+
+    Attributes:
+        source: what is read.
+        target: what is written.
+        read: the row that the filter's first row falls on; it may lie in the padding.
+        start: where the row begins in the target.
+        low, high: first and last + 1 of the filter's rows that fall on the image; integers where all do.
+    """
+
+    source: Plane
+    target: Plane
+    read: Expr
+    start: Expr
+    low: Expr
+    high: Expr
 
 
 def _block_rows(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, element: Element) -> int:

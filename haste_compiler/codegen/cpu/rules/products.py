@@ -18,12 +18,13 @@ from haste_compiler.codegen.cpu.kernels.phases import join_kernel, phase_size, s
 from haste_compiler.codegen.cpu.kernels.scale_filters import scale_filters_kernel
 from haste_compiler.codegen.cpu.kernels.sparse_input import sparse_input_kernel, sparse_input_tiling
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.rules.separable import float_layer, in_one_kernel
 from haste_compiler.codegen.cpu.tiling import ConvTiling, WinogradTiling
 from haste_compiler.codegen.dynamic import hint_of
 from haste_compiler.codegen.rules.products import Product, conv_product, product_rules
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.values import is_float
-from haste_compiler.codegen.walk import Value, Walk, args_of
+from haste_compiler.codegen.walk import Unmade, Value, Walk, args_of
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_tensor, shape_of, sole_user
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
@@ -62,7 +63,7 @@ def multiply(walk: Walk[Cpu], product: Product, factors: Any = None) -> Any:
     return walk.launch(key, product.layer, [product.x, *weights, *product.residual], product.out_shape, build)
 
 
-def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | Unmade | None:
     """A convolution; where the channels of an image are scaled before, its filters are, which are fewer."""
     call = ConvCall.of(node)
     scaling = call.x if is_call(call.x, aten.mul.Tensor) and sole_user(call.x) is node else None
@@ -71,7 +72,7 @@ def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | None:
         for x, factors in (args_of(scaling)[:2], args_of(scaling)[1::-1]):
             if is_tensor(factors) and is_tensor(x) and _is_of_channels(factors, x):
                 return Value(multiply(walk, conv_product(walk, node, x), walk.nchw(factors)), nhwc=True)
-    return cast(Value | None, _RULES[CONV2D](walk, node))
+    return in_one_kernel(walk, node, float_layer(walk, node), lambda: cast(Value | None, _RULES[CONV2D](walk, node)))
 
 
 def _phase(walk: Walk[Cpu], product: Product) -> ConvGeometry | None:

@@ -28,7 +28,7 @@ from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.filters import FilterLayout, filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
-from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, start_sums
+from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, scaled_sums, start_sums
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
 from haste_compiler.methods.quantized.cpu.unit import Bytes, IntegerUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
@@ -351,12 +351,11 @@ class _Pixels(_Direct):
         offsets = [p * scratch.pitch for p in range(self.tile.columns)]
         read = emit.bind(number * scratch.pitch + self._group_offset(k_tile))
         self._sum_row(sums, k_tile, 0, Place(scratch.values, read), offsets, following)
-        bias, kind = self._bias(k_tile), f"float32x{self.tile.lanes}"
-        outputs = registers(self.tile, "float32")
-        for p, (wholes, pixel) in enumerate(zip(sums, outputs, strict=True)):
-            for v, factor in enumerate(self._factors(k_tile, scratch.scales[number + p])):
-                pixel[v].set(T.Cast(kind, wholes[v].get()) * factor + bias[v])
-        writer.store(outputs, k_tile, 0, 0, column)
+        scale, bias = (
+            Place(each, emit.bind(k_tile * self.tile.channels)) for each in (self.operands.scale, self.operands.bias)
+        )
+        scales = [scratch.scales[number + p] for p in range(self.tile.columns)]
+        writer.store(scaled_sums(sums, self.tile, scale, bias, scales), k_tile, 0, 0, column)
 
 
 class _Rows(_Direct):

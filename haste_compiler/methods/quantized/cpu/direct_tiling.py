@@ -103,6 +103,12 @@ def choose_direct(
     return min((work.cheapest(tile, machine, threads) for tile in tried), key=lambda each: each[0])
 
 
+def cheapest_tile(geometry: ConvGeometry, unit: IntegerUnit, columns: int) -> RegisterTile:
+    """The register tile, of up to so many pixels, whose products take the fewest cycles."""
+    tiles = integer_tiles(columns, geometry.out_channels // geometry.groups, unit)
+    return min(tiles, key=_Work(geometry, 1, unit).products)
+
+
 @dataclass(frozen=True)
 class _Work:
     """What a convolution takes."""

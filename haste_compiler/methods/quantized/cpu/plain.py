@@ -55,6 +55,7 @@ def write_plain(
     operands: Operands,
     outputs: Rectangle,
     tiles: tuple[Expr, Expr] | None = None,
+    held: Expr | None = None,
 ) -> None:
     """Emit the computation of a rectangle of outputs.
 
@@ -65,6 +66,7 @@ def write_plain(
         operands: what is read and written.
         outputs: which pixels.
         tiles: the first tile of output channels, and how many; None: all.
+        held: where in x the one pixel begins that a single output of 1×1 filters reads; None: where the geometry says.
     """
     out_h, out_w = layout.geometry.output_size
     first, count = tiles or (0, layout.tiles)
@@ -80,12 +82,17 @@ def write_plain(
     ):
         tile, first_channel = emit.bind(first + vector // per_tile), emit.bind(vector % per_tile * lanes)
         row, column = emit.bind(outputs.row + below), emit.bind(outputs.column + right)
-        sums = _sums(layout, lanes, operands, (tile, first_channel), (outputs.image, row, column))
+        sums = _sums(layout, lanes, operands, (tile, first_channel), (outputs.image, row, column), held)
         _store(layout, activation, operands, sums, (tile, first_channel), (outputs.image, row, column))
 
 
 def _sums(
-    layout: FilterLayout, lanes: int, operands: Operands, channel: tuple[Expr, Expr], pixel: tuple[Expr, Expr, Expr]
+    layout: FilterLayout,
+    lanes: int,
+    operands: Operands,
+    channel: tuple[Expr, Expr],
+    pixel: tuple[Expr, Expr, Expr],
+    held: Expr | None,
 ) -> emit.Register:
     """A vector of sums: of some output channels, from one of a tile on, at a pixel (image, row, column)."""
     geometry, (tile, first) = layout.geometry, channel
@@ -99,10 +106,8 @@ def _sums(
         at_column = emit.bind(column * geometry.stride[1] + j * geometry.dilation[1] - geometry.padding[2])
         inside = tirx.all(at_row >= 0, at_row < height, at_column >= 0, at_column < width)
         with T.If(inside), T.Then():
-            read = emit.bind(
-                ((image * height + at_row) * width + at_column) * geometry.in_channels
-                + tile // layout.group_tiles * per_group
-            )
+            begin = ((image * height + at_row) * width + at_column) * geometry.in_channels if held is None else held
+            read = emit.bind(begin + tile // layout.group_tiles * per_group)
             tap = emit.bind(
                 tile * layout.tile_elements
                 + i * layout.row_elements

@@ -74,3 +74,24 @@ def add_products(
                 values = unit.values_of(source.buffer, source.index + step * unit.GROUP + offset)
                 for total, vector in zip(pixel, vectors, strict=True):
                     unit.add(total, values, vector)
+
+
+def scaled_sums(sums: Sums, tile: RegisterTile, scale: Place, bias: Place, scales: Sequence[Expr]) -> Sums:
+    """Sums of integers as float32, with the bias.
+
+    Args:
+        sums: int32, see ``registers``.
+        tile: the register tile.
+        scale: of the filters, those of the tile's output channels.
+        bias: of the same channels.
+        scales: of each pixel's values.
+    """
+    lanes, kind = tile.lanes, f"float32x{tile.lanes}"
+    at = [v * lanes for v in range(tile.vectors)]
+    added = [T.bind(emit.load(bias.buffer, bias.index + v, lanes)) for v in at]
+    outputs = registers(tile, "float32")
+    for wholes, pixel, factor in zip(sums, outputs, scales, strict=True):
+        factors = [T.bind(emit.load(scale.buffer, scale.index + v, lanes) * emit.splat(factor, lanes)) for v in at]
+        for v in range(tile.vectors):
+            pixel[v].set(T.Cast(kind, wholes[v].get()) * factors[v] + added[v])
+    return outputs

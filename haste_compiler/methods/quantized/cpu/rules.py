@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.conv2d import is_flat
+from haste_compiler.codegen.cpu.kernels.pixels import PixelProduct
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.rules.separable import PixelLayer, in_one_kernel, row_of
+from haste_compiler.codegen.cpu.separable_tiling import Neighbour, tile_unit
+from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.dynamic import hint_of
 from haste_compiler.codegen.rules.products import as_rows
 from haste_compiler.codegen.tables import Rules
-from haste_compiler.codegen.walk import Value, Walk
+from haste_compiler.codegen.walk import Unmade, Value, Walk
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.nodes import layer_name
+from haste_compiler.graph.nodes import layer_name, shape_of
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
-from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
+from haste_compiler.methods.quantized.cpu.direct_tiling import cheapest_tile, choose_direct
+from haste_compiler.methods.quantized.cpu.pixels import IntegerProduct
 from haste_compiler.methods.quantized.cpu.unit import unit_for
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
@@ -25,13 +33,41 @@ from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, Quanti
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
 
 
-def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value:
+def conv2d(walk: Walk[Cpu], node: fx.Node) -> Value | Unmade | None:
     """A convolution as it is written."""
     call = QuantizedConvCall.of(node)
-    residual = [] if call.residual is None else [walk.nhwc(call.residual)]
-    weight, batch = walk.constant(call.weight), walk.shape(call.x)[0]
-    y = _direct(walk, node, call, call.geometry, batch, weight, [walk.nhwc(call.x), *residual])
-    return Value(y, nhwc=True)
+
+    def alone() -> Value:
+        residual = [] if call.residual is None else [walk.nhwc(call.residual)]
+        weight, batch = walk.constant(call.weight), walk.shape(call.x)[0]
+        y = _direct(walk, node, call, call.geometry, batch, weight, [walk.nhwc(call.x), *residual])
+        return Value(y, nhwc=True)
+
+    return in_one_kernel(walk, node, _pixel_layer(walk, node, call), alone)
+
+
+def _pixel_layer(walk: Walk[Cpu], node: fx.Node, call: QuantizedConvCall) -> PixelLayer | None:
+    """A convolution as a ``PixelLayer``; None: it is none of single pixels."""
+    geometry, machine = call.geometry, walk.machine
+    if not is_flat(geometry) or 0 in shape_of(node):
+        return None
+    unit, roomy = unit_for(machine.target, call.bits), tile_unit(machine.unit)
+    tiled = dataclasses.replace(unit, registers=roomy.registers)
+
+    def product(least: int, most: int) -> IntegerProduct:
+        tile = cheapest_tile(row_of(geometry, most), tiled, least)
+        return IntegerProduct(row_of(geometry), call.activation, tile, unit, call.nonnegative)
+
+    def weights(made: PixelProduct) -> list[NDArray[Any]]:
+        assert isinstance(made, IntegerProduct)
+        bias = None if call.bias is None else walk.constant(call.bias)
+        tiling = ConvTiling(made.tile, 1, 1, False)
+        filters = (walk.constant(call.weight), walk.constant(call.scale))
+        return pack_direct(*filters, bias, geometry, tiling, unit, nonnegative=call.nonnegative)
+
+    pixels, products = math.prod(shape_of(node)[::2]) * shape_of(node)[3], geometry.in_channels * geometry.out_channels
+    cycles = pixels * products / (unit.lanes * unit.GROUP) * unit.CYCLES
+    return PixelLayer(node, call.x, call.residual, Neighbour(products, cycles), product, weights)
 
 
 def linear(walk: Walk[Cpu], node: fx.Node) -> Value:
