@@ -6,7 +6,7 @@ from haste_compiler.codegen.cpu.kernels.dense import cheapest_dense
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
-from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit, integer_unit
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 
 _CYCLES_PER_SECOND = 3e9
@@ -20,7 +20,11 @@ def dense_seconds(machine: Cpu, geometry: ConvGeometry, batch: int, winograd: in
 
 def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> float:
     """Seconds of one call of the convolution in integers, as it is written or, of size m, by F(m × m, 3 × 3)."""
-    unit = integer_unit(machine.target)
+    return seconds_with(integer_unit(machine.target), machine, geometry, batch, size)
+
+
+def seconds_with(unit: ProductUnit, machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> float:
+    """``seconds`` of what a unit multiplies."""
     if not size:
         return choose_direct(geometry, batch, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND
     return choose_winograd(geometry, batch, size, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND
