@@ -30,7 +30,7 @@ def relative_errors(
         sizes: 0: as it is written; m: by F(m × m, 3 × 3).
         nonnegative: no input is negative.
     """
-    x, geometry = _middle(x, geometry)
+    x, geometry = middle(x, geometry)
     integers, scale = quantize_filters(weight)
     exact = convolve_plainly(x, weight, torch.ones(len(weight)), geometry)
     norm = exact.norm().clamp(min=torch.finfo(torch.float32).tiny)
@@ -46,7 +46,7 @@ def relative_errors(
     return {size: error(size) for size in sizes}
 
 
-def _middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
+def middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
     """The pixels that some outputs in the middle read, and the same convolution on them; all, if there are few."""
     pieces = []
     for axis in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 from torch import fx
 
@@ -91,7 +92,15 @@ def _rows(x: tuple[int, ...], filters: int) -> ConvGeometry:
     return row_geometry(x[-1], filters, math.prod(x[:-1]))
 
 
-def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[int]:
+class WithWinograd(Protocol):
+    """A configuration that limits the tiles of Winograd's algorithm."""
+
+    @property
+    def winograd(self) -> int:
+        """The largest side of a tile of outputs; 0: none."""
+
+
+def algorithms(geometry: ConvGeometry, config: WithWinograd) -> Iterator[int]:
     """How a layer may be computed, the most exact first: 0 as it is written, m by Winograd's F(m × m, 3 × 3)."""
     yield 0
     yield from (size for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))

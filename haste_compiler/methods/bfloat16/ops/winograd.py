@@ -22,7 +22,7 @@ from haste_compiler.ops.conv2d import Ints
     schema="(Tensor x, Tensor transformed, Tensor weight, Tensor? bias, Tensor? residual, "
     "int[] padding, str activation) -> Tensor",
 )
-def bfloat16_winograd(  # noqa: PLR0913  (an operator's schema)
+def bfloat16_winograd(
     x: Tensor,
     transformed: Tensor,
     weight: Tensor,
@@ -44,7 +44,7 @@ def bfloat16_winograd(  # noqa: PLR0913  (an operator's schema)
 
 
 @bfloat16_winograd.register_fake
-def _(  # noqa: PLR0913  (an operator's schema)
+def _(
     x: Tensor,
     transformed: Tensor,
     weight: Tensor,
