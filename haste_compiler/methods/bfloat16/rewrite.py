@@ -33,7 +33,7 @@ def check_layers(gm: fx.GraphModule, config: BFloat16Config) -> None:
 def rewrite_bfloat16(gm: fx.GraphModule, config: BFloat16Config) -> fx.GraphModule:
     """Turn every layer that was chosen into one of bfloat16; without choices, every eligible one.
 
-    The module gets buffers ``<layer>.bfloat16``, by Winograd's algorithm ``<layer>.transformed`` too. Where nothing was
+    The module gets buffers ``<layer>.rounded``, by Winograd's algorithm ``<layer>.transformed`` too. Where nothing was
     predicted, the largest tiles of that algorithm are taken that the configuration allows.
 
     Args:
@@ -63,7 +63,7 @@ def _call(gm: fx.GraphModule, node: fx.Node, size: int) -> OpCall:
     """The call that computes a layer in bfloat16, by F(size × size) or, of size 0, as it is written."""
     plain = plain_call(node)
     weight, name = get_tensor(gm, plain.weight), layer_name(node)
-    filters = add_tensor(gm, f"{name}.bfloat16", round_filters(weight), node)
+    filters = add_tensor(gm, f"{name}.rounded", round_filters(weight), node)
     x, bias, residual, activation = plain.x, plain.bias, plain.residual, plain.activation
     if isinstance(plain, LinearCall):
         return BFloat16LinearCall(x, filters, bias, residual, activation)

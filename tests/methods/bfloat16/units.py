@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tvm import tirx
+from tvm.target import Target
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
@@ -45,8 +46,13 @@ class EmulatedUnit(BFloat16Unit):
         return nullcontext()
 
 
+def emulated(target: Target) -> BFloat16Unit:
+    """A unit of a target's vectors, emulated."""
+    vectors = vector_unit(target)
+    return EmulatedUnit(vectors.lanes, vectors.registers, "none")
+
+
 def unit_of(target: str) -> BFloat16Unit:
-    """The unit of a target; where it has none, an emulated one of its vectors."""
+    """The unit of a target; where it has none, an emulated one."""
     parsed = parse_target(target)
-    vectors = vector_unit(parsed)
-    return bfloat16_unit(parsed) or EmulatedUnit(vectors.lanes, vectors.registers, "none")
+    return bfloat16_unit(parsed) or emulated(parsed)

@@ -108,8 +108,8 @@ class WinogradExample(Example):
 
     def packed(self, case: ConvCase, tiling: Any) -> list[Any]:
         bias = None if case.bias is None else case.bias.numpy()
-        filters = round_transformed(case.weight, self.size), round_filters(case.weight)
-        return pack_winograd(*map(bits, filters), bias, self.geometry, tiling, self.unit)
+        transformed, plain = bits(round_transformed(case.weight, self.size)), bits(round_filters(case.weight))
+        return pack_winograd(transformed, plain, bias, self.geometry, tiling, self.unit)
 
     def expected(self, case: ConvCase) -> Tensor:
         filters = round_transformed(case.weight, self.size), round_filters(case.weight)
