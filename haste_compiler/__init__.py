@@ -20,6 +20,7 @@ from haste_compiler.errors import (
     ValidationError,
 )
 from haste_compiler.lazy import on_demand
+from haste_compiler.methods.bfloat16.config import BFloat16Config
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.version import __version__ as __version__
@@ -48,6 +49,7 @@ __all__ = [
     "ArtifactError",
     "ArtifactTargetError",
     "ArtifactVersionError",
+    "BFloat16Config",
     "BudgetError",
     "CaptureError",
     "CompiledModule",

@@ -99,8 +99,10 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
             it. Or what ``tune`` returned, or the file it was saved to: take that, and measure nothing.
         cache: keep the machine code in the cache on disk, and take it from there.
         precision: "int8" on a CPU: layers are computed in integers of 8 bits where that is faster and changes little,
-            see ``QuantizedConfig``; no data is needed. On a card, "fp32", or by the tensor cores "tf32" or "bf16":
-            operands are rounded so, sums are float32, and so is hashing. None: float32; on a card as PyTorch, by
+            see ``QuantizedConfig``; no data is needed. "bf16" on a CPU that multiplies bfloat16: factors are rounded so
+            where that is faster, sums are float32, see ``BFloat16Config``. On a card, "fp32", or by the tensor cores
+            "tf32" or "bf16": operands are rounded so, sums are float32, and so is hashing. None: float32; on a card as
+            PyTorch, by
             ``torch.backends.cudnn.conv.fp32_precision`` (which ``allow_tf32`` sets) for convolutions and
             ``torch.backends.cuda.matmul.fp32_precision`` for linear layers.
         dynamic: one compilation for all batches: the first axis of all inputs that agree in it may vary.
@@ -113,8 +115,8 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
         TargetError: the target is unknown. One that this machine can't run code for is compiled for, with example
             inputs, and saved; calls are refused.
         TuningError: ``tune`` is for another target or number of threads, or no tuning.
-        ConfigError: ``config`` is none, the target doesn't have the precision, or both ``dynamic`` and
-            ``dynamic_shapes`` are given.
+        ConfigError: ``config`` is none, the target doesn't have the precision or a method's kernels, or both
+            ``dynamic`` and ``dynamic_shapes`` are given.
         CaptureError, UnsupportedOperatorError, ConfigError, InputError: with example inputs, as ``CompiledModule``.
     """
     network: nn.Module = as_module(model)
@@ -123,9 +125,10 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     if not isinstance(dynamic, bool) or (dynamic and dynamic_shapes is not None):
         raise ConfigError(f"dynamic is {dynamic!r}: allowed are True and False, and dynamic_shapes without it")
     varying, complete = dynamic or dynamic_shapes, parse_target(target)
-    configs, of_products = Configs.with_precision(config, precision)
     machine = machine_of(complete, threads or torch.get_num_threads())
     check_precision(machine, precision)
+    configs, of_products = Configs.with_precision(config, precision, machine)
+    configs.check(machine)
     machine = machine_of(complete, machine.threads, of_products)
     machine.check(tune=bool(tune), dynamic=bool(varying))
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)

@@ -99,21 +99,23 @@ def _presets() -> dict[str, str]:
     return found
 
 
-def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any], precision: str | None) -> Any:
+def _configuration(file: Path | None, preset: str | None, given: Mapping[str, Any], method: str | None) -> Any:
     """The configuration of the first method that has the preset, every option that is given and the file's fields.
 
-    Where nothing is given, it is that of the method that the precision stands for. Where none has the fields, it is the
-    first that has the rest, which says what is wrong with the file.
+    ``method``, which the precision stands for, comes before all others where it has the preset and an option is given,
+    or nothing at all. Where none has the fields, it is the first that has the rest, which says what is wrong with the
+    file.
 
     Raises:
         ConfigError: the file holds no configuration.
         UsageError: there is no method that has the preset and the options.
     """
-    if not (file or preset or given) and precision in method_precisions():
-        return config_class(method_precisions()[precision])()
+    if not (file or preset or given) and method is not None:
+        return config_class(method)()
     fields = {name: {_parameter(each): each.field for each in options} for name, options in method_options().items()}
     presets = {name: {each.name: each.make for each in made} for name, made in method_presets().items()}
     able = [name for name in fields if given.keys() <= fields[name].keys() and preset in (None, *presets[name])]
+    able.sort(key=lambda name: name != method)
     if not able:
         flags = [*(["--preset " + preset] if preset else []), *("--" + name.replace("_", "-") for name in given)]
         raise click.UsageError(f"no one method takes all of {', '.join(flags)}", click.get_current_context())
@@ -121,6 +123,15 @@ def _configuration(file: Path | None, preset: str | None, given: Mapping[str, An
     config = config_class(chosen)
     base = config.load(file) if file else presets[chosen][preset]() if preset else config()
     return base.replace(**{fields[chosen][name]: None if value is NONE else value for name, value in given.items()})
+
+
+def _meant(precision: str | None, target: str | None) -> str | None:
+    """The method that a precision of products stands for on a target; None: none, or the target has it of its own."""
+    if precision is None or precision not in method_precisions():
+        return None
+    from haste_compiler.codegen.target import own_precisions
+
+    return None if precision in own_precisions(target or "llvm") else method_precisions()[precision]
 
 
 def _of_file(file: Path, methods: Sequence[str]) -> str:
@@ -139,7 +150,8 @@ def config_options(command: Command) -> Command:
         if config_file and preset:
             raise click.UsageError("--config and --preset exclude each other", click.get_current_context())
         given = {name: value for name in options if (value := others.pop(name)) is not None}
-        return command(*args, config=_configuration(config_file, preset, given, others.get("precision")), **others)
+        meant = _meant(others.get("precision"), others.get("target"))
+        return command(*args, config=_configuration(config_file, preset, given, meant), **others)
 
     made: Command = wrapped
     for add in reversed(options.values()):
@@ -163,10 +175,10 @@ _TARGET = click.option(
 _THREADS = click.option("--threads", type=click.IntRange(1), help="That a call uses; default: as PyTorch.")
 _PRECISION = click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16", *method_precisions()]),
-    help="Of products. On a CPU fp32, or int8: integers of 8 bits where that is faster and changes little, without "
-    "data. On a card (--target cuda) fp32, or tf32 and bf16, which round operands for its tensor cores; default: as "
-    "PyTorch, convolutions tf32 and linear layers fp32.",
+    type=click.Choice(list(dict.fromkeys(["fp32", "tf32", "bf16", *method_precisions()]))),
+    help="Of products. On a CPU fp32; int8: integers of 8 bits where that is faster and changes little, without data; "
+    "or bf16, on a CPU that multiplies it. On a card (--target cuda) fp32, or tf32 and bf16, which round operands for "
+    "its tensor cores; default: as PyTorch, convolutions tf32 and linear layers fp32.",
 )
 
 

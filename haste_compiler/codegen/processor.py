@@ -70,22 +70,18 @@ def missing_here(wanted: str, features: Sequence[str]) -> list[str]:
     if wanted != own_architecture():
         return [wanted]
     flags = _own_flags()
-    return [name for name in features if flags and name.replace("sse4.", "sse4_") not in flags]
+    return [name for name in features if flags and _X86_FEATURES.get(name, name) not in flags]
 
 
-_X86_FEATURES = (
-    "sse4.1",
-    "sse4.2",
-    "avx",
-    "f16c",
-    "fma",
-    "avx2",
-    "bmi2",
-    "avx512f",
-    "avx512bw",
-    "avx512dq",
-    "avx512vl",
-)
+_X86_FEATURES: Mapping[str, str] = {
+    "sse4.1": "sse4_1",
+    "sse4.2": "sse4_2",
+    **{name: name for name in ("avx", "f16c", "fma", "avx2", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl")},
+    "avxvnni": "avx_vnni",
+    "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
+}
+"""Extensions that kernels use, by LLVM's names, and what Linux calls them."""
 
 
 @lru_cache(maxsize=1)
@@ -102,6 +98,6 @@ def _own_flags() -> frozenset[str]:
 def own_cpu() -> str:
     """LLVM's name of this processor; a virtual machine may hide some of its instructions: then what is left."""
     name = str(codegen.llvm_get_system_cpu())
-    levels = ("x86-64-v3", "x86-64-v2", "x86-64") if _own_flags() else ()
+    levels = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64") if _own_flags() else ()
     choices = (name, *levels)
     return next((cpu for cpu in choices if not missing_for(Target({"kind": "llvm", "mcpu": cpu}))), choices[-1])

@@ -57,6 +57,15 @@ def parse_target(target: TargetLike) -> Target:
         raise TargetError(f"target {target!r} is refused: {first_line(error)}") from None
 
 
+def own_precisions(target: TargetLike) -> tuple[str, ...]:
+    """The precisions of products that a target has of its own, whatever methods add.
+
+    Raises:
+        TargetError: see ``parse_target``.
+    """
+    return _machine_class(str(parse_target(target).kind.name)).PRECISIONS
+
+
 def machine_of(target: Target, threads: int = 1, precision: str | None = None) -> Machine:
     """The machine that a complete target means.
 

@@ -80,8 +80,11 @@ def _configs(options: Mapping[str, Any]) -> Configs:
     if "config" not in options and (fields or "precision" not in options):
         given = methods()[0].CONFIG.from_dict(fields)
     precision = options.get("precision")
-    check_precision(machines()[0], precision)
-    return Configs.with_precision(given, precision)[0]
+    machine = machines()[0]
+    check_precision(machine, precision)
+    configs = Configs.with_precision(given, precision, machine)[0]
+    configs.check(machine)
+    return configs
 
 
 def _mode_options(mode: str | None) -> Mapping[str, Any]:

@@ -49,17 +49,17 @@ class Configs:
         return cls(tuple(sorted(several, key=lambda each: names().index(each.METHOD))))
 
     @classmethod
-    def with_precision(cls, given: ConfigLike, precision: str | None) -> tuple[Configs, str | None]:
+    def with_precision(cls, given: ConfigLike, precision: str | None, machine: Machine) -> tuple[Configs, str | None]:
         """The configurations that a user gave, and the precision of products that is left for the machine.
 
         A precision that a method stands for means its default configuration, if none of it was given; alone, if nothing
-        was given.
+        was given. What the machine has of its own is left to it.
 
         Raises:
             ConfigError: see ``of``.
         """
         meant = next((each for each in methods() if precision and precision == each.PRECISION), None)
-        if meant is None:
+        if meant is None or precision in machine.PRECISIONS:
             return cls.of(given), precision
         several = [] if given is None else list(cls.of(given).all)
         if all(config.METHOD != meant.NAME for config in several):
@@ -88,6 +88,18 @@ class Configs:
     def of_method(self, name: str) -> MethodConfig | None:
         """A method's configuration; None where it takes no part."""
         return next((config for config in self.all if name == config.METHOD), None)
+
+    def check(self, machine: Machine) -> None:
+        """Check that every method that takes part has kernels for a machine.
+
+        Raises:
+            ConfigError: one has none.
+        """
+        for each, config in self:
+            if config.enabled and not each.rules(machine):
+                required = each.requirement(machine)
+                reason = f"; {required}" if required else ""
+                raise ConfigError(f"config is {type(config).__name__}: {machine.name} has no kernels for it{reason}")
 
     def replaced(self, config: MethodConfig) -> Configs:
         """With another configuration of one method."""

@@ -188,6 +188,10 @@ class Method(ABC):
     def rules(self, machine: Machine) -> Rules:
         """The rules that lower its operators to kernels for a machine; none where it has no kernels for it."""
 
+    def requirement(self, machine: Machine) -> str:
+        """What a machine would have to be for the method to have kernels for it, in words; empty where it is that."""
+        return ""
+
     def phases(self) -> Mapping[str, tuple[str, ...]]:
         """The phases of its kernels for CPUs, of which the cost model has a coefficient each; by the kernels' names."""
         return {}

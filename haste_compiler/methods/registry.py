@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.methods.method import Method
 
-NAMES: tuple[str, ...] = ("haste", "quantized")
+NAMES: tuple[str, ...] = ("haste", "quantized", "bfloat16")
 """Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers.
 
 The first is meant where nothing says which."""
@@ -65,7 +65,8 @@ def check_precision(machine: Machine, precision: str | None) -> None:
     """
     if precision is not None and precision not in precisions_for(machine):
         allowed = ", ".join(map(repr, precisions_for(machine)))
-        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {machine.name}")
+        required = next((f"; {each.requirement(machine)}" for each in methods() if precision == each.PRECISION), "")
+        raise ConfigError(f"precision is {precision!r}: allowed are {allowed} and None for {machine.name}{required}")
 
 
 def config_class(name: str) -> type[Any]:

@@ -281,8 +281,10 @@ def test_help_teaches(haste: Haste, name: str) -> None:
     "command", [("compile", "-o", "net.haste"), ("bench",), ("validate", "--images", "random"), ("info",)]
 )
 def test_a_cpu_computes_in_fp32_or_int8(haste: Haste, command: tuple[str, ...]) -> None:
-    code, out, err = haste(*command, *MODEL, "--precision", "bf16")
+    target = "llvm -mcpu=haswell"
+    code, out, err = haste(*command, *MODEL, "--precision", "bf16", "--target", target)
     assert code == 2 and not out and "error: --precision is 'bf16': allowed are 'fp32', 'int8' and None for" in err
+    assert "needs a CPU that multiplies it, such as -mcpu=znver4" in err
 
 
 def test_another_machine(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

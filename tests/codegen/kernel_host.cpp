@@ -11,7 +11,9 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -61,9 +63,11 @@ struct Tensor {
   explicit Tensor(const std::string& description) {
     size_t at = description.find(':');
     const std::string type = description.substr(0, at);
-    if (type != "float32" && type != "int32" && type != "int8") Fail("a tensor of " + description);
-    bytes = type == "int8" ? 1 : 4;
-    const uint8_t code = type == "float32" ? kDLFloat : kDLInt, bits = 8 * bytes;
+    const std::map<std::string, std::pair<uint8_t, uint8_t>> known = {
+        {"float32", {kDLFloat, 4}}, {"int32", {kDLInt, 4}}, {"uint16", {kDLUInt, 2}}, {"int8", {kDLInt, 1}}};
+    if (!known.count(type)) Fail("a tensor of " + description);
+    const uint8_t code = known.at(type).first, bits = 8 * known.at(type).second;
+    bytes = known.at(type).second;
     while (at != std::string::npos) {
       shape.push_back(std::stoll(description.substr(at + 1)));
       bytes *= shape.back();

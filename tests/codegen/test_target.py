@@ -91,6 +91,16 @@ def test_a_virtual_machine_may_hide_instructions(monkeypatch: pytest.MonkeyPatch
         target_module.own_cpu.cache_clear()
 
 
+@on_x86
+def test_products_of_narrow_numbers_are_among_what_a_machine_must_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else code with such an instruction would start, and the system would end it."""
+    flags = "sse4_1 sse4_2 avx f16c fma avx2 bmi2 avx512f avx512bw avx512dq avx512vl"
+    monkeypatch.setattr(target_module, "_own_flags", lambda: frozenset(flags.split()))
+    assert machine_of(parse_target("llvm -mcpu=znver4")).missing() == ["avx512vnni", "avx512bf16"]
+    monkeypatch.setattr(target_module, "_own_flags", lambda: frozenset([*flags.split(), "avx512_vnni", "avx512_bf16"]))
+    assert machine_of(parse_target("llvm -mcpu=znver4")).missing() == []
+
+
 def assembly(target: str) -> str:
     geometry = ConvGeometry(16, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 14), (8, 8))
     tiling = choose_tiling(conv_work(geometry, 1), vector_unit(parse_target(target)), 1)

@@ -31,7 +31,7 @@ def relative_errors(
         algorithms: which.
         nonnegative: no input is negative.
     """
-    x, geometry = _middle(x, geometry)
+    x, geometry = middle(x, geometry)
     integers, scale = quantize_filters(weight)
     exact = convolve_plainly(x, weight, torch.ones(len(weight)), geometry)
     norm = exact.norm().clamp(min=torch.finfo(torch.float32).tiny)
@@ -50,7 +50,7 @@ def relative_errors(
     return {algorithm: error(algorithm) for algorithm in algorithms}
 
 
-def _middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
+def middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:
     """The pixels that some outputs in the middle read, and the same convolution on them; all, if there are few."""
     pieces = []
     for axis in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 from torch import fx
 
@@ -97,7 +98,20 @@ def _rows(x: tuple[int, ...], filters: int) -> ConvGeometry:
     return row_geometry(x[-1], filters, math.prod(x[:-1]))
 
 
+class WithWinograd(Protocol):
+    """A configuration that limits the tiles of Winograd's algorithm."""
+
+    @property
+    def winograd(self) -> int:
+        """The largest side of a tile of outputs; 0: none."""
+
+
+def tile_sizes(geometry: ConvGeometry, config: WithWinograd) -> Iterator[int]:
+    """How a layer may be computed, the most exact first: 0 as it is written, m by Winograd's F(m × m, 3 × 3)."""
+    yield 0
+    yield from (size for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))
+
+
 def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[Algorithm]:
     """How a layer may be computed, of inputs of 8 bits, the most exact first."""
-    yield Algorithm(0)
-    yield from (Algorithm(size) for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))
+    yield from (Algorithm(size) for size in tile_sizes(geometry, config))

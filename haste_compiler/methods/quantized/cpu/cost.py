@@ -7,7 +7,7 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
-from haste_compiler.methods.quantized.cpu.unit import narrow_unit, unit_for
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit, narrow_unit, unit_for
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 
 _CYCLES_PER_SECOND = 3e9
@@ -26,7 +26,11 @@ def dense_seconds(machine: Cpu, geometry: ConvGeometry, batch: int, winograd: in
 
 def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, algorithm: Algorithm) -> float:
     """Seconds of one call of the convolution in integers."""
-    unit, size = unit_for(machine.target, algorithm.bits), algorithm.size
+    return seconds_with(unit_for(machine.target, algorithm.bits), machine, geometry, batch, algorithm.size)
+
+
+def seconds_with(unit: ProductUnit, machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> float:
+    """Seconds of what a unit multiplies, as it is written or, of size m, by F(m × m, 3 × 3)."""
     if not size:
         return choose_direct(geometry, batch, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND
     return choose_winograd(geometry, batch, size, unit, machine.unit, machine.threads)[0] / _CYCLES_PER_SECOND

@@ -1,4 +1,4 @@
-"""How a convolution of integers is cut, from a model of the machine like float32's (``codegen.cpu.tiling``)."""
+"""How a convolution of narrow numbers is cut, from a model of the machine like float32's (``codegen.cpu.tiling``)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from haste_compiler.codegen.cpu.tiling import (
     chunk_sizes,
     foreign_cycles,
 )
-from haste_compiler.codegen.element import Element
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, ProductUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
 
-INTEGER = Element("int8", 1, "int32")
-"""What filters are made of, and what their products are summed in."""
+INTEGER = IntegerUnit.FILTERS
+"""What filters of integers are made of, and what their products are summed in."""
 
 _TRIED = 6
 """So many register tiles, those that take the fewest cycles, are tried with every block."""
@@ -43,22 +42,13 @@ _STEP_CYCLES = 0.2
 _SUM_CYCLES = 3.0
 """Of the epilogue of a vector of outputs."""
 
-_ROW_CYCLES = 1.5
-"""Of what makes the sums of a row of taps, a vector, float32."""
-
-_ROUNDING_CYCLES = 2.5
-"""Of reading a vector twice, for its largest value and to round it."""
-
-_LINE_CYCLES = 15.0
-"""Of finding a scale."""
-
 _TASK_CYCLES = 300.0
 
 _HIDDEN = 0.6
 """Share of the time of reading filters for the first time that a kernel computes meanwhile."""
 
 
-def integer_tiles(columns: int, channels: int, unit: IntegerUnit) -> Iterator[RegisterTile]:
+def integer_tiles(columns: int, channels: int, unit: ProductUnit) -> Iterator[RegisterTile]:
     """Every register tile that fits the registers, a row of pixels, and the output channels of a conv group.
 
     A tile of one pixel holds the filters of one vector at a time.
@@ -68,10 +58,10 @@ def integer_tiles(columns: int, channels: int, unit: IntegerUnit) -> Iterator[Re
             held = (1 if pixels == 1 else vectors) * unit.DEPTH
             if pixels * vectors + held + unit.DEPTH + unit.TEMPORARIES > unit.registers:
                 break
-            yield RegisterTile(1, pixels, vectors, unit.lanes, INTEGER)
+            yield RegisterTile(1, pixels, vectors, unit.lanes, unit.FILTERS)
 
 
-def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
+def step_cycles(tile: RegisterTile, unit: ProductUnit) -> float:
     """Modelled cycles of one group of values of each pixel.
 
     The products, and filters' way to 16 bits where they need one, half a product each; loads: a value for all lanes one
@@ -80,13 +70,13 @@ def step_cycles(tile: RegisterTile, unit: IntegerUnit) -> float:
     widened = tile.vectors / 2 if unit.DTYPE == "int16" else 0.0
     products = (tile.pixels * tile.vectors + widened) * unit.CYCLES
     loads = (tile.pixels + tile.vectors / 2) * unit.DEPTH
-    filters = tile.channels * unit.GROUP / L2_BYTES_PER_CYCLE
+    filters = tile.channels * unit.GROUP * unit.FILTERS.bytes / L2_BYTES_PER_CYCLE
     latency = _LATENCY if unit.ACCUMULATES else 1.0
     return max(products, loads, filters, latency) + _STEP_CYCLES
 
 
 def choose_direct(
-    geometry: ConvGeometry, batch: int, unit: IntegerUnit, machine: VectorUnit, threads: int
+    geometry: ConvGeometry, batch: int, unit: ProductUnit, machine: VectorUnit, threads: int
 ) -> tuple[float, ConvTiling]:
     """The modelled cycles of the busiest thread, and the tiling that has the fewest.
 
@@ -115,7 +105,7 @@ class _Work:
 
     geometry: ConvGeometry
     batch: int
-    unit: IntegerUnit
+    unit: ProductUnit
 
     @property
     def pixels(self) -> int:
@@ -133,7 +123,7 @@ class _Work:
         steps = layout.taps * layout.steps
         row = steps * step_cycles(tile, self.unit)
         if not by_pixels(self.geometry):
-            row += _ROW_CYCLES * tile.pixels * tile.vectors
+            row += self.unit.ROW_CYCLES * tile.pixels * tile.vectors
         return self.geometry.kernel[0] * row + _SUM_CYCLES * tile.pixels * tile.vectors
 
     def products(self, tile: RegisterTile) -> float:
@@ -158,15 +148,16 @@ class _Work:
         flat = by_pixels(self.geometry)
         units, images, per_unit = (across, 1, 1) if flat else (self.geometry.output_size[0], self.batch, across)
         output_bytes = 4.0 * self.pixels * self.geometry.out_channels
-        filter_bytes = layout.tiles * layout.tile_elements
-        cold = (1 - _HIDDEN) * filter_bytes / COLD_BYTES_PER_CYCLE / threads
+        tile_bytes = layout.tile_elements * self.unit.FILTERS.bytes
+        cold = (1 - _HIDDEN) * layout.tiles * tile_bytes / COLD_BYTES_PER_CYCLE / threads
         best: tuple[float, ConvTiling] | None = None
         for block in block_sizes(units):
             lines, elements = self.lines(tile, block)
             scratch_bytes = lines * elements * np.dtype(self.unit.DTYPE).itemsize
             if scratch_bytes > machine.l2_bytes // 2 and best is not None:
                 break
-            rounding = lines * (math.ceil(elements / self.unit.lanes) * _ROUNDING_CYCLES + _LINE_CYCLES)
+            vectors = math.ceil(elements / self.unit.lanes)
+            rounding = lines * (vectors * self.unit.ROUNDING_CYCLES + self.unit.LINE_CYCLES)
             window_bytes = 4.0 * lines * elements
             written_bytes = output_bytes * block / (units * images)
             blocks = math.ceil(units / block) * images
@@ -183,9 +174,9 @@ class _Work:
                     places = min(blocks, waves) if channels_first else math.ceil(waves / chunks)
                     parts = math.ceil(waves / blocks) if channels_first else min(chunks, waves)
                     # They share what the cache holds of the filters: all, or those of one chunk.
-                    shared = layout.tile_elements * (chunk if channels_first else layout.tiles)
+                    shared = tile_bytes * (chunk if channels_first else layout.tiles)
                     fits = shared + scratch_bytes < machine.l2_bytes * 3 // 4
-                    filters = layout.tile_elements * chunk * parts * (1 if fits else places)
+                    filters = tile_bytes * chunk * parts * (1 if fits else places)
                     windows = window_bytes * places * (parts if channels_first and blocks > 1 else 1)
                     foreign = foreign_cycles(int(window_bytes), output_bytes, blocks, places, threads)
                     cost = waves * task + 0.5 * (filters + windows) / L3_BYTES_PER_CYCLE + foreign + cold

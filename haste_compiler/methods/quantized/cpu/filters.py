@@ -1,4 +1,4 @@
-"""How a convolution's 8-bit filters lie in memory, and what goes with each output channel."""
+"""How a convolution's narrow filters lie in memory, and what goes with each output channel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit
 from haste_compiler.methods.quantized.reference.direct import follow_each_other
 
 
 @dataclass(frozen=True)
 class FilterLayout:
-    """int8 [groups · K tiles][kh][taps][steps][tile channels][group], zero where there is no channel or value.
+    """[groups · K tiles][kh][taps][steps][tile channels][group], zero where there is no channel or value.
 
     Where the unit cuts groups in parts, [tile channels][group] is [vectors][parts][lanes][part].
 
@@ -31,7 +31,7 @@ class FilterLayout:
 
     geometry: ConvGeometry
     channels: int
-    unit: IntegerUnit
+    unit: ProductUnit
 
     @property
     def group(self) -> int:
@@ -94,7 +94,7 @@ class FilterLayout:
         """Filters of a tile."""
         return self.geometry.kernel[0] * self.row_elements
 
-    def pack(self, weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """(K, C / groups, kh, kw) as it lies in memory, flat."""
         kh = self.geometry.kernel[0]
         rows = self.split(weight).transpose(0, 3, 4, 2, 1).reshape(self.tiles, kh, self.taps, -1, self.channels)
@@ -127,7 +127,7 @@ class FilterLayout:
         return padded.reshape(self.tiles, self.channels, *rest)
 
 
-def filter_layout(geometry: ConvGeometry, channels: int, unit: IntegerUnit) -> FilterLayout:
+def filter_layout(geometry: ConvGeometry, channels: int, unit: ProductUnit) -> FilterLayout:
     """The layout for tiles of ``channels`` output channels, a multiple of the unit's lanes."""
     assert channels % unit.lanes == 0
     return FilterLayout(geometry, channels, unit)

@@ -1,4 +1,4 @@
-"""A convolution in float32, by filters of 8 bits: what is computed where a scale would not be finite.
+"""A convolution in float32, by narrow filters: what is computed where what is multiplied would not be finite.
 
 It is needed where an image holds infinities or NaN. So its code is small, and not fast.
 """
@@ -18,12 +18,12 @@ from haste_compiler.methods.quantized.cpu.filters import FilterLayout
 
 @dataclass(frozen=True)
 class Operands:
-    """Buffers of a quantized convolution.
+    """Buffers of a convolution by narrow filters.
 
     Attributes:
         x: float32, NHWC.
-        filters: int8, see ``FilterLayout``.
-        scale: of the filters, float32, see ``FilterLayout.pack_channels``.
+        filters: int8, or the bits of bfloat16 as uint16, see ``FilterLayout``.
+        scale: of the filters, float32, see ``FilterLayout.pack_channels``; None: they have none.
         bias: float32, as the scale.
         residual: what is added before the activation, float32 NHWC, or None.
         y: float32, NHWC.
@@ -31,7 +31,7 @@ class Operands:
 
     x: Expr
     filters: Expr
-    scale: Expr
+    scale: Expr | None
     bias: Expr
     residual: Expr | None
     y: Expr
@@ -99,7 +99,9 @@ def _sums(
     height, width = geometry.input_size
     per_group = geometry.in_channels // geometry.groups
     image, row, column = pixel
-    scale = T.bind(emit.load(operands.scale, tile * layout.channels + first, lanes))
+    scale = None
+    if operands.scale is not None:
+        scale = T.bind(emit.load(operands.scale, tile * layout.channels + first, lanes))
     sums = emit.Register(lanes, 0.0)
     with T.serial(0, geometry.kernel[0]) as i, T.serial(0, geometry.kernel[1]) as j:
         at_row = emit.bind(row * geometry.stride[0] + i * geometry.dilation[0] - geometry.padding[0])
@@ -118,10 +120,18 @@ def _sums(
             with T.serial(0, per_group) as c:
                 number = emit.bind(skipped + c)
                 at = emit.bind(tap + layout.place(number))
-                integers = operands.filters[T.ramp(at, layout.part, lanes) if lanes > 1 else at]
-                filters = T.Cast(f"float32x{lanes}" if lanes > 1 else "float32", integers) * scale
-                sums.add(emit.splat(operands.x[read + c], lanes) * filters)
+                filters = _widened(operands.filters[T.ramp(at, layout.part, lanes) if lanes > 1 else at], lanes)
+                sums.add(emit.splat(operands.x[read + c], lanes) * (filters if scale is None else filters * scale))
     return sums
+
+
+def _widened(filters: Expr, lanes: int) -> Expr:
+    """Filters as float32: integers, or bfloat16, which is the upper half of a float32."""
+    suffix = f"x{lanes}" if lanes > 1 else ""
+    if not str(filters.ty.dtype).startswith("uint16"):
+        return T.Cast(f"float32{suffix}", filters)
+    bits = T.Cast(f"uint32{suffix}", filters) << emit.splat(T.uint32(16), lanes)
+    return tirx.reinterpret(f"float32{suffix}", bits)
 
 
 def _store(

@@ -1,17 +1,18 @@
-"""Sums of products of small integers, in registers."""
+"""Sums of products of narrow numbers, in registers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.conv2d import unrolled
 from haste_compiler.codegen.cpu.tiling import RegisterTile
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit
 
 Sums = list[list[emit.Register]]
 """Of a register tile: a list for each pixel, of its vectors of output channels."""
@@ -34,7 +35,7 @@ def start_sums(sums: Sums, starts: Place | None) -> None:
     """Set sums to those of the output channels from a place on, or to zero."""
     for v in range(len(sums[0])):
         lanes = sums[0][v].lanes
-        zero = T.broadcast(T.int32(0), lanes)
+        zero = T.broadcast(tirx.const(0, sums[0][v].buffer.dtype), lanes)
         start = zero if starts is None else emit.bind(emit.load(starts.buffer, starts.index + v * lanes, lanes))
         for pixel in sums:
             pixel[v].set(start)
@@ -42,7 +43,7 @@ def start_sums(sums: Sums, starts: Place | None) -> None:
 
 def add_products(
     sums: Sums,
-    unit: IntegerUnit,
+    unit: ProductUnit,
     tile: RegisterTile,
     source: Place,
     filters: Place,
@@ -53,11 +54,11 @@ def add_products(
     """Add the products of neighbouring values of each pixel with their filters.
 
     Args:
-        sums: int32, see ``registers``.
+        sums: see ``registers``.
         unit: what multiplies.
         tile: the register tile.
         source: the values of a pixel at offset 0, of the unit's type.
-        filters: int8 [steps][tile channels][group].
+        filters: [steps][tile channels][group].
         steps: groups of values.
         offsets: of each pixel's values from ``source``.
         before: called with the first of some steps and their number, to emit what else is done there.

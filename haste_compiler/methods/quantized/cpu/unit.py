@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tvm import tirx
 from tvm.target import Target, codegen
@@ -14,42 +14,101 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.target import vector_unit
+from haste_compiler.codegen.element import Element
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.processor import architecture
 from haste_compiler.methods.quantized.reference.rounding import BITS, NARROW_BITS
 
 
 @dataclass(frozen=True)
-class IntegerUnit(ABC):
+class ProductUnit(ABC):
     """Multiplies ``group`` neighbouring values of one pixel by as many filter values of each lane, and sums them.
 
     Attributes:
-        lanes: int32 sums of one vector register.
+        lanes: sums of one vector register.
         registers: architectural vector registers.
-        bits: that a pixel's values have.
     """
 
     lanes: int
     registers: int
-    bits: int = BITS
+
+    FILTERS: ClassVar[Element]
+    """What filters are made of, and what their products are summed in."""
 
     GROUP = 1
     """Neighbouring values, along the channels, of one product."""
 
     DTYPE = "int16"
-    """Of a pixel's values in memory. Filters are int8."""
+    """Of a pixel's values in memory."""
 
     TEMPORARIES = 1
     """Registers that one product takes besides sums, filters and the pixel's values."""
 
     ACCUMULATES = False
-    """Whether one instruction multiplies bytes and adds: else filters are widened, and products added, by others."""
+    """Whether one instruction multiplies and adds: else filters are widened, and products added, by others."""
 
     CYCLES = 1.0
     """Of one product of a vector, with its addition, at the unit's peak."""
 
     DEPTH = 1
-    """Products of the instruction that one ``product`` is made of: its group is cut into so many."""
+    """Products of the instruction that one product is made of: its group is cut into so many."""
+
+    ROUNDING_CYCLES: ClassVar[float]
+    """Of rounding a vector of inputs."""
+
+    LINE_CYCLES: ClassVar[float]
+    """Of rounding a row or a pixel, however long it is."""
+
+    ROW_CYCLES: ClassVar[float]
+    """Of what follows the sums of a row of taps, a vector."""
+
+    INPUT_CYCLES: ClassVar[Mapping[int, float]]
+    """Of the transform and the rounding of one of Winograd's tiles, for a vector of channels, by the tile's size; much
+    of it is waiting for the image."""
+
+    TILE_CYCLES: ClassVar[Mapping[int, float]]
+    """Of the same, however many channels there are."""
+
+    @abstractmethod
+    def add(self, total: emit.Register, values: Any, filters: Any) -> None:
+        """Add the products of some values and filters to a register of sums.
+
+        Args:
+            total: ``lanes`` sums.
+            values: ``GROUP`` values of a pixel, as ``values_of`` reads them.
+            filters: ``lanes · GROUP`` of them, by lane.
+        """
+
+    def values_of(self, buffer: Expr, index: Expr) -> Any:
+        """``GROUP`` values from ``index`` on, in every lane."""
+        bits = {1: "int16", 2: "int32", 4: "int32"}[self.GROUP]
+        read = emit.load(buffer, index, self.GROUP)
+        return T.bind(T.broadcast(read if self.GROUP == 1 else tirx.reinterpret(bits, read), self.lanes))
+
+    def filters_of(self, buffer: Expr, index: Expr) -> Any:
+        """The filters of one vector of output channels, from element ``index`` on."""
+        return T.bind(emit.load(buffer, index, self.lanes * self.GROUP))
+
+
+@dataclass(frozen=True)
+class IntegerUnit(ProductUnit):
+    """A unit for 8-bit integers, whose sums are int32.
+
+    Attributes:
+        bits: that a pixel's values have.
+    """
+
+    bits: int = BITS
+
+    FILTERS = Element("int8", 1, "int32")
+    # Every vector is read twice, for its largest value and to be rounded.
+    ROUNDING_CYCLES = 2.5
+    # Of finding a scale.
+    LINE_CYCLES = 15.0
+    # Sums become float32.
+    ROW_CYCLES = 1.5
+    INPUT_CYCLES: ClassVar[Mapping[int, float]] = {2: 90.0, 4: 230.0}
+    TILE_CYCLES: ClassVar[Mapping[int, float]] = {2: 150.0, 4: 300.0}
 
     def offset(self, nonnegative: bool) -> int:
         """What is added to a pixel's values in memory: 0 where they fit as they are.
@@ -69,18 +128,8 @@ class IntegerUnit(ABC):
         """
 
     def add(self, total: emit.Register, values: Any, filters: Any) -> None:
-        """Add the products of some values and filters, see ``product``, to a register of sums."""
+        """See ``ProductUnit``."""
         total.add(self.product(values, filters))
-
-    def values_of(self, buffer: Expr, index: Expr) -> Any:
-        """``GROUP`` values from ``index`` on, in every lane."""
-        bits = {1: "int16", 2: "int32", 4: "int32"}[self.GROUP]
-        read = emit.load(buffer, index, self.GROUP)
-        return T.bind(T.broadcast(read if self.GROUP == 1 else tirx.reinterpret(bits, read), self.lanes))
-
-    def filters_of(self, buffer: Expr, index: Expr) -> Any:
-        """The filters of one vector of output channels, from element ``index`` on."""
-        return T.bind(emit.load(buffer, index, self.lanes * self.GROUP))
 
 
 class Multiply(IntegerUnit):
@@ -164,7 +213,7 @@ class UnsignedDot(IntegerUnit):
         return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
 
     def add(self, total: emit.Register, values: Any, filters: Any) -> None:
-        """See ``IntegerUnit``."""
+        """See ``ProductUnit``."""
         total.set(self._dot(total.get(), values, filters))
 
     def _dot(self, total: Expr, values: Expr, filters: Expr) -> Expr:
@@ -192,7 +241,7 @@ class SignedDot(IntegerUnit):
         return self._dot(T.broadcast(T.int32(0), self.lanes), values, filters)
 
     def add(self, total: emit.Register, values: Any, filters: Any) -> None:
-        """See ``IntegerUnit``."""
+        """See ``ProductUnit``."""
         total.set(self._dot(total.get(), values, filters))
 
     def _dot(self, total: Expr, values: Expr, filters: Expr) -> Expr:

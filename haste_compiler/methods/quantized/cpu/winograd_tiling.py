@@ -1,4 +1,4 @@
-"""How a quantized convolution by Winograd's algorithm is cut, from a model of the machine."""
+"""How a convolution of narrow numbers by Winograd's algorithm is cut, from a model of the machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from haste_compiler.codegen.cpu.tiling import (
 )
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.direct_tiling import integer_tiles, step_cycles
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit
 
 _CLOSE = 1.1
 """Register tiles that take at most so many times the fewest cycles are tried with every number of tiles."""
 
 _MOST_SUMS = 0.75
 """Share of the registers that sums take: of more LLVM makes copies, or keeps some in memory."""
-
-_INPUT_CYCLES = {2: 90.0, 4: 230.0}
-"""Cycles of one tile's transform and rounding, for a vector of channels; much of it is waiting for the image."""
-
-_SCALE_CYCLES = {2: 150.0, 4: 300.0}
-"""Cycles of finding one tile's scales, however many channels it has."""
 
 _OUTPUT_CYCLES = {2: 70.0, 4: 200.0}
 """Cycles of transforming one tile's sums back, for a vector of output channels."""
@@ -45,7 +39,7 @@ _MOST_TILES = 128
 
 @dataclass(frozen=True)
 class WinogradTiling:
-    """How a quantized 3×3 convolution is cut.
+    """How a 3×3 convolution of narrow numbers is cut.
 
     Attributes:
         size: m, the side of a tile of outputs.
@@ -76,7 +70,7 @@ class WinogradTiling:
 
 
 def choose_winograd(
-    geometry: ConvGeometry, batch: int, size: int, unit: IntegerUnit, machine: VectorUnit, threads: int
+    geometry: ConvGeometry, batch: int, size: int, unit: ProductUnit, machine: VectorUnit, threads: int
 ) -> tuple[float, WinogradTiling]:
     """The modelled cycles of the busiest thread, and the tiling that has the fewest.
 
@@ -101,7 +95,7 @@ class _Work:
     geometry: ConvGeometry
     size: int
     total: int
-    unit: IntegerUnit
+    unit: ProductUnit
     machine: VectorUnit
     threads: int
 
@@ -141,7 +135,8 @@ class _Work:
         waves = math.ceil(blocks * chunks / self.threads)
         # The last task may have fewer tiles, which makes all shorter on one thread only.
         tiles = self.total / blocks if self.threads == 1 else tiling.tiles
-        inputs = math.ceil(geometry.in_channels / self.unit.lanes) * _INPUT_CYCLES[self.size] + _SCALE_CYCLES[self.size]
+        vectors = math.ceil(geometry.in_channels / self.unit.lanes)
+        inputs = vectors * self.unit.INPUT_CYCLES[self.size] + self.unit.TILE_CYCLES[self.size]
         outputs = tiling.channel_tiles * tile.vectors * _OUTPUT_CYCLES[self.size]
         products = tiling.channel_tiles * tiling.positions * self._products(tile, tiling.tiles)
         products *= tiles / tiling.tiles
@@ -168,4 +163,5 @@ class _Work:
         channels = self.steps * self.unit.GROUP
         values = np.dtype(self.unit.DTYPE).itemsize * tiling.positions * tiling.tiles * channels
         sums = 4 * tiling.positions * tiling.tiles * tiling.tile.channels
-        return values, sums, tiling.positions * tiling.tile.channels * channels * tiling.channel_tiles
+        filters = self.unit.FILTERS.bytes * tiling.positions * tiling.tile.channels * channels
+        return values, sums, filters * tiling.channel_tiles

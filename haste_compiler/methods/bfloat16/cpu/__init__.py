@@ -1,0 +1,1 @@
+"""Kernels for CPUs that multiply bfloat16."""

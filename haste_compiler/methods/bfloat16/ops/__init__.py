@@ -1,0 +1,1 @@
+"""The operators that bfloat16 layers call, a file each."""
