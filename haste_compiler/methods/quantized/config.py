@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from haste_compiler.errors import ConfigError
 from haste_compiler.methods.config import MethodConfig, non_negative, winograd_size
 
 NAME = "quantized"
@@ -21,6 +22,9 @@ class QuantizedConfig(MethodConfig):
         max_error: what rounding may change a layer's output by, relative to it (2-norms), on made-up images like
             photographs (finite, at least 0); of the algorithms that keep within it the one that is predicted to be
             fastest is taken, and a layer that has none stays in float32. None: it isn't looked at.
+        max_output_error: what rounding of all layers together may change each of the network's outputs by, relative to
+            it (2-norms), on such an image (finite, at least 0): layers and algorithms are chosen so that most time is
+            saved within it. None: it isn't looked at. It is no layer's own, and needs ``cost_model``.
         winograd: largest side of the tiles of outputs for which Winograd's algorithm may compute a 3×3 convolution: 4,
             2 or 0 (never). It is for layers that stay in float32 too.
         cost_model: True: a layer is taken only where it is predicted to be faster. False: wherever ``max_error`` lets
@@ -36,6 +40,7 @@ class QuantizedConfig(MethodConfig):
 
     enabled: bool = True
     max_error: float | None = 0.02
+    max_output_error: float | None = None
     winograd: int = 4
     cost_model: bool = True
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -44,7 +49,22 @@ class QuantizedConfig(MethodConfig):
         """See ``MethodConfig``."""
         if self.max_error is not None:
             self.set("max_error", non_negative("max_error", self.max_error, " (None turns it off)"))
+        if self.max_output_error is not None:
+            hint = " (None turns it off)"
+            self.set("max_output_error", non_negative("max_output_error", self.max_output_error, hint))
+            if not self.cost_model or any(not each.get("cost_model", True) for each in self._overrides()):
+                raise ConfigError(
+                    "max_output_error limits which layers are taken, and cost_model=False takes all that can be: "
+                    "allowed is one of the two"
+                )
+        if any("max_output_error" in each for each in self._overrides()):
+            raise ConfigError("layers: max_output_error is the whole network's, and no layer has its own")
         self.set("winograd", winograd_size("winograd", self.winograd))
+
+    def _overrides(self) -> list[Mapping[str, Any]]:
+        """The overrides, as far as they are some: they are checked later."""
+        values = self.layers.values() if isinstance(self.layers, Mapping) else ()
+        return [each for each in values if isinstance(each, Mapping)]
 
 
 CONFIG = QuantizedConfig

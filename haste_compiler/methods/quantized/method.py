@@ -54,7 +54,7 @@ class Quantized(Method):
         """See ``Method``."""
         from haste_compiler.methods.quantized.prices import price
 
-        return price(gm, sites, pricing)
+        return price(gm, sites, pricing, self.MOST_TIME)
 
     def rewrite(self, gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphModule:
         """See ``Method``."""

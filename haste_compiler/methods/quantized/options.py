@@ -13,6 +13,13 @@ PRECISION = "int8"
 
 OPTIONS = (
     Option("max-error", "max_error", float, "What rounding may change a layer's output by; none: any.", none=True),
+    Option(
+        "max-output-error",
+        "max_output_error",
+        float,
+        "What rounding of all layers may change the network's outputs by; none: it isn't looked at.",
+        none=True,
+    ),
     Option("winograd", "winograd", WINOGRAD_SIZES, "Largest tiles of Winograd's algorithm; 0: not used."),
     Option("cost-model", "cost_model", bool, "Only layers that are predicted to be faster, or all that can be."),
 )
