@@ -1,8 +1,13 @@
 """What layers' changes do to outputs and scores, against running the network with them."""
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.nodes import is_call
@@ -34,6 +39,14 @@ def images_of(model: nn.Module, count: int) -> Images:
     return read_rows(x, None).answered(model, 3)
 
 
+def moved(node: fx.Node, change: Tensor, exact: Tensor | None, values: Mapping[fx.Node, Any]) -> Tensor:
+    """A layer's value with a change: what it is known to be, or what it computes from its changed input."""
+    if exact is not None:
+        return exact + change
+    computed: Tensor = CONV2D(*map_arg(node.args, lambda read: values[read]))
+    return computed + change
+
+
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_small_changes_do_what_is_predicted(probabilities: bool) -> None:
     """Signs of shifts included; changes of two layers add up. The last part has a repeated image."""
@@ -53,16 +66,11 @@ def test_small_changes_do_what_is_predicted(probabilities: bool) -> None:
         changes = {name: 1e-4 * torch.randn_like(value) for name, value in exact.items()}
         kept = min(3, images.count - 3 * number)
         found.append(contracted(gradients, changes)[:kept])
-        second = changes["second"]
-        moved = run.run_with(
-            {
-                nodes[0]: lambda _, exact=exact, changes=changes: exact["first"] + changes["first"],
-                nodes[1]: lambda values, node=nodes[1], second=second: (
-                    node.target(*(values.get(each, each) for each in node.args)) + second
-                ),
-            }
-        )
-        true.append(moved[1][:kept].double())
+        computes = {
+            node: partial(moved, node, changes[name], exact[name] if name == "first" else None)
+            for name, node in zip(names, nodes, strict=True)
+        }
+        true.append(run.run_with(computes)[1][:kept].double())
     joined, outputs = torch.cat(found), torch.cat(true)
     original = images.outputs[0]
     error = float((outputs - original).norm() / original.norm())

@@ -73,11 +73,15 @@ class _Layer:
         return self.refused(_too_much(min(errors.values()), self.config))
 
     def within(self, gm: fx.GraphModule, x: Tensor, most_time: float) -> Mapping[int, float]:
-        """The algorithms that are fast enough and keep within the layer's own error, and that error."""
-        fast = [size for size, seconds in self.seconds.items() if seconds <= most_time * self.dense]
-        errors = {size: self._error(gm, x, size) for size in fast}
+        """The algorithms that are fast enough, keep within the layer's own error and are closer than faster ones; and
+        that error."""
         most = math.inf if self.config.max_error is None else self.config.max_error
-        return {size: error for size, error in errors.items() if error <= most}
+        found: dict[int, float] = {}
+        for size, seconds in self.seconds.items():
+            error = self._error(gm, x, size) if seconds <= most_time * self.dense else math.inf
+            if error <= most and error < min(found.values(), default=math.inf):
+                found[size] = error
+        return found
 
     def by(self, size: int, changes: str = "", share: float | None = None, all_: float | None = None) -> Prediction:
         """The layer is computed by an algorithm."""

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.graph.winograd import FILTER, INPUT, OUTPUT
+from haste_compiler.graph.winograd import FILTER, INPUT, OUTPUT, Matrix
 from haste_compiler.methods.quantized.reference.direct import by_pixels
 from haste_compiler.methods.quantized.reference.plain import padded
 from haste_compiler.methods.quantized.reference.rounding import LEAST, SIGNED, UNSIGNED
@@ -64,10 +64,18 @@ def _by_tiles(images: Tensor, weight: Tensor, output: tuple[int, int], size: int
     side, (height, width) = size + 2, output
     down, across = -(-height // size), -(-width // size)
     images = F.pad(images, (0, across * size + 2 - images.shape[3], 0, down * size + 2 - images.shape[2]))
-    tiles = images.unfold(2, side, size).unfold(3, side, size)
-    inputs, filters, outputs = (torch.tensor(each[size], dtype=torch.float32) for each in (INPUT, FILTER, OUTPUT))
-    values = _rounded(torch.einsum("ia,nctuab,jb->ijcntu", inputs, tiles, inputs), (2,), SIGNED)
-    transformed = _rounded(torch.einsum("ia,kcab,jb->ijkc", filters, weight, filters), (3,), SIGNED)
-    products = (transformed @ values.flatten(3)).unflatten(3, values.shape[3:])
-    y = torch.einsum("ai,ijkntu,bj->nktaub", outputs, products, outputs)
-    return y.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+    tiles = images.unfold(2, side, size).unfold(3, side, size).permute(4, 5, 1, 0, 2, 3)
+    # Rows and columns are transformed in one product, positions first: they are few.
+    inputs, filters, outputs = (_both_ways(each[size]) for each in (INPUT, FILTER, OUTPUT))
+    values = (inputs @ tiles.reshape(side * side, -1)).view(side * side, weight.shape[1], -1)
+    transformed = (filters @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(side * side, *weight.shape[:2])
+    products = _rounded(transformed, (2,), SIGNED) @ _rounded(values, (1,), SIGNED)
+    y = outputs @ products.flatten(1)
+    y = y.view(size, size, len(weight), len(images), down, across).permute(3, 2, 4, 0, 5, 1)
+    return y.reshape(len(images), len(weight), down * size, across * size)[:, :, :height, :width]
+
+
+def _both_ways(matrix: Matrix) -> Tensor:
+    """The matrix that does to a flat square what ``matrix`` does to its rows and columns, float32."""
+    one = torch.tensor(matrix, dtype=torch.float32)
+    return torch.kron(one, one)
