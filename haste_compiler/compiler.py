@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map_only, tree_structure
 
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.machine import Machine
@@ -29,7 +29,7 @@ from haste_compiler.graph.training import warn_of_training
 from haste_compiler.interrupts import check_interrupt, deferred_interrupts
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import conv_layers
-from haste_compiler.methods.pipeline import apply_methods
+from haste_compiler.methods.pipeline import apply_beside, apply_methods
 from haste_compiler.methods.registry import check_precision, rules_for
 from haste_compiler.passes.hand_back import hand_back
 from haste_compiler.passes.pipeline import rewrite
@@ -55,6 +55,7 @@ class Options:
         tune: measure tilings of the dense kernels, or take these.
         cache: use the cache on disk.
         fallback: let PyTorch compute what no kernel does.
+        beside: see ``compile_beside``.
     """
 
     configs: Configs
@@ -62,6 +63,7 @@ class Options:
     tune: bool | Tuning = False
     cache: bool = True
     fallback: bool = True
+    beside: bool = False
 
 
 @deferred_interrupts()
@@ -134,15 +136,34 @@ def compile(  # noqa: PLR0913  (a user's options, each by name)
     tuning = tune if isinstance(tune, bool | Tuning) else Tuning.load(tune)
     if isinstance(tuning, Tuning):
         tuning.check(machine)
-    options = Options(configs, machine, tuning, cache, fallback)
-
-    def specialize(inputs: Sequence[Any], configs: Configs, fit: Callable[[], None]) -> Specialization:
-        return _specialize(network, inputs, varying, replace(options, configs=configs), fit)
-
-    compiled = CompiledModule(network, specialize, configs, machine)
+    compiled = _module(network, varying, Options(configs, machine, tuning, cache, fallback))
     if example_inputs is not None:
         compiled.prepare(*example_inputs)
     return compiled
+
+
+def compile_beside(model: nn.Module, config: ConfigLike, *, target: TargetLike, threads: int) -> CompiledModule:
+    """Compile a network that computes every layer plainly, and beside it by its method, which changes nothing after it.
+
+    A call returns what the methods' layers return, by name. They can be steered, and tell their statistics and times,
+    as in any compiled network.
+
+    Args:
+        model: in evaluation mode.
+        config: as of ``compile``; what it lets a method take is taken, whatever is predicted.
+        target: as of ``compile``.
+        threads: that a call uses.
+    """
+    configs = Configs.of(config)
+    machine = machine_of(parse_target(target), threads)
+    return _module(model, False, Options(configs, machine, beside=True))
+
+
+def _module(network: nn.Module, varying: Any, options: Options) -> CompiledModule:
+    def specialize(inputs: Sequence[Any], configs: Configs, fit: Callable[[], None]) -> Specialization:
+        return _specialize(network, inputs, varying, replace(options, configs=configs), fit)
+
+    return CompiledModule(network, specialize, options.configs, options.machine)
 
 
 def _specialize(
@@ -188,8 +209,12 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
         check_interrupt()
         graphs[name] = _text(gm)
 
-    gm = rewrite(captured, observe)
-    gm = apply_methods(gm, configs, observe, Pricing(machine, leaves))
+    gm, out_spec = rewrite(captured, observe), captured.out_spec
+    if options.beside:
+        gm, names = apply_beside(gm, configs, observe)
+        out_spec = tree_structure(dict.fromkeys(names, 0))
+    else:
+        gm = apply_methods(gm, configs, observe, Pricing(machine, leaves))
     refuse_random(gm)
     others = drop_other_outputs(gm)
     tuned = options.tune or None
@@ -204,7 +229,7 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
             gm = hand_back(gm, slower)
             observe("hand_back", gm)
             executable = _build(gm, tuned_machine, captured, options)
-    return Specialization(executable, captured.out_spec, conv_layers(gm, configs), graphs, others, captured.in_spec)
+    return Specialization(executable, out_spec, conv_layers(gm, configs), graphs, others, captured.in_spec)
 
 
 def _build(gm: fx.GraphModule, machine: Machine, captured: Captured, options: Options) -> Executable:

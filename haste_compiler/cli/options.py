@@ -141,9 +141,15 @@ def _of_file(file: Path, methods: Sequence[str]) -> str:
     return next((method for method in methods if names.issubset(config_class(method).fields())), methods[0])
 
 
-def config_options(command: Command) -> Command:
-    """Adds --config, --preset and the options of the methods; the command gets ``config``, a method's configuration."""
-    options, presets = _method_options(), _presets()
+def config_options(command: Command, without: Collection[str] = ()) -> Command:
+    """Adds --config, --preset and the options of the methods; the command gets ``config``, a method's configuration.
+
+    Args:
+        command: it is added to.
+        without: parameters of the command's own, in whose place no method's option is added.
+    """
+    options = {name: option for name, option in _method_options().items() if name not in without}
+    presets = _presets()
 
     @functools.wraps(command)
     def wrapped(*args: Any, config_file: Path | None, preset: str | None, **others: Any) -> Any:
@@ -182,13 +188,14 @@ _PRECISION = click.option(
 )
 
 
-def compile_options(precision: bool = True) -> Decorator:
+def compile_options(precision: bool = True, without: Collection[str] = ()) -> Decorator:
     """Adds the options that say how a network is compiled; the command gets ``how``.
 
     These are arguments of ``haste_compiler.compile``, by name: config, target and threads.
 
     Args:
         precision: adds --precision too, and the argument of that name.
+        without: see ``config_options``.
     """
     names = ["config", "target", "threads", *(["precision"] if precision else [])]
 
@@ -196,7 +203,7 @@ def compile_options(precision: bool = True) -> Decorator:
         command = gather("how", dict, names)(command)
         if precision:
             command = _PRECISION(command)
-        return config_options(_TARGET(_THREADS(command)))
+        return config_options(_TARGET(_THREADS(command)), without)
 
     return add
 

@@ -37,7 +37,7 @@ from haste_compiler.cli.parameter_types import LIMIT
 )
 @output_option("Configuration to write, .json or .yaml.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Pareto front to draw, .png or .svg.")
-@compile_options(precision=False)
+@compile_options(precision=False, without=("max_output_error",))
 @json_option
 def search(
     network: NetworkSource,

@@ -11,10 +11,11 @@ from torch import Tensor, fx
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.cost.calibration import cost_model
 from haste_compiler.cost.images import dead_leaves
-from haste_compiler.cost.probe import probe_values
+from haste_compiler.cost.probe import probe_values, probed
 from haste_compiler.methods.method import Site
 from haste_compiler.methods.prediction import Prediction
 from haste_compiler.methods.registry import method
+from haste_compiler.methods.traced import Traced
 
 
 class Pricing:
@@ -45,3 +46,14 @@ class Pricing:
     def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
         """The values of some nodes on made-up images like photographs."""
         return probe_values(gm, nodes, self._examples, dead_leaves, seed)
+
+    def traced(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> Traced:
+        """A run on such images that tells what changes of some nodes' values change the outputs by."""
+        return probed(
+            lambda inputs: Traced(gm, nodes, inputs),
+            lambda run: [run.values[node] for node in nodes],
+            nodes,
+            self._examples,
+            dead_leaves,
+            seed,
+        )

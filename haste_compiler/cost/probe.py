@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -11,6 +11,8 @@ from torch import Tensor, fx
 from haste_compiler.graph.nodes import shape_of
 
 _SMALLEST_IMAGE = 8
+
+Result = TypeVar("Result")
 
 Draw = Callable[[Sequence[int], int], Tensor]
 """Draws images of a shape (N, C, H, W) from a seed."""
@@ -38,14 +40,35 @@ def first_of_batch(examples: Sequence[Any]) -> list[Any]:
 def probe_values(
     gm: fx.GraphModule, nodes: Sequence[fx.Node], examples: Sequence[Any], draw: Draw, seed: int
 ) -> list[Tensor]:
-    """The values of some nodes on made-up inputs: one image of the batch, unless its size is written into the graph."""
+    """The values of some nodes on made-up inputs, see ``probed``."""
+    return probed(lambda inputs: values_of(gm, nodes, inputs), lambda values: values, nodes, examples, draw, seed)
+
+
+def probed(
+    run: Callable[[Sequence[Any]], Result],
+    values: Callable[[Result], Sequence[Tensor]],
+    nodes: Sequence[fx.Node],
+    examples: Sequence[Any],
+    draw: Draw,
+    seed: int,
+) -> Result:
+    """Run a graph on made-up inputs: one image of the batch, unless its size is written into the graph.
+
+    Args:
+        run: runs it on flat inputs.
+        values: those of ``nodes`` in what that returned.
+        nodes: of the graph, which show whether the size is.
+        examples: flat inputs.
+        draw: makes images up.
+        seed: of them.
+    """
     try:
-        values = values_of(gm, nodes, probe_inputs(first_of_batch(examples), draw, seed))
+        result = run(probe_inputs(first_of_batch(examples), draw, seed))
+        if [tuple(value.shape[1:]) for value in values(result)] == [shape_of(node)[1:] for node in nodes]:
+            return result
     except RuntimeError:
-        values = []
-    if [tuple(value.shape[1:]) for value in values] == [shape_of(node)[1:] for node in nodes]:
-        return values
-    return values_of(gm, nodes, probe_inputs(examples, draw, seed))
+        pass
+    return run(probe_inputs(examples, draw, seed))
 
 
 def values_of(gm: fx.GraphModule, nodes: Sequence[fx.Node], inputs: Sequence[Any]) -> list[Tensor]:

@@ -41,7 +41,7 @@ def haste(
     Args:
         gm: TorchDynamo's graph.
         example_inputs: its arguments, parameters and buffers among them.
-        options: fields of the first method's configuration, such as ``HasteConfig``; or ``{"config": ...}``, what
+        options: fields of a method's configuration, the first that has them all; or ``{"config": ...}``, what
             ``compile`` takes. ``"precision"`` beside either, or alone: what ``compile`` takes for a CPU.
         mode: of Inductor, such as "max-autotune", for its part.
 
@@ -78,7 +78,8 @@ def _configs(options: Mapping[str, Any]) -> Configs:
     if "config" in options and fields:
         raise ConfigError(f"options have config, which says all, and also {', '.join(fields)}")
     if "config" not in options and (fields or "precision" not in options):
-        given = methods()[0].CONFIG.from_dict(fields)
+        able = [each.CONFIG for each in methods() if set(fields).issubset(each.CONFIG.fields())]
+        given = (able or [methods()[0].CONFIG])[0].from_dict(fields)
     precision = options.get("precision")
     machine = machines()[0]
     check_precision(machine, precision)

@@ -40,6 +40,9 @@ class LayerChoice:
         kept: share of the work that is expected to be left on natural images.
         kind: "conv" or "linear".
         setting: how the method computes it, as the method reads it.
+        output_error: the network's outputs' relative error that it is predicted to make alone under the method; None
+            where that wasn't looked at.
+        network_error: the same of all layers that the method takes, together.
     """
 
     name: str
@@ -50,16 +53,20 @@ class LayerChoice:
     kept: float | None = None
     kind: str = "conv"
     setting: Any = None
+    output_error: float | None = None
+    network_error: float | None = None
 
     @classmethod
     def of(cls, layer: ConvLayer) -> Self:
         """What was chosen for a layer."""
-        found, how = layer.prediction, {"kind": layer.kind, "setting": layer.setting}
+        found = layer.prediction
+        how: dict[str, Any] = {"kind": layer.kind, "setting": layer.setting}
         if found is None:
             return cls(layer.name, layer.method, layer.reason, **how)
         estimate = found.natural or found.best
         kept = found.natural.kept if found.natural else None
         seconds = None if math.isinf(estimate.seconds) else estimate.seconds * 1e3
+        how |= {"output_error": found.output_error, "network_error": found.network_error}
         return cls(layer.name, layer.method, layer.reason, found.dense_seconds * 1e3, seconds, kept, **how)
 
     @classmethod
@@ -125,10 +132,17 @@ class Explanation:
         """The explanation of a network's convolutions."""
         return cls(tuple(map(LayerChoice.of, layers)), fallbacks)
 
+    @property
+    def output_errors(self) -> dict[str, float]:
+        """By method, the outputs' relative error that its layers together are predicted to make; empty if not asked."""
+        taken = [layer for layer in self.layers if layer.method is not None]
+        return {str(each.method): each.network_error for each in taken if each.network_error is not None}
+
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold: ``layers`` and ``fallbacks``, lists of their fields."""
+        """A dictionary that JSON can hold: ``layers``, ``fallbacks``, lists of their fields, and ``output_errors``."""
         layers = [{**vars(layer), "haste": layer.haste, "haste_ms": layer.haste_ms} for layer in self.layers]
-        return {"layers": layers, "fallbacks": [vars(fallback) for fallback in self.fallbacks]}
+        fallbacks = [vars(fallback) for fallback in self.fallbacks]
+        return {"layers": layers, "fallbacks": fallbacks, "output_errors": self.output_errors}
 
     def to_json(self) -> str:
         """The same as text."""
@@ -146,6 +160,10 @@ class Explanation:
             name = first.name if len(layers) == 1 else f"{first.name} … {last.name} ({len(layers)} layers)"
             table.add_row(Text(name), chosen, Text(_joined([layer.reason for layer in layers])))
         lines = [as_text(table)]
+        lines += [
+            f"  {method(name).TITLE} is predicted to change the outputs by {100 * error:.2g} %"
+            for name, error in self.output_errors.items()
+        ]
         if self.fallbacks:
             lines += ["", "  left to PyTorch", *(f"    {fallback}" for fallback in self.fallbacks)]
         return "\n".join(lines)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from haste_compiler.methods.prediction import Prediction
     from haste_compiler.methods.replayed import OwnedLayer
     from haste_compiler.methods.statistics import LayerStatistics
+    from haste_compiler.methods.traced import Traced
 
 
 _FLOAT32_DIGITS = 1e-6
@@ -105,6 +106,9 @@ class Pricing(Protocol):
     def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
         """The values of some nodes on made-up images like photographs."""
 
+    def traced(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> Traced:
+        """A run on such images that tells what changes of some nodes' values change the outputs by."""
+
 
 @dataclass(frozen=True)
 class Tunable:
@@ -131,6 +135,7 @@ class Method(ABC):
         PARAMETERS: what can be steered, in the order in which records and kernels hold the values.
         PRECISION: the precision of products, as ``compile`` takes it, that its configuration stands for; "": none.
         MOST_TIME: share of the plain time that a layer may be predicted to take under it.
+        OTHER_SETTINGS: whether a search may be given others than ``settings``.
         NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """
 
@@ -140,6 +145,7 @@ class Method(ABC):
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
     PRECISION: ClassVar[str] = ""
     MOST_TIME: ClassVar[float] = 0.75
+    OTHER_SETTINGS: ClassVar[bool] = False
     NEARER: ClassVar[str] = ""
 
     # Before compiling
@@ -238,7 +244,7 @@ class Method(ABC):
         return None
 
     def ladder(self) -> Sequence[tuple[float, ...]]:
-        """Values of the parameters that a search tries, roughly by rising damage."""
+        """Values of the parameters that a search tries, roughly by rising damage; none: it can't be searched."""
         return ()
 
     def searched(self, config: Any) -> Any:

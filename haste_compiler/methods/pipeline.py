@@ -8,6 +8,7 @@ from torch import fx
 
 from haste_compiler.graph.capture import Captured
 from haste_compiler.graph.nodes import METHOD, layer_name
+from haste_compiler.methods.beside import put_beside
 from haste_compiler.methods.choose import Predict, choose_layers
 from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import ConfigLike, Configs
@@ -51,6 +52,24 @@ def apply_methods(
         if observer is not None:
             observer(name, gm)
     return gm
+
+
+def apply_beside(
+    gm: fx.GraphModule, configs: Configs, observer: Observer | None = None
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """As ``apply_methods`` without predictions; but the network stays plain, and methods compute layers beside it.
+
+    Returns:
+        The graph, and the names of the layers that are its outputs, see ``put_beside``.
+    """
+    names: tuple[str, ...] = ()
+    for name, step in _steps(configs, None):
+        gm = step(gm)
+        if name == choose_layers.__name__:
+            names = put_beside(gm)
+        if observer is not None:
+            observer(name, gm)
+    return gm, names
 
 
 def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:

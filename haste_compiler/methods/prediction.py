@@ -37,6 +37,9 @@ class Prediction:
         setting: how the method would compute the layer, as it reads it.
         note: that in words, after the times.
         refusal: why the method must not take it, in words, whatever the times are; empty where it may.
+        output_error: the network's outputs' relative error (2-norm) that the layer is predicted to make alone under the
+            method; None where it wasn't looked at.
+        network_error: the same of all layers that the method takes, together.
     """
 
     dense_seconds: float
@@ -46,6 +49,8 @@ class Prediction:
     setting: Any = None
     note: str = ""
     refusal: str = ""
+    output_error: float | None = None
+    network_error: float | None = None
 
     @property
     def estimates(self) -> tuple[Estimate | None, ...]:

@@ -19,21 +19,25 @@ class Clock:
     """Measures calls with one image.
 
     Args:
-        compiled: the network, compiled in any way: its dense compile is the yardstick.
+        dense: the dense compile, which is the yardstick.
         images: the first one is timed.
     """
 
-    def __init__(self, compiled: CompiledModule, images: Images) -> None:
+    def __init__(self, dense: CompiledModule, images: Images) -> None:
         self._call: tuple[Any, ...] = tree_map(lambda leaf: leaf[:1].clone(), images.calls[0])
-        self._dense = compiled.dense
+        self._dense = dense
+        self.prepare(dense)
         self.layers = self.profile(self._dense)
         self.dense = statistics.median(self._seconds(self._dense) for _ in range(_ROUNDS)) * 1e3
         """Milliseconds of the dense network."""
 
+    def prepare(self, compiled: CompiledModule) -> None:
+        """Compile for the call."""
+        compiled.prepare(*self._call)
+
     def profile(self, compiled: CompiledModule) -> dict[str, float]:
         """Milliseconds by layer: the least of a few calls."""
         least: dict[str, float] = {}
-        compiled.prepare(*self._call)
         for _ in range(_PROFILES):
             for name, seconds in compiled.profile(*self._call).items():
                 least[name] = min(least.get(name, seconds * 1e3), seconds * 1e3)
@@ -41,7 +45,7 @@ class Clock:
 
     def latency(self, compiled: CompiledModule) -> float:
         """Milliseconds of a call: ``dense`` times the median ratio to the dense network, timed in turns with it."""
-        compiled.prepare(*self._call)
+        self.prepare(compiled)
         ratios = []
         for _ in range(_ROUNDS):
             dense = self._seconds(self._dense)

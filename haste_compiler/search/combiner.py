@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from haste_compiler.progress import Tick
-from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.allocate import Allocation, frontier, rivals
 from haste_compiler.search.clock import Clock
 from haste_compiler.search.explorer import Explorer
@@ -17,6 +17,7 @@ from haste_compiler.search.sensitivity import Point, Unit
 
 _ROUNDS = 3
 _SPREAD = 12
+_COMPILED = 2
 _LATENCY_TRIES = 5
 _TIMED = 2
 
@@ -51,7 +52,8 @@ class Combiner:
         steps = frontier(self._units, points, self._predictor.products(points, allocations[index]))
         self._tick("compiling candidates", 1.0)
         any_point: Allocation = {point.unit: point for point in points}
-        found = self._bisect(self._runner.compile(any_point), list(any_point), steps)
+        spread = _SPREAD if self._runner.can_steer(any_point) else _COMPILED
+        found = self._bisect(self._running(any_point), steps, spread)
         return [dense, *(self._timed_ones(clock, found) if clock else found)]
 
     def _compiled_together(self, allocations: list[Allocation]) -> list[Point]:
@@ -68,9 +70,9 @@ class Combiner:
         return [point for point in self._points if kept.get(numbers[point.unit]) == (point.unit, point.setting)]
 
     def _timed_ones(self, clock: Clock, found: list[Measured]) -> list[Measured]:
-        """With the latency of the two that keep the budget and save the most multiply-adds of the layers they chose."""
+        """With the latency of the two that keep the budget and are predicted to save most time."""
         keeping = kept(found, self._budget)
-        keeping.sort(key=lambda each: -each.point.mac_reduction)
+        keeping.sort(key=lambda each: -_saving(each.allocation))
         self._tick("timing candidates", 1.0)
         latencies = {id(each): clock.latency(self._runner.compile(each.allocation)) for each in keeping[:_TIMED]}
         return [each._replace(point=dataclasses.replace(each.point, latency=latencies.get(id(each)))) for each in found]
@@ -112,22 +114,30 @@ class Combiner:
             tried, goal = index, (clock.dense - savings[index]) * self._budget.limit / latency
         return found
 
-    def _bisect(self, compiled: CompiledModule, units: list[Unit], steps: list[Allocation]) -> list[Measured]:
+    def _running(self, any_point: Allocation) -> Callable[[Allocation], Measured]:
+        """What runs allocations of one compilation's points: by steering it, if all of them can be steered."""
+        runner = self._runner
+        if not runner.can_steer(any_point):
+            return lambda allocation: runner.run(runner.compile(allocation), allocation, allocation)
+        compiled = runner.compile(any_point)
+        return lambda allocation: runner.run(compiled, any_point, allocation)
+
+    def _bisect(self, run: Callable[[Allocation], Measured], steps: list[Allocation], spread: int) -> list[Measured]:
         """Run allocations around the one furthest along that keeps the budget, and some on the way there; in order."""
         found: dict[int, Measured] = {}
         low, high = 0, len(steps)
         while high - low > 1:
             middle = (low + high) // 2
-            found[middle] = self._runner.run(compiled, units, steps[middle])
+            found[middle] = run(steps[middle])
             if found[middle].keeps(self._budget) == self._budget.on_quality:
                 low = middle
             else:
                 high = middle
         last = min(len(steps) - 1, 2 * high)
-        for part in range(1, _SPREAD + 1):
-            index = last * part // _SPREAD
+        for part in range(1, spread + 1):
+            index = last * part // spread
             if index and index not in found:
-                found[index] = self._runner.run(compiled, units, steps[index])
+                found[index] = run(steps[index])
         return [found[index] for index in sorted(found)]
 
 

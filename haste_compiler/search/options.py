@@ -55,15 +55,16 @@ class Options:
     def settings(self, method: Method) -> Sequence[Any]:
         """What is compiled in and tried of a method, each for a compilation."""
         own = list(method.settings(self.timed))
-        return own if own == [None] or not self.given else self.given
+        return self.given if self.given and method.OTHER_SETTINGS else own
 
 
-def searched_configs(config: ConfigLike, seed: int) -> Configs:
+def searched_configs(config: ConfigLike, seed: int, timed: bool) -> Configs:
     """The configurations of the methods that are searched, without what a search decides.
 
     Args:
         config: as ``compile`` takes it; None: the defaults of the methods that can be searched.
         seed: of those that are configured with one, unless ``config`` is given.
+        timed: whether time is to be saved.
 
     Raises:
         ConfigError: ``config`` is none.
@@ -71,15 +72,16 @@ def searched_configs(config: ConfigLike, seed: int) -> Configs:
     """
     configs = Configs.of(config)
     if config is None:
-        known = [each for method, each in configs if _can_be_searched(method)]
+        known = [each for method, each in configs if _can_be_searched(method, timed)]
         configs = Configs(tuple(each.replace(seed=seed) if "seed" in each.fields() else each for each in known))
     for method, _ in configs:
-        if not _can_be_searched(method):
-            raise InputError(f"config has {method.TITLE}, of which a search has nothing to try")
+        if not _can_be_searched(method, timed):
+            what = "time" if timed else "multiply-adds"
+            raise InputError(f"config has {method.TITLE}, of which a search has nothing to try to save {what}")
     if not configs.all:
         raise InputError("config has no method: a search has nothing to try")
     return Configs(tuple(method.searched(each) for method, each in configs))
 
 
-def _can_be_searched(method: Method) -> bool:
-    return method.neutral() is not None and bool(method.ladder())
+def _can_be_searched(method: Method, timed: bool) -> bool:
+    return bool(method.ladder()) and bool(method.settings(timed))

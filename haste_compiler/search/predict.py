@@ -25,11 +25,14 @@ class Predictor:
         images: that the points were measured on.
         temperature: see ``Judge``.
         budget: what will be asked of the allocation.
+
+    Attributes:
+        by_scores: whether it looks at scores of classes, and points must tell what becomes of them.
     """
 
     def __init__(self, images: Images, temperature: float, budget: Budget) -> None:
         self._budget = budget
-        self._by_error = budget.kind == "max_output_error" or images.scores is None
+        self.by_scores = budget.kind != "max_output_error" and images.scores is not None
         if images.scores is None:
             return
         scores = log_scores(images.outputs[images.scores])
@@ -44,7 +47,7 @@ class Predictor:
         points = [point for point in allocation.values() if point is not None]
         if not points:
             return 0.0
-        if self._by_error:
+        if not self.by_scores:
             return float(torch.stack([point.change for point in points]).sum(dim=0).norm())
         shift = torch.stack([point.shift for point in points]).sum(dim=0)
         unexplained = (_UNEXPLAINED * _rms(shift)).clamp(min=1e-12)
@@ -65,7 +68,7 @@ class Predictor:
         changes = torch.stack([point.change for point in points]).double()
         products = changes @ changes.T
         around = [point.shift for point in near.values() if point is not None]
-        if self._by_error or not around:
+        if not self.by_scores or not around:
             return products
         deviation = _rms(torch.stack(around).sum(dim=0)).clamp(min=1e-12)
         # The derivative of Phi(-m / sigma) by sigma squared, but for factors that all share.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from haste_compiler.methods.configs import Configs
+from haste_compiler.methods.registry import method
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search.allocate import Allocation
 from haste_compiler.search.budget import Budget
@@ -65,7 +66,11 @@ class Runner:
 
     def compile(self, allocation: Allocation) -> CompiledModule:
         """The network under an allocation."""
-        return self._explorer.compile(self._config(allocation))
+        return self._explorer.compile(self._config(allocation), self._images.calls[0])
+
+    def can_steer(self, units: Iterable[Unit]) -> bool:
+        """Whether all of these units can be given values between two calls, and thus be made to change nothing."""
+        return all(method(unit.method).PARAMETERS for unit in units)
 
     def run(
         self, compiled: CompiledModule, units: Iterable[Unit], allocation: Allocation, latency: float | None = None
@@ -81,7 +86,7 @@ class Runner:
         chosen = {unit: point for unit, point in allocation.items() if point is not None}
         steer(compiled, {unit: chosen[unit].values if unit in chosen else unit.neutral for unit in units})
         outputs, spent = run(compiled, self._images)
-        saved = sum(unit.macs - sum(spent[layer] for layer in unit.layers) for unit in chosen)
+        saved = sum(unit.macs - _spent(unit, spent) for unit in chosen)
         return self._measured(allocation, saved / self._explorer.macs, self._judge.judge(outputs), latency)
 
     def _measured(self, allocation: Allocation, reduction: float, quality: Quality, latency: float | None) -> Measured:
@@ -91,12 +96,18 @@ class Runner:
     def _config(self, allocation: Allocation) -> Configs:
         """The configurations that stand for an allocation: of each unit's layers, in its method's, an override."""
         configs = []
-        for method, config in self._configs:
+        for own, config in self._configs:
             overrides = {}
             for unit in self._explorer.units:
-                if unit.method == method.NAME:
+                if unit.method == own.NAME:
                     point = allocation.get(unit)
                     override = {"enabled": False} if point is None else point.override()
                     overrides.update(dict.fromkeys(unit.layers, override))
             configs.append(config.overridden(overrides))
         return Configs(tuple(configs))
+
+
+def _spent(unit: Unit, spent: Mapping[str, float]) -> float:
+    """Multiply-adds of a unit; those of a method that doesn't count any are all there were."""
+    known = [spent[layer] for layer in unit.layers if layer in spent]
+    return sum(known) if known else unit.macs

@@ -119,7 +119,8 @@ def search(  # noqa: PLR0913  (a user's options, each by name)
     if not isinstance(network, nn.Module):
         raise InputError(f"model is {type(network).__name__}: allowed is a torch.nn.Module")
     count = threads or torch.get_num_threads()
-    options = Options(budget, save, searched_configs(config, seed), target, count, confidence, patches)
+    timed = save == "time" or budget.kind == "target_latency"
+    options = Options(budget, save, searched_configs(config, seed, timed), target, count, confidence, patches)
     with evaluation_mode(network), use_threads(count), shown("searching", progress) as tick:
         if inputs is None:
             shape = _checked_shape(input_shape, labels)

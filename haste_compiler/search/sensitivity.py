@@ -1,9 +1,9 @@
-"""What a method's settings and values save in each layer and what damage they do, measured one layer at a time."""
+"""What a method's settings and values save in each layer and what damage they do, as points; steering and running."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,10 @@ from torch import Tensor
 
 from haste_compiler.methods.registry import method
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.search.clock import Clock
 from haste_compiler.search.images import Images, floating
 from haste_compiler.search.quality import log_scores
 
 RUNNERS_UP = 5
-
-SAMPLE = 8192
-"""Values of an output whose changes are kept."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,9 @@ class Point:
         setting: what is compiled in, see ``Method.settings``.
         values: of its method's parameters, which are steered.
         cost: of the unit, in what ``unit.cost`` is in.
-        change: of the outputs, over the original's norm, (D,) float32; of large outputs a sample.
-        shift: what is added to the distance between the original's class and each of its first runners-up, (images,
-            runners-up) float64; empty where no output holds class scores.
+        change: of the outputs, over the original's norm, to first order, in D random directions: (D,) float32.
+        shift: to first order, what is added to the distance between the original's class and each of its first
+            runners-up, (images, runners-up) float64; empty where the budget doesn't look at scores.
     """
 
     unit: Unit
@@ -99,62 +95,9 @@ def run(compiled: CompiledModule, images: Images) -> tuple[list[Tensor], dict[st
     return [torch.cat(column)[: images.count] for column in zip(*answers, strict=True)], spent
 
 
-def measure(
-    compiled: CompiledModule,
-    images: Images,
-    unit: Unit,
-    setting: Any,
-    enough: Callable[[Point], bool],
-    clock: Clock | None,
-) -> list[Point]:
-    """Measure a unit under the values of its method's ladder, all other units exact.
-
-    Args:
-        compiled: as ``Method.explored`` says, all units at neutral values; put back into that state.
-        images: to measure on.
-        unit: which.
-        setting: that it was compiled with.
-        enough: whether the unit need not be driven beyond a point.
-        clock: to be saved is time, and this tells it; None: multiply-adds.
-    """
-    points: list[Point] = []
-    for values in method(unit.method).ladder():
-        steer(compiled, {unit: values})
-        outputs, spent = run(compiled, images)
-        costs = clock.profile(compiled) if clock else spent
-        cost = sum(costs[layer] for layer in unit.layers)
-        point = Point(unit, setting, tuple(values), cost, _change(images, outputs), _shift(images, outputs))
-        if not math.isfinite(point.error):
-            break
-        points.append(point)
-        if enough(point):
-            break
-    steer(compiled, {unit: unit.neutral})
-    return points
-
-
 def distances(images: Images) -> tuple[Tensor, Tensor]:
     """Classes by falling score and how far below the first the next are: (N, 1 + R) and (N, R)."""
     assert images.scores is not None
     scores = log_scores(images.outputs[images.scores])
     best = scores.topk(min(RUNNERS_UP + 1, scores.shape[1]), dim=1)
     return best.indices, best.values[:, :1] - best.values[:, 1:]
-
-
-def _change(images: Images, outputs: Sequence[Tensor]) -> Tensor:
-    parts = []
-    for original, found in zip(images.outputs, outputs, strict=True):
-        change = ((found - original) / original.norm().clamp(min=1e-300)).flatten()
-        if len(change) > SAMPLE:
-            picked = torch.randint(len(change), (SAMPLE,), generator=torch.Generator().manual_seed(0))
-            change = change[picked] * math.sqrt(len(change) / SAMPLE)
-        parts.append(change.float())
-    return torch.cat(parts)
-
-
-def _shift(images: Images, outputs: Sequence[Tensor]) -> Tensor:
-    if images.scores is None:
-        return torch.empty(images.count, 0)
-    classes, before = distances(images)
-    found = log_scores(outputs[images.scores]).gather(1, classes)
-    return found[:, :1] - found[:, 1:] - before

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from haste_compiler import HasteConfig
+from haste_compiler import HasteConfig, QuantizedConfig
 from haste_compiler.cli.options import config_options
 from haste_compiler.methods import registry
 from haste_compiler.methods.option import Option, Preset
@@ -135,3 +135,10 @@ def test_help_and_version(haste: Haste) -> None:
         lines = [" ".join(line.split()) for line in haste(*command, "--help")[1].splitlines()]
         assert lines[lines.index("Methods:") + 1 :] == methods
     assert haste("--version")[0] == 0
+
+
+def test_a_search_has_a_limit_of_its_own_by_a_methods_option(haste: Haste) -> None:
+    """What a configuration may change the outputs by, and what a search may: one option a command."""
+    assert config_of("--max-output-error", "0.01") == QuantizedConfig(max_output_error=0.01)
+    _, out, _ = haste("search", "--help")
+    assert out.count("--max-output-error") == 1 and "Largest relative error of the outputs." in out

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 
-from haste_compiler import HasteError
+from haste_compiler import ConfigError, HasteError, QuantizedConfig
 from haste_compiler.dynamo import backend, op
 from tests.dynamo.networks import DENSE, EXACT, Attention, Detector, GraphBreak, Residual, assert_close, compiled, made
 
@@ -303,3 +303,10 @@ def test_what_cannot_be_compiled_runs_eagerly() -> None:
     run(torch.randn(2, 3, 8, 8))
     # An empty batch has nothing to compile.
     assert run(torch.randn(0, 3, 8, 8)).shape == (0, 5)
+
+
+def test_options_are_of_the_first_method_that_has_them_all() -> None:
+    found = backend._configs({"precision": "int8", "max_output_error": 0.01})
+    assert found.all == (QuantizedConfig(max_output_error=0.01),)
+    with pytest.raises(ConfigError, match="unknown field 'max_output_eror'"):
+        backend._configs({"max_output_eror": 0.01})

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import haste_compiler
-from haste_compiler import BudgetError, HasteConfig, InputError, SearchResult
+from haste_compiler import BudgetError, HasteConfig, InputError, QuantizedConfig, SearchResult
 from haste_compiler.demo import load_network
+from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.registry import method
+from haste_compiler.search.clock import Clock
 
 
 class Small(nn.Module):
@@ -114,6 +116,42 @@ def test_a_budget_spent_on_time(model: nn.Module, images: Tensor, caplog: pytest
         search(model, images, max_output_error=0.1, save="space")
     with pytest.raises(InputError, match="target_macs asks for multiply-adds"):
         search(model, images, target_macs=0.1, save="time")
+
+
+def test_integers_are_searched_too_where_time_is_saved(model: nn.Module, images: Tensor) -> None:
+    """Layers become float32, integers or HASTE's; what is told is what compiling the configuration gives."""
+    config = [HasteConfig(), QuantizedConfig(layers={"head": {"enabled": False}})]
+    result = search(model, images, max_output_error=0.3, save="time", config=config)
+    chosen = Configs.of(result.config)
+    assert {each.METHOD for each in chosen.all} == {"haste", "quantized"}
+    assert not chosen.all[1].for_layer("head").enabled
+    compiled = haste_compiler.compile(model, (images[8:],), config=result.config, threads=1)
+    report = haste_compiler.validate(model, compiled, images[8:], time=False)
+    assert report.outputs[0].rel_error == pytest.approx(result.chosen.output_error, rel=1e-2, abs=1e-6)
+    assert result.chosen.output_error <= 0.3
+    with pytest.raises(InputError, match="config has int8, of which a search has nothing to try to save multiply-adds"):
+        search(model, images, max_output_error=0.3, config=QuantizedConfig())
+
+
+def test_all_layers_in_integers_where_they_are_faster(
+    model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By times that say so: the layers' errors together keep the budget, and the algorithms differ in theirs."""
+    profile = Clock.profile
+
+    def taken(compiled: haste_compiler.CompiledModule) -> set[str]:
+        return {layer.name for layer in compiled.layers if layer.method == "quantized"}
+
+    def faster(clock: Clock, compiled: haste_compiler.CompiledModule) -> dict[str, float]:
+        return {name: 1.0 if name in taken(compiled) else 2.0 for name in profile(clock, compiled)}
+
+    monkeypatch.setattr(Clock, "profile", faster)
+    monkeypatch.setattr(Clock, "latency", lambda clock, compiled: clock.dense * (1 - 0.1 * len(taken(compiled))))
+    found = search(model, images, max_output_error=0.3, save="time", config=QuantizedConfig())
+    layers = {name: found.config.for_layer(name) for name in ("stem", "first", "second", "head")}
+    assert all(layer.enabled for layer in layers.values()) and 0 < found.chosen.output_error < 0.3
+    tight = search(model, images, max_output_error=found.chosen.output_error, save="time", config=QuantizedConfig())
+    assert 0 < tight.chosen.output_error < found.chosen.output_error
 
 
 def test_without_images(model: nn.Module) -> None:

@@ -57,6 +57,7 @@ class Haste(Method):
     TITLE = "HASTE"
     CONFIG = HasteConfig
     PARAMETERS = tuple(map(_parameter, Settings._fields))
+    OTHER_SETTINGS = True
     NEARER = "a lower tolerance, flat_tolerance, or more hyperplanes"
 
     def default(self) -> HasteConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from haste_compiler.methods.quantized.reference.rounding import BITS, NARROW_BITS
+from haste_compiler.methods.quantized.bits import BITS, NARROW_BITS
 
 _BIT = 16
 """What a bit less adds to a setting."""

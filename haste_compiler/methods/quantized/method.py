@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.method import Method, Pricing, Site, Verdict
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.options import PRECISION
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.program import Record
     from haste_compiler.codegen.tables import Rules
+    from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.prediction import Prediction
     from haste_compiler.methods.quantized.replayed import Replayed
     from haste_compiler.methods.statistics import LayerStatistics
+
+_LEFT_TO_USERS = ("enabled",)
+"""Fields of a layer's overrides that a search doesn't decide."""
 
 
 class Quantized(Method):
@@ -54,7 +59,7 @@ class Quantized(Method):
         """See ``Method``."""
         from haste_compiler.methods.quantized.prices import price
 
-        return price(gm, sites, pricing)
+        return price(gm, sites, pricing, self.MOST_TIME)
 
     def rewrite(self, gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphModule:
         """See ``Method``."""
@@ -88,6 +93,38 @@ class Quantized(Method):
     def check(self, record: Record) -> None:
         """See ``Method``."""
         raise ValueError(f"{self.NAME} leaves no records")
+
+    def ladder(self) -> Sequence[tuple[float, ...]]:
+        """See ``Method``: there is nothing to steer."""
+        return ((),)
+
+    def searched(self, config: QuantizedConfig) -> QuantizedConfig:
+        """See ``Method``: what errors may be the search decides."""
+        own = {
+            pattern: {name: value for name, value in override.items() if name in _LEFT_TO_USERS}
+            for pattern, override in config.layers.items()
+        }
+        layers = {pattern: override for pattern, override in own.items() if override}
+        return config.replace(max_error=None, max_output_error=None, layers=layers)
+
+    def explored(self, config: QuantizedConfig, setting: Any = None) -> QuantizedConfig:
+        """See ``Method``."""
+        size = config.winograd if setting is None else setting
+        return config.replace(enabled=True, cost_model=False, winograd=size)
+
+    def settings(self, timed: bool) -> Sequence[Any]:
+        """See ``Method``: the sides of tiles, 0 for none; no multiply-adds are saved."""
+        return WINOGRAD_SIZES if timed else ()
+
+    def alike(self, geometry: ConvGeometry, setting: Any) -> Hashable:
+        """See ``Method``: the algorithm that computes the layer."""
+        from haste_compiler.methods.quantized.sites import algorithms
+
+        return max(algorithms(geometry, QuantizedConfig(winograd=setting)))
+
+    def override(self, values: Sequence[float], setting: Any) -> dict[str, Any]:
+        """See ``Method``."""
+        return {"enabled": True, "cost_model": False, "max_error": None, "winograd": setting}
 
     def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
         """See ``Method``."""

@@ -13,8 +13,15 @@ PRECISION = "int8"
 
 OPTIONS = (
     Option("max-error", "max_error", float, "What rounding may change a layer's output by; none: any.", none=True),
+    Option(
+        "max-output-error",
+        "max_output_error",
+        float,
+        "What rounding of all layers may change the network's outputs by; none: it isn't looked at.",
+        none=True,
+    ),
     Option("winograd", "winograd", WINOGRAD_SIZES, "Largest tiles of Winograd's algorithm; 0: not used."),
-    Option("narrow", "narrow", bool, "Inputs of 7 bits where these are multiplied faster, or always of 8."),
+    Option("bits", "bits", int, "Of inputs, 7 or 8; none: 7 where these are multiplied faster.", none=True),
     Option("cost-model", "cost_model", bool, "Only layers that are predicted to be faster, or all that can be."),
 )
 

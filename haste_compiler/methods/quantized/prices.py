@@ -4,75 +4,148 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, fx
 
 from haste_compiler.graph.nodes import get_tensor, shape_of
 from haste_compiler.methods.method import Pricing, Site
+from haste_compiler.methods.output_budget import Layer, Option, within_output_error
 from haste_compiler.methods.prediction import Estimate, Prediction
 from haste_compiler.methods.quantized.algorithm import Algorithm
+from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.errors import relative_errors
-from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.signs import is_nonnegative
+from haste_compiler.methods.quantized.simulated import simulate
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, plain_call
 from haste_compiler.ops.linear import LINEAR
 
 _SEED = 0
 
 
-def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
-    """The predictions for some sites of a graph, each of one layer; the network is run once if errors are limited."""
+def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing, most_time: float) -> list[list[Prediction]]:
+    """The predictions for some sites of a graph, each of one layer; the network is run once if errors are limited.
+
+    Args:
+        gm: the graph.
+        sites: in order.
+        pricing: predicts times.
+        most_time: share of the plain time that a layer may take.
+    """
+    limit = next((site.config.max_output_error for site in sites), None)
+    if limit is not None:
+        return [[each] for each in _within_output_error(gm, sites, pricing, most_time, limit)]
     limited = [site for site in sites if site.config.max_error is not None]
     read = pricing.natural(gm, [plain_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
     inputs = dict(zip((site.nodes[0] for site in limited), read, strict=True))
-    return [[_predicted(gm, site.nodes[0], site.config, inputs.get(site.nodes[0]), pricing)] for site in sites]
+    return [[_Layer(site, pricing).fastest(gm, inputs.get(site.nodes[0]))] for site in sites]
 
 
-def _predicted(
-    gm: fx.GraphModule, node: fx.Node, config: QuantizedConfig, x: Tensor | None, pricing: Pricing
-) -> Prediction:
-    """What is predicted of one layer, by the fastest algorithm that keeps within the error; ``x``: what it reads."""
-    cost = importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
-    geometry = geometry_of(node)
-    batch = 1 if node.target is LINEAR else shape_of(node)[0]
-    dense = cost.dense_seconds(pricing.machine, geometry, batch, config.winograd)
-    tried = list(algorithms(geometry, config))
-    if config.narrow and cost.multiplies_narrow_faster(pricing.machine):
-        tried += [each._replace(bits=NARROW_BITS) for each in tried]
-    seconds = {each: cost.seconds(pricing.machine, geometry, batch, each) for each in tried}
-    fastest = sorted(seconds, key=seconds.__getitem__)
-    if x is None or config.max_error is None:
-        best, changed = fastest[0], ""
-    else:
-        errors = _errors(gm, node, x, fastest, config.max_error)
-        best = min(errors, key=errors.__getitem__)
-        if errors[best] > config.max_error:
-            refusal = (
-                f"rounding would change its output by {_percent(errors[best])}, more than max_error={config.max_error}"
+class _Layer:
+    """What is predicted of one layer.
+
+    Attributes:
+        node: the plain layer.
+        config: the layer's.
+        dense: seconds of one call in float32.
+        seconds: of one call by each algorithm, the fastest first.
+    """
+
+    def __init__(self, site: Site, pricing: Pricing) -> None:
+        cost = importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
+        self.node, self.config = site.nodes[0], site.config
+        geometry = geometry_of(self.node)
+        batch = 1 if self.node.target is LINEAR else shape_of(self.node)[0]
+        self.dense = cost.dense_seconds(pricing.machine, geometry, batch, self.config.winograd)
+        tried = list(algorithms(geometry, self.config))
+        if self.config.bits is None and cost.multiplies_narrow_faster(pricing.machine):
+            tried += [each._replace(bits=NARROW_BITS) for each in tried]
+        seconds = {each: cost.seconds(pricing.machine, geometry, batch, each) for each in tried}
+        self.seconds = {each: seconds[each] for each in sorted(tried, key=seconds.__getitem__)}
+
+    def fastest(self, gm: fx.GraphModule, x: Tensor | None) -> Prediction:
+        """By the fastest algorithm that keeps within the layer's own error; ``x``: what it reads."""
+        if x is None or self.config.max_error is None:
+            return self.by(next(iter(self.seconds)))
+        errors: dict[Algorithm, float] = {}
+        for each in self.seconds:
+            errors[each] = self._error(gm, x, each)
+            if errors[each] <= self.config.max_error:
+                return self.by(each, f", which changes its output by {_percent(errors[each])}")
+        return self.refused(_too_much(min(errors.values()), self.config))
+
+    def within(self, gm: fx.GraphModule, x: Tensor, most_time: float) -> Mapping[Algorithm, float]:
+        """The algorithms that are fast enough, keep within the layer's own error and are closer than faster ones; and
+        that error."""
+        most = math.inf if self.config.max_error is None else self.config.max_error
+        found: dict[Algorithm, float] = {}
+        for each, seconds in self.seconds.items():
+            error = self._error(gm, x, each) if seconds <= most_time * self.dense else math.inf
+            if error <= most and error < min(found.values(), default=math.inf):
+                found[each] = error
+        return found
+
+    def by(
+        self, algorithm: Algorithm, changes: str = "", share: float | None = None, all_: float | None = None
+    ) -> Prediction:
+        """The layer is computed by an algorithm."""
+        return Prediction(
+            self.dense,
+            Estimate(self.seconds[algorithm], 0.0, None),
+            setting=algorithm.setting,
+            note=f"{algorithm.described()}{changes}",
+            output_error=share,
+            network_error=all_,
+        )
+
+    def refused(self, why: str) -> Prediction:
+        """The layer must stay in float32."""
+        return Prediction(self.dense, Estimate(math.inf, 0.0, None), refusal=why)
+
+    def _error(self, gm: fx.GraphModule, x: Tensor, algorithm: Algorithm) -> float:
+        call, geometry = plain_call(self.node), geometry_of(self.node)
+        weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
+        if self.node.target is LINEAR:
+            x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
+        return relative_errors(x, weight, geometry, [algorithm], nonnegative=nonnegative)[algorithm]
+
+
+def _within_output_error(
+    gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing, most_time: float, limit: float
+) -> list[Prediction]:
+    """The predictions where the outputs' error is limited: layers share it."""
+    layers = [_Layer(site, pricing) for site in sites]
+    traced = pricing.traced(gm, [layer.node for layer in layers], _SEED)
+    errors = [layer.within(gm, traced.values[plain_call(layer.node).x], most_time) for layer in layers]
+    offered = [
+        Layer(
+            layer.node,
+            layer.dense,
+            [Option(layer.seconds[each], each, partial(simulate, layer.node, each)) for each in own],
+        )
+        for layer, own in zip(layers, errors, strict=True)
+    ]
+    found = within_output_error(traced, offered, limit)
+    predictions = []
+    for layer, own, options, shares, picked in zip(layers, errors, offered, found.shares, found.picked, strict=True):
+        if picked is not None:
+            algorithm, share = options.options[picked].setting, shares[picked]
+            changes = f", which changes its output by {_percent(own[algorithm])} and the network's by {_percent(share)}"
+            predictions.append(layer.by(algorithm, changes, share, found.error))
+        elif shares:
+            least = _percent(min(shares))
+            predictions.append(
+                layer.refused(f"it would change the network's output by {least}: beyond max_output_error={limit:g}")
             )
-            return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
-        changed = f", which changes its output by {_percent(errors[best])}"
-    return Prediction(
-        dense, Estimate(seconds[best], 0.0, None), setting=best.setting, note=f"{best.described()}{changed}"
-    )
+        else:
+            predictions.append(layer.fastest(gm, traced.values[plain_call(layer.node).x]))
+    return predictions
 
 
-def _errors(
-    gm: fx.GraphModule, node: fx.Node, x: Tensor, tried: Sequence[Algorithm], most: float
-) -> dict[Algorithm, float]:
-    """The errors of some algorithms in turn; only the last is at most ``most``, if any is."""
-    call, geometry = plain_call(node), geometry_of(node)
-    weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
-    if node.target is LINEAR:
-        x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
-    errors: dict[Algorithm, float] = {}
-    for each in tried:
-        errors |= relative_errors(x, weight, geometry, [each], nonnegative=nonnegative)
-        if errors[each] <= most:
-            break
-    return errors
+def _too_much(error: float, config: QuantizedConfig) -> str:
+    return f"rounding would change its output by {_percent(error)}, more than max_error={config.max_error}"
 
 
 def _percent(share: float) -> str:

@@ -14,6 +14,7 @@ from haste_compiler.graph.winograd import SIZES, takes_winograd
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
 from haste_compiler.methods.quantized.algorithm import Algorithm
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
@@ -113,5 +114,5 @@ def tile_sizes(geometry: ConvGeometry, config: WithWinograd) -> Iterator[int]:
 
 
 def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[Algorithm]:
-    """How a layer may be computed, of inputs of 8 bits, the most exact first."""
-    yield from (Algorithm(size) for size in tile_sizes(geometry, config))
+    """How a layer may be computed, of inputs of 8 bits unless others are asked for, the most exact first."""
+    yield from (Algorithm(size, config.bits or BITS) for size in tile_sizes(geometry, config))

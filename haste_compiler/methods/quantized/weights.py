@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import FILTER
+from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.reference.direct import follow_each_other
-from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS, most, quantize
+from haste_compiler.methods.quantized.reference.rounding import most, quantize
 
 MOST_SUM = (2**15 - 1) // most(NARROW_BITS, nonnegative=True)
 """What filters of one sign whose products with inputs of 7 bits are added up in 16 bits sum up to at most."""
@@ -33,11 +34,10 @@ def quantize_for_narrow(weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor,
         weight: float32 (K, C / groups, kh, kw), or (K, C) of a linear layer.
         geometry: the convolution's; the order of its values says which are added up.
     """
-    axes = tuple(range(1, weight.dim()))
-    scale = quantize(weight, axes)[1]
-    largest = largest_sums(rows_of_taps(weight / scale, geometry)).amax(1)
-    integers, scale = _limited(weight, scale, largest.reshape(scale.shape))
-    return integers, scale.flatten()
+    scale = quantize(weight, tuple(range(1, weight.dim())))[1]
+    rows = rows_of_taps(weight, geometry)
+    grown = limited_scale(rows, scale.reshape(-1, 1, 1)).amax(1)
+    return _integers(weight, grown.reshape(scale.shape)), grown.flatten()
 
 
 def quantize_transformed(weight: Tensor, size: int, *, narrow: bool = False) -> tuple[Tensor, Tensor]:
@@ -51,10 +51,10 @@ def quantize_transformed(weight: Tensor, size: int, *, narrow: bool = False) -> 
     matrix = torch.tensor(FILTER[size], dtype=torch.float64, device=weight.device)
     transformed = torch.einsum("ia,kcab,jb->kcij", matrix, weight.double(), matrix).float()
     integers, scale = quantize(transformed, (1,))
-    if narrow:
-        largest = largest_sums((transformed / scale).movedim(1, -1))
-        integers, scale = _limited(transformed, scale, largest[:, None])
-    return integers.to(torch.int8), scale[:, 0]
+    if not narrow:
+        return integers.to(torch.int8), scale[:, 0]
+    scale = limited_scale(transformed.movedim(1, -1), scale[:, 0, ..., None])[..., 0]
+    return _integers(transformed, scale[:, None]), scale
 
 
 def rows_of_taps(weight: Tensor, geometry: ConvGeometry) -> Tensor:
@@ -79,8 +79,11 @@ def check_sums(rows: Tensor) -> None:
     assert int(largest_sums(rows.int()).max()) <= MOST_SUM, "sums of products leave 16 bits"
 
 
-def _limited(weight: Tensor, scale: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers by scales under which no sum is larger than ``MOST_SUM``, of those that it would be ``largest`` by."""
+def limited_scale(rows: Tensor, scale: Tensor) -> Tensor:
+    """The scales (..., 1), grown where sums of filters (..., length) would be larger than ``MOST_SUM``."""
     # Rounding adds up to half an integer to each of four.
-    grown = scale * (largest / (MOST_SUM - 2)).clamp(min=1.0)
-    return (weight.double() / grown.double()).round().to(torch.int8), grown
+    return scale * (largest_sums(rows / scale)[..., None] / (MOST_SUM - 2)).clamp(min=1.0)
+
+
+def _integers(weight: Tensor, scale: Tensor) -> Tensor:
+    return (weight.double() / scale.double()).round().to(torch.int8)

@@ -11,6 +11,10 @@ from haste_compiler.errors import ConfigError
     [
         ({"max_error": -1}, "max_error must be finite and at least 0"),
         ({"max_error": "small"}, "max_error must be a number"),
+        ({"max_output_error": -0.1}, "max_output_error must be finite and at least 0"),
+        ({"max_output_error": 0.1, "cost_model": False}, "allowed is one of the two"),
+        ({"max_output_error": 0.1, "layers": {"fc": {"cost_model": False}}}, "allowed is one of the two"),
+        ({"layers": {"fc": {"max_output_error": 0.1}}}, "max_output_error is the whole network's"),
         ({"winograd": 3}, "winograd must be one of 0, 2, 4, not 3"),
         ({"winograd": 6}, "winograd must be between 0 and 4"),
         ({"enabled": 1}, "enabled must be True or False"),

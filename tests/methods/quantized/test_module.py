@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import CompiledModule, HasteConfig, QuantizedConfig
+from haste_compiler.cost.images import dead_leaves
 from haste_compiler.errors import ConfigError
 from haste_compiler.testing import assert_equivalent
 from haste_compiler.testing.layers import check_layers
@@ -111,3 +112,44 @@ def test_layers_that_would_change_too_much_stay_in_float32_and_say_so(model: nn.
     assert (
         "rounding would change its output by" in reasons["square"] and "more than max_error=1e-06" in reasons["square"]
     )
+
+
+def test_a_limit_on_the_output_leaves_layers_in_float32_until_it_is_kept(model: nn.Module) -> None:
+    """On the image that was looked at: made up, of the network's size."""
+    image = dead_leaves((1, 3, 32, 32), 0)
+
+    def compiled(limit: float) -> CompiledModule:
+        config = QuantizedConfig(max_error=None, max_output_error=limit)
+        return haste_compiler.compile(model, (image,), config=config)
+
+    free = compiled(1.0)
+    (error,) = free.explain().output_errors.values()
+    limit = 0.7 * error
+    held = compiled(limit)
+    assert max(held.explain().output_errors.values(), default=0.0) <= limit
+    for each in (free, held):
+        predicted = max(each.explain().output_errors.values(), default=0.0)
+        assert relative(each(image), model(image)) == pytest.approx(predicted, rel=0.02, abs=1e-5)
+        layers = [layer for layer in each.explain().layers if layer.method is not None]
+        assert all(layer.output_error is not None and layer.network_error == predicted for layer in layers)
+    assert len([layer for layer in free.layers if layer.method]) > len([layer for layer in held.layers if layer.method])
+    text = " ".join(str(held.explain()).split())
+    assert "it would change the network's output by" in text and f"beyond max_output_error={limit:g}" in text
+    text = " ".join(str(free.explain()).split())
+    assert "and the network's by" in text and "int8 is predicted to change the outputs by" in text
+
+
+def test_a_layers_own_limit_guards_beside_the_outputs(model: nn.Module) -> None:
+    image = IMAGES[:1]
+    config = QuantizedConfig(max_output_error=1.0, max_error=1e-6)
+    compiled = haste_compiler.compile(model, (image,), config=config)
+    reasons = [layer.reason for layer in compiled.layers]
+    assert all(layer.method is None for layer in compiled.layers)
+    assert any("more than max_error=1e-06" in reason for reason in reasons)
+
+
+def test_a_limit_on_the_output_under_inference_mode_and_for_a_batch(model: nn.Module) -> None:
+    with torch.inference_mode():
+        compiled = haste_compiler.compile(model, (IMAGES,), config=QuantizedConfig(max_output_error=0.02), dynamic=True)
+    assert compiled.explain().output_errors["quantized"] <= 0.02
+    assert relative(compiled(IMAGES), model(IMAGES)) < 0.04

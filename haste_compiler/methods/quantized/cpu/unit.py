@@ -17,7 +17,7 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.element import Element
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.codegen.processor import architecture
-from haste_compiler.methods.quantized.reference.rounding import BITS, NARROW_BITS
+from haste_compiler.methods.quantized.bits import BITS, NARROW_BITS
 
 
 @dataclass(frozen=True)

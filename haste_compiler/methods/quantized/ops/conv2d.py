@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.geometry import ConvGeometry, window_geometry
 from haste_compiler.graph.nodes import shape_of
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
-from haste_compiler.methods.quantized.reference.rounding import BITS
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import Ints

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from haste_compiler.graph.geometry import row_geometry
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
-from haste_compiler.methods.quantized.reference.rounding import BITS
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.geometry import ConvGeometry, window_geometry
 from haste_compiler.graph.nodes import shape_of
-from haste_compiler.methods.quantized.reference.rounding import BITS
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.reference.winograd import winograd_integers
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.call import OpCall

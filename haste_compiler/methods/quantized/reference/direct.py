@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly, padded
-from haste_compiler.methods.quantized.reference.rounding import BITS, quantize
+from haste_compiler.methods.quantized.reference.rounding import quantize
 
 
 def by_pixels(geometry: ConvGeometry) -> bool:

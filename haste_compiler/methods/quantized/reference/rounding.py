@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from haste_compiler.methods.quantized.bits import BITS
+
 LEAST = 1e-30
 """What the largest value of a scale's is taken for where it is smaller, so that nothing is divided by zero."""
-
-BITS = 8
-"""Of integers, unless something else is said."""
-
-NARROW_BITS = 7
-"""Of inputs whose products with 8-bit filters fit 16 bits."""
 
 MOST_PRODUCTS = (2**31 - 1) // (255 * 127)
 """So many products of integers fit a sum of 32 bits, whatever they are."""

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import INPUT, OUTPUT
+from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly, padded
-from haste_compiler.methods.quantized.reference.rounding import BITS, quantize
+from haste_compiler.methods.quantized.reference.rounding import quantize
 
 
 def winograd_integers(

@@ -12,11 +12,11 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
+from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.ops.conv2d import quantized_conv2d
-from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, build, finish, nhwc

@@ -13,10 +13,10 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import row_geometry
+from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct, integer_tiles
 from haste_compiler.methods.quantized.cpu.pixels import IntegerProduct
-from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
 from tests.codegen.cpu.separable_examples import Case, Example, Layer, Packed, separable_examples
 from tests.codegen.cpu.test_separable import CORNERS, depthwise

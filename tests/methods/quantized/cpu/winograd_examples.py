@@ -12,12 +12,12 @@ from torch import Tensor
 from haste_compiler.codegen.cpu.tiling import RegisterTile
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import SIZES
+from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.cpu.direct_tiling import INTEGER, integer_tiles
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import WinogradTiling
 from haste_compiler.methods.quantized.ops.winograd import quantized_winograd
-from haste_compiler.methods.quantized.reference.rounding import NARROW_BITS
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_transformed
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, build, finish, nhwc
