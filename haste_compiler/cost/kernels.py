@@ -55,7 +55,7 @@ class TimedKernels:
     def build(self) -> TimedKernels:
         """Generate machine code, and return the same; several threads may do so for kernels of their own."""
         with self.machine.pass_context():
-            code = tvm.compile(tvm.IRModule(self.kernels), target=self.machine.target)
+            code = tvm.compile(tvm.IRModule(self.kernels), target=self.machine.generated)
         # Machine code is made when a function is first asked for.
         self._functions = {name: code[name] for name in self.kernels}
         return self
