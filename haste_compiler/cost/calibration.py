@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,16 +201,18 @@ def measure(machine: Cpu, contention: Contention) -> list[Sample]:
         said = f"{machine.threads} threads, once on this machine, some seconds"
         tick(said, 0.0)
         # All are built before any is timed: a kernel that is timed has the machine to itself.
-        for number, _ in enumerate(_built(sets), 1):
-            check_interrupt()
-            tick(said, number / len(sets))
+        # Closed at once by an interrupt: what isn't being built by then isn't built.
+        with contextlib.closing(_built(sets)) as built:
+            for number, _ in enumerate(built, 1):
+                check_interrupt()
+                tick(said, number / len(sets))
         for kernels in sets:
             check_interrupt()
             samples += _measure(kernels, contention)
     return samples
 
 
-def _built(sets: Sequence[TimedKernels]) -> Iterator[TimedKernels]:
+def _built(sets: Sequence[TimedKernels]) -> Generator[TimedKernels, None, None]:
     """Kernels in order, each set when it is built; several are at a time."""
     with ThreadPoolExecutor(min(_MOST_BUILDERS, os.cpu_count() or 1)) as pool:
         yield from pool.map(TimedKernels.build, sets)
