@@ -38,7 +38,8 @@ CONFIGS = {"default": HasteConfig(min_reads=0, cost_model=False), "paper": Haste
 CLOSE = 1e-4
 """Largest error of a patch, as a share of its norm or, where that is less, of the mean patch's."""
 INTEGERS, ROUNDED = 0.02, 0.2
-"""Largest error of a network in integers, against the operators in eager PyTorch and against the model."""
+"""Largest error of a network in integers, against the operators in eager PyTorch (or half of what these are off by) and
+against the model."""
 FEW = 0.005
 """Largest part of a network's patches that rounding may have decided otherwise; each must have a near tie."""
 
@@ -191,15 +192,16 @@ def test_whole_network(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_whole_network_in_integers(name: str) -> None:
-    """The same integers but for ties, which a scale's last bit decides: they are few, and small."""
+    """The same integers but for ties, which a scale's last bit decides: what follows is rounded anew."""
     model, x = zoo.zoo(name), zoo.example_input(name)
     configs, _ = Configs.with_precision(None, "int8")
-    machine = machine_of(parse_target("llvm"))
+    machine = machine_of(parse_target("llvm"), 1)
     gm = run_passes(capture(model, (x,)), configs, predict=Pricing(machine, [x]))
     expected = gm(x)
     found = haste_compiler.compile(model, (x,), precision="int8", threads=1, cache=False)(x)
-    assert relative_error(found, expected) < INTEGERS
-    assert relative_error(found, model(x)) < ROUNDED
+    rounding = relative_error(expected, model(x))
+    assert relative_error(found, expected) < max(INTEGERS, rounding / 2)
+    assert rounding < ROUNDED and relative_error(found, model(x)) < ROUNDED
 
 
 @pytest.mark.slow
