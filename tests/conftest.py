@@ -1,22 +1,28 @@
 """Settings for the whole test run, and the fixtures that every part of it may ask for."""
 
+import gc
 import os
-
-from haste_compiler.codegen.cpu.machine import Cpu
 
 # Test processes share the machine (pytest-xdist); set before torch and TVM start their thread pools.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-from collections.abc import Iterator
+from haste_compiler.lazy import quick_imports
 
-import pytest
-import torch
-from hypothesis import settings
+with quick_imports():
+    from collections.abc import Iterator
 
-from haste_compiler.cache.entries import write_json
-from haste_compiler.codegen.target import parse_target
-from haste_compiler.cost.calibration import costs_file, default_model
+    import pytest
+    import torch
+    from hypothesis import settings
+
+    from haste_compiler.cache.entries import write_json
+    from haste_compiler.codegen.cpu.machine import Cpu
+    from haste_compiler.codegen.target import parse_target
+    from haste_compiler.cost.calibration import costs_file, default_model
+
+# What was imported stays: the collector needn't look through it again and again.
+gc.freeze()
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
@@ -26,7 +32,7 @@ settings.load_profile("repeatable")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache on disk for this run, which its processes share.
 
-    The cost model's coefficients in it are the package's: measuring this machine takes half a minute, and what it found
+    The cost model's coefficients in it are the package's: measuring this machine takes seconds, and what it found
     would decide what the tests compile.
     """
     folder = tmp_path_factory.getbasetemp()

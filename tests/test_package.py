@@ -1,6 +1,7 @@
 """What `import haste_compiler` gives, and what it doesn't wait for."""
 
 import dataclasses
+import gc
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import haste_compiler
 import haste_compiler.haste as haste
 import haste_compiler.runtime as runtime
 import haste_compiler.search.allocate
+from haste_compiler.lazy import quick_imports
 from haste_compiler.methods.explanation import Explanation
 
 
@@ -37,3 +39,24 @@ def test_importing_it_imports_neither_pytorch_nor_tvm() -> None:
     code = "import haste_compiler, haste_compiler.cli, sys; print({'torch', 'tvm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_quick_imports_leave_all_as_it_was() -> None:
+    """What they switch off is on again, and what they hide from TVM can be imported."""
+    code = (
+        "import gc, haste_compiler; haste_compiler.compile; import tvm.runtime.disco; "
+        "print(gc.isenabled(), tvm.runtime.disco.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "True tvm.runtime.disco", done.stderr
+    with pytest.raises(ImportError), quick_imports():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with quick_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -13,9 +13,11 @@ from haste_compiler import HasteConfig
 from haste_compiler.codegen.build import build
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.codegen.walk import lower
+from haste_compiler.cost.pricing import Pricing
 from haste_compiler.graph.capture import capture
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_constant
+from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.haste.ops.convolve import CONVOLVE
 from haste_compiler.methods.haste.ops.group import GROUP
 from haste_compiler.methods.haste.ops.hash import HASH
@@ -35,6 +37,9 @@ SHARED = (HASH, GROUP, MERGE)
 CONFIGS = {"default": HasteConfig(min_reads=0, cost_model=False), "paper": HasteConfig.paper()}
 CLOSE = 1e-4
 """Largest error of a patch, as a share of its norm or, where that is less, of the mean patch's."""
+INTEGERS, ROUNDED = 0.02, 0.2
+"""Largest error of a network in integers, against the operators in eager PyTorch (or half of what these are off by) and
+against the model."""
 FEW = 0.005
 """Largest part of a network's patches that rounding may have decided otherwise; each must have a near tie."""
 
@@ -182,6 +187,21 @@ def test_small_images() -> None:
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_whole_network(name: str) -> None:
     check_whole(zoo.zoo(name), zoo.example_input(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_whole_network_in_integers(name: str) -> None:
+    """The same integers but for ties, which a scale's last bit decides: what follows is rounded anew."""
+    model, x = zoo.zoo(name), zoo.example_input(name)
+    configs, _ = Configs.with_precision(None, "int8")
+    machine = machine_of(parse_target("llvm"), 1)
+    gm = run_passes(capture(model, (x,)), configs, predict=Pricing(machine, [x]))
+    expected = gm(x)
+    found = haste_compiler.compile(model, (x,), precision="int8", threads=1, cache=False)(x)
+    rounding = relative_error(expected, model(x))
+    assert relative_error(found, expected) < max(INTEGERS, rounding / 2)
+    assert rounding < ROUNDED and relative_error(found, model(x)) < ROUNDED
 
 
 @pytest.mark.slow

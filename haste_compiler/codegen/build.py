@@ -42,7 +42,7 @@ def build(lowered: Lowered, machine: Machine, cache_key: str | None = None) -> C
         mod = machine.plan(lowered.mod)
         check_interrupt()
         with machine.target, machine.pass_context(), machine.compiling():
-            executable = relax.build(mod, machine.target, relax_pipeline=tvm.transform.Sequential([]))
+            executable = relax.build(mod, machine.generated, relax_pipeline=tvm.transform.Sequential([]))
     except Exception as error:
         raise HasteError(f"TVM could not generate code for {machine.target}: {last_line(error)}") from None
     check_interrupt()

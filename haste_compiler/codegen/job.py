@@ -31,8 +31,9 @@ class Job:
 
     def build(self, target: Target) -> Code:
         """The kernels' machine code."""
-        with machine_of(target).pass_context():
-            return Code(tvm.compile(tvm.IRModule(dict(self.kernels)), target=target), target)
+        machine = machine_of(target)
+        with machine.pass_context():
+            return Code(tvm.compile(tvm.IRModule(dict(self.kernels)), target=machine.generated), target)
 
 
 @dataclass(frozen=True)

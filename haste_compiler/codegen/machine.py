@@ -72,6 +72,11 @@ class Machine(ABC):
         return self.target
 
     @property
+    def generated(self) -> Target:
+        """The target as machine code is generated for it: the same, with what only the generator is told."""
+        return self.target
+
+    @property
     @abstractmethod
     def name(self) -> str:
         """What code is made for: a CPU by LLVM's name, without one its architecture; a card's "sm_80"."""

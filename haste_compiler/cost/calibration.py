@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +23,9 @@ from haste_compiler.codegen.build import cache_key
 from haste_compiler.codegen.cpu.cost import PHASES, SHARED, CostModel, Features, dense_work
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.target import VectorUnit
-from haste_compiler.codegen.job import Trial
 from haste_compiler.codegen.machine import Machine
-from haste_compiler.cost.contention import Contention
-from haste_compiler.cost.kernels import KernelTimer
+from haste_compiler.cost.contention import Contention, timed
+from haste_compiler.cost.kernels import KernelTimer, TimedKernels
 from haste_compiler.cost.nnls import nonnegative_least_squares
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.interrupts import check_interrupt
@@ -37,8 +39,11 @@ _ROUNDS = 7
 _REFITS = 6
 _SMALL_ERROR = 0.02
 
-_MOST_WAITED = 0.03
-"""Share of the time in which kernels were timed that threads may have waited for a core."""
+_MOST_DISTURBED = 0.1
+"""Share of the measurements that may have been disturbed in every round: coefficients are fitted past a few."""
+
+_MOST_BUILDERS = 4
+"""Threads that build kernels: more would wait for the largest."""
 
 _BUSY_SECONDS = 3600.0
 """How long a machine that was found busy isn't measured again: every new process would wait for it, for nothing."""
@@ -127,6 +132,17 @@ def cost_model(machine: Machine) -> Any:
     return _models[path]
 
 
+def guess(machine: Machine) -> Any:
+    """The package's numbers, where ``cost_model`` would measure the machine first; None where it wouldn't."""
+    if machine.figures() is not None or machine.missing():
+        return None
+    assert isinstance(machine, Cpu)
+    name = costs_file(machine)
+    if cache_directory() / name in _models or _read(name) is not None:
+        return None
+    return default_model(machine.unit, machine.threads)
+
+
 def costs_file(machine: Machine) -> str:
     """The name in the cache of the coefficients that were measured for a machine."""
     return f"costs-{cache_key('', machine)}.json"
@@ -146,7 +162,7 @@ def _calibrated(machine: Cpu, name: str) -> CostModel:
         contention = Contention()
         seconds = fit(measure(machine, contention))
         # A single thread's own clock doesn't count what other processes take from it.
-        if threads > 1 and contention.share > _MOST_WAITED:
+        if threads > 1 and contention.share > _MOST_DISTURBED:
             log.warning(
                 "this machine is busy: what %d threads took isn't kept, for an hour the package's numbers decide what "
                 "merges",
@@ -175,43 +191,57 @@ def measure(machine: Cpu, contention: Contention) -> list[Sample]:
 
     Args:
         machine: the CPU.
-        contention: watches while kernels are timed.
+        contention: notes in which measurements threads waited for a core.
     """
-    sets = [(each.geometry, each) for method in methods() for each in method.calibration(machine)]
-    sets += [(geometry, None) for geometry in _DENSE]  # type: ignore[misc]
+    trials = [trial for method in methods() for trial in method.calibration(machine)]
+    sets = [TimedKernels(machine, trial.geometry, trial) for trial in trials]
+    sets += [TimedKernels(machine, geometry) for geometry in _DENSE]
     samples: list[Sample] = []
     with progress("calibrating the cost model") as tick:
-        for number, (geometry, trial) in enumerate(sets):
+        said = f"{machine.threads} threads, once on this machine, some seconds"
+        tick(said, 0.0)
+        # All are built before any is timed: a kernel that is timed has the machine to itself.
+        # Closed at once by an interrupt: what isn't being built by then isn't built.
+        with contextlib.closing(_built(sets)) as built:
+            for number, _ in enumerate(built, 1):
+                check_interrupt()
+                tick(said, number / len(sets))
+        for kernels in sets:
             check_interrupt()
-            tick(f"{machine.threads} threads, once on this machine, some seconds", number / len(sets))
-            samples += _measure(machine, geometry, trial, contention)
+            samples += _measure(kernels, contention)
     return samples
 
 
-def _measure(machine: Cpu, geometry: ConvGeometry, trial: Trial | None, contention: Contention) -> Iterator[Sample]:
+def _built(sets: Sequence[TimedKernels]) -> Generator[TimedKernels, None, None]:
+    """Kernels in order, each set when it is built; several are at a time."""
+    with ThreadPoolExecutor(min(_MOST_BUILDERS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(TimedKernels.build, sets)
+
+
+def _measure(kernels: TimedKernels, contention: Contention) -> Iterator[Sample]:
     """The samples of one convolution. The plain kernel and a method's take turns: a slow spell hits both."""
-    dense = dense_work(geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
-    timer = KernelTimer(machine, geometry, trial)
-    if trial is None:
-        with contention.watched():
-            best_dense = min(timer.time(("dense",)) for _ in range(_ROUNDS))[0]
-        yield Sample(*dense, best_dense)
-        return
+    machine, trial = kernels.machine, kernels.trial
+    dense = dense_work(kernels.geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
+    timer = KernelTimer(kernels)
+    states = trial.states if trial else [{}]
     works = []
-    for state in trial.states:
+    for state in states:
         timer.set(state)
-        works.append(trial.work(state, timer.run_once()))
-    names = ("dense", *trial.kernels)
-    times = np.empty((_ROUNDS, len(works), len(names)))
-    for i in range(_ROUNDS):
-        for j, state in enumerate(trial.states):
-            timer.set(state)
-            with contention.watched():
-                times[i, j] = timer.time(names)
+        if trial is not None:
+            works.append(trial.work(state, timer.run_once()))
+    names = ("dense", *(trial.kernels if trial else ()))
+    times, waited = np.empty((_ROUNDS, len(states), len(names))), np.empty((_ROUNDS, len(states)))
+    for i, j in np.ndindex(waited.shape):
+        timer.set(states[j])
+        times[i, j], waited[i, j] = timed(lambda: timer.time(names))
+    for of_state in waited.T.tolist():
+        contention.note(of_state)
     best = times.min(axis=0)
     yield Sample(*dense, float(np.median(best[:, 0])))
+    if trial is None:
+        return
     for work, found in zip(works, best.tolist(), strict=True):
-        for name, seconds in zip(trial.kernels, found[1:], strict=True):
+        for name, seconds in zip(names[1:], found[1:], strict=True):
             yield Sample(name, dict(work[name]), seconds)
 
 

@@ -33,39 +33,65 @@ _PRIVATE = (*_FILTERS, "bias", "tap_sums")
 """Arguments that every kernel has its own of; others of one name are shared: a kernel reads what another wrote."""
 
 
+class TimedKernels:
+    """The plain kernel of one convolution, and those of a method's trial, to be built.
+
+    Attributes:
+        machine: the CPU, with its threads.
+        geometry: the convolution, one image.
+        trial: the other kernels; None: there are none.
+        kernels: all of them, by name; the plain one is "dense".
+    """
+
+    def __init__(self, machine: Cpu, geometry: ConvGeometry, trial: Trial | None = None) -> None:
+        self.machine, self.geometry, self.trial = machine, geometry, trial
+        tiling = choose_dense(geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
+        self.kernels: dict[str, tirx.PrimFunc] = {
+            "dense": dense_kernel("dense", geometry, 1, tiling),
+            **(trial.kernels if trial else {}),
+        }
+        self._functions: dict[str, Any] = {}
+
+    def build(self) -> TimedKernels:
+        """Generate machine code, and return the same; several threads may do so for kernels of their own."""
+        with self.machine.pass_context():
+            code = tvm.compile(tvm.IRModule(self.kernels), target=self.machine.generated)
+        # Machine code is made when a function is first asked for.
+        self._functions = {name: code[name] for name in self.kernels}
+        return self
+
+    def __getitem__(self, name: str) -> Any:
+        """The machine code of a kernel."""
+        return self._functions[name]
+
+
 class KernelTimer:
-    """The plain kernel of one convolution, and those of a method's trial.
+    """Times kernels that were built, as they run within a network.
 
     Between two timings the second-level cache is filled with other data, and the input is touched: within a network
     a layer finds its input there, but its weights were pushed out by the layers before. Each call therefore reads
     another copy of the filters.
 
     Args:
-        machine: the CPU, with its threads.
-        geometry: the convolution, one image.
-        trial: the other kernels; None: there are none.
+        kernels: built.
     """
 
-    def __init__(self, machine: Cpu, geometry: ConvGeometry, trial: Trial | None) -> None:
-        self._threads = machine.threads
-        tiling = choose_dense(geometry, 1, machine.unit, machine.threads, max(WINOGRAD_SIZES))
-        kernels = {"dense": dense_kernel("dense", geometry, 1, tiling), **(trial.kernels if trial else {})}
-        with machine.pass_context():
-            code = tvm.compile(tvm.IRModule(kernels), target=machine.target)
+    def __init__(self, kernels: TimedKernels) -> None:
+        self._threads, trial = kernels.machine.threads, kernels.trial
         values = trial.values if trial else {}
         self._tensors: dict[str, Tensor] = {name: torch.from_numpy(value).clone() for name, value in values.items()}
         self._calls: dict[str, tuple[Any, Iterator[list[Any]]]] = {}
         # The caller does a single thread's work itself: its own clock doesn't count what other processes take from it.
         self._clock = time.thread_time if self._threads == 1 else time.perf_counter
         self._evicted = np.zeros(_EVICTED_BYTES // 4, np.float32)
-        for name, kernel in kernels.items():
+        for name, kernel in kernels.kernels.items():
             parameters = _parameters(kernel)
             keys = {label: f"{name}.{label}" if label in _PRIVATE else label for label in parameters}
             for label, (shape, dtype) in parameters.items():
                 if keys[label] not in self._tensors:
                     self._tensors[keys[label]] = _initial(shape, dtype)
             arguments = [tvm.runtime.from_dlpack(self._tensors[keys[label]]) for label in keys]
-            self._calls[name] = (code[name], itertools.cycle(self._with_cold_filters(list(keys), arguments)))
+            self._calls[name] = (kernels[name], itertools.cycle(self._with_cold_filters(list(keys), arguments)))
 
     def _with_cold_filters(self, labels: list[str], arguments: list[Any]) -> list[list[Any]]:
         """A kernel's arguments as often as there are copies of its filters."""

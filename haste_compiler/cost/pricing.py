@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from haste_compiler.codegen.machine import Machine
-from haste_compiler.cost.calibration import cost_model
+from haste_compiler.cost.calibration import cost_model, guess
 from haste_compiler.cost.images import dead_leaves
 from haste_compiler.cost.probe import probe_values, probed
 from haste_compiler.methods.method import Site
@@ -42,6 +42,11 @@ class Pricing:
     def model(self) -> Any:
         """The machine's cost model."""
         return cost_model(self.machine)
+
+    @property
+    def guess(self) -> Any:
+        """See ``methods.method.Pricing``."""
+        return guess(self.machine)
 
     def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
         """The values of some nodes on made-up images like photographs."""

@@ -103,6 +103,10 @@ class Pricing(Protocol):
     def model(self) -> Any:
         """The machine's cost model: ``dense(geometry, batch, winograd)`` and, by kernel, what was measured."""
 
+    @property
+    def guess(self) -> Any:
+        """A cost model that comes without waiting, where the machine's would have to be measured first; else None."""
+
     def natural(self, gm: fx.GraphModule, nodes: Sequence[fx.Node], seed: int) -> list[Tensor]:
         """The values of some nodes on made-up images like photographs."""
 

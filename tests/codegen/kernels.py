@@ -53,7 +53,7 @@ def build(functions: Mapping[str, tirx.PrimFunc], target: str) -> Any:
     """Machine code of some kernels; ``[name]`` is the function."""
     machine = machine_of(parse_target(target))
     with machine.pass_context():
-        code = tvm.compile(tvm.IRModule(dict(functions)), target=machine.target)
+        code = tvm.compile(tvm.IRModule(dict(functions)), target=machine.generated)
     return EmulatedLibrary(code, target) if is_foreign(target) else code
 
 

@@ -104,9 +104,10 @@ def test_products_of_narrow_numbers_are_among_what_a_machine_must_have(monkeypat
 def assembly(target: str) -> str:
     geometry = ConvGeometry(16, 40, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, (14, 14), (8, 8))
     tiling = choose_tiling(conv_work(geometry, 1), vector_unit(parse_target(target)), 1)
-    with machine_of(parse_target(target)).pass_context():
+    machine = machine_of(parse_target(target))
+    with machine.pass_context():
         functions = tvm.IRModule({"conv": conv2d_kernel("conv", geometry, 1, tiling)})
-        return str(tvm.compile(functions, target=parse_target(target)).mod.inspect_source("s"))
+        return str(tvm.compile(functions, target=machine.generated).mod.inspect_source("s"))
 
 
 def test_neon() -> None:

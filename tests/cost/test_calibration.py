@@ -11,7 +11,7 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.cost import calibration
-from haste_compiler.cost.calibration import Sample, cost_model, default_model, fit, phases
+from haste_compiler.cost.calibration import Sample, cost_model, default_model, fit, guess, phases
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.haste.cpu import calibration as trials
 from haste_compiler.methods.haste.cpu.calibration import make_input
@@ -55,12 +55,16 @@ def test_coefficients_are_found_again_next_to_a_few_slow_calls() -> None:
 def test_a_machine_is_measured_once_and_again_if_the_file_is_damaged(small_set: Path) -> None:
     calibration._models.clear()
     geometry, target = square(64, 64, 28, 7), parse_target(TARGET)
+    guessed = guess(Cpu(target, 1))
+    assert guessed is not None and guessed.source == "defaults of the package" and not list(small_set.iterdir())
     first = cost_model(Cpu(target, 1))
+    assert guess(Cpu(target, 1)) is None
     (path,) = small_set.iterdir()
     written = path.read_text()
     assert first.source == "calibrated on this machine"
     assert 1e-6 < first.dense(geometry, 1, 0) < 1 and first.dense(geometry, 4, 0) > 2 * first.dense(geometry, 1, 0)
     calibration._models.clear()
+    assert guess(Cpu(target, 1)) is None
     assert cost_model(Cpu(target, 1)).seconds == first.seconds and path.read_text() == written
     for damage in (written[: len(written) // 2], written.replace("cycles", "circles", 1)):
         path.write_text(damage)

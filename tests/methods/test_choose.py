@@ -12,6 +12,7 @@ from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.cost import CostModel
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.cost import pricing
 from haste_compiler.cost.calibration import default_model
 from haste_compiler.errors import ConfigError, InputError
@@ -134,6 +135,26 @@ def test_the_default_finds_redundant_layers_and_leaves_the_rest() -> None:
     assert not stats["1"].gave_up and stats["1"].kept < 0.3
     again = haste_compiler.compile(net, (x,), threads=1)
     assert again.explain() == compiled.explain()
+
+
+@pytest.mark.parametrize("pays_off", [True, False])
+def test_a_machine_is_measured_only_where_a_layer_could_merge(monkeypatch: pytest.MonkeyPatch, pays_off: bool) -> None:
+    asked: list[Machine] = []
+
+    def measured(machine: Machine) -> CostModel:
+        asked.append(machine)
+        return default_model(VectorUnit(16, 32), machine.threads)
+
+    monkeypatch.setattr(pricing, "cost_model", measured)
+    monkeypatch.setattr(pricing, "guess", lambda machine: default_model(VectorUnit(16, 32), machine.threads))
+    net = redundant(128) if pays_off else nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+    x, config = torch.randn(1, 3 if pays_off else 16, 40, 40), HasteConfig()
+    predict = pricing.Pricing(machine_of(parse_target("llvm"), 1), [x])
+    gm = run_passes(capture(net.eval(), (x,)), config, None, predict)
+    layers = {layer.name: layer for layer in conv_layers(gm, config)}
+    assert bool(asked) == pays_off and any(layer.eligible for layer in layers.values()) == pays_off
+    # What was guessed is said, and the layer's reason is the rule's.
+    assert pays_off or "75% at most is taken" in layers["0"].reason
 
 
 @pytest.mark.usefixtures("fixed_costs")

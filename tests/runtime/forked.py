@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 import haste_compiler
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.target import machine_of, parse_target
-from haste_compiler.cost.kernels import KernelTimer
+from haste_compiler.cost.kernels import KernelTimer, TimedKernels
 from haste_compiler.runtime import pool
 from haste_compiler.runtime.torch_threads import with_torch
 from tests.dynamo.networks import DENSE as BACKEND
@@ -112,7 +112,7 @@ def networks() -> dict[str, str]:
         "profile": in_child(lambda: dense.profile(x).keys() == layers),
         "compiling": in_child(compiling),
         "timing kernels": in_child(
-            lambda: with_torch(lambda: KernelTimer(machine, geometry, None).time(("dense",))[0] > 0)
+            lambda: with_torch(lambda: KernelTimer(TimedKernels(machine, geometry).build()).time(("dense",))[0] > 0)
         ),
         "threads of the child's": in_child(in_threads),
         "a child's child": in_child(lambda: in_child(calls) == "same"),

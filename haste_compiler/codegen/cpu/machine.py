@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from haste_compiler.codegen.processor import check_cpu, cpu_name, missing_for, o
 if TYPE_CHECKING:
     from haste_compiler.codegen.cpu.kernels.dense import TilingChoice
     from haste_compiler.codegen.tables import Rules
+
+_LEVEL = 2
+"""LLVM's level of optimisation."""
 
 _LEFT_OUT = [
     f"s_tir.{name}"
@@ -68,6 +72,15 @@ class Cpu(Machine):
     def name(self) -> str:
         """See ``Machine``."""
         return cpu_name(self.target)
+
+    @property
+    def generated(self) -> Target:
+        """See ``Machine``.
+
+        Kernels are unrolled and vectorised as they are written. LLVM's last level of optimisation takes a quarter
+        longer for it, and makes none of them faster (``docs/performance.md``).
+        """
+        return Target({**json.loads(str(self.target)), "opt-level": _LEVEL})
 
     def missing(self) -> list[str]:
         """See ``Machine``."""

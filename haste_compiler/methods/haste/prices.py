@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, fx
 
@@ -29,13 +30,41 @@ _NATURAL = 3
 """Natural images that are averaged over: one may be smoother than most."""
 
 
+_DOUBT = 4 / 3
+"""By what factor HASTE's share of the dense time may be overestimated with numbers of another machine."""
+
+
 def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
-    """The predictions for some sites of a graph; the network is run only as long as one may still turn out worth it."""
-    layers = [_Layers(gm, site, pricing) for site in sites]
-    natural = [_probe(gm, [each for each in layers if each.may_pay], pricing, seed) for seed in range(_NATURAL)]
-    for each in natural[0]:
-        each.expect(Merging.joined([found[each] for found in natural]))
-    return [each.predictions for each in layers]
+    """The predictions for some sites of a graph; the network is run only as long as one may still turn out worth it.
+
+    A machine isn't measured where that could change nothing: where no site is worth it by the guess by far.
+    """
+    found: dict[fx.Node, Merging] = {}
+    guess = pricing.guess
+    if guess is not None:
+        guessed = _expected(gm, sites, pricing, guess, found, _DOUBT)
+        if not any(each.may_pay(_DOUBT) for each in guessed):
+            return [each.predictions for each in guessed]
+    return [each.predictions for each in _expected(gm, sites, pricing, pricing.model, found)]
+
+
+def _expected(
+    gm: fx.GraphModule,
+    sites: Sequence[Site],
+    pricing: Pricing,
+    model: Any,
+    found: dict[fx.Node, Merging],
+    doubt: float = 1.0,
+) -> list[_Layers]:
+    """The layers of some sites, priced by ``model``; ``found`` is what grouping finds in natural images, and grows."""
+    layers = [_Layers(gm, site, pricing.kind, model) for site in sites]
+    candidates = [each for each in layers if each.may_pay(doubt)]
+    unknown = [each for each in candidates if each.first not in found]
+    natural = [_probe(gm, unknown, pricing, seed) for seed in range(_NATURAL)]
+    found.update((each.first, Merging.joined([image[each] for image in natural])) for each in unknown)
+    for each in candidates:
+        each.expect(found[each.first])
+    return layers
 
 
 def _probe(gm: fx.GraphModule, layers: Sequence[_Layers], pricing: Pricing, seed: int) -> dict[_Layers, Merging]:
@@ -49,11 +78,11 @@ def _probe(gm: fx.GraphModule, layers: Sequence[_Layers], pricing: Pricing, seed
 class _Layers:
     """Convolutions that would share a grouping, and what is predicted for each."""
 
-    def __init__(self, gm: fx.GraphModule, site: Site, pricing: Pricing) -> None:
+    def __init__(self, gm: fx.GraphModule, site: Site, kind: str, model: Any) -> None:
         self.first = site.nodes[0]
         self._config: HasteConfig = site.config
-        self._model = pricing.model
-        self._cost = importlib.import_module(f"haste_compiler.methods.haste.{pricing.kind}.cost")
+        self._model = model
+        self._cost = importlib.import_module(f"haste_compiler.methods.haste.{kind}.cost")
         self._forced = bool(site.forced)
         self._geometries = [configured_geometry(node, site.config) for node in site.nodes]
         self._batch = shape_of(self.first)[0]
@@ -66,12 +95,16 @@ class _Layers:
             Prediction(seconds, estimate, gate=gate) for seconds, estimate, gate in zip(dense, best, gates, strict=True)
         ]
 
-    @property
-    def may_pay(self) -> bool:
-        """Whether nothing that is known speaks against them, or at least against one of them."""
+    def may_pay(self, doubt: float) -> bool:
+        """Whether nothing that is known speaks against them, or at least against one of them.
+
+        Args:
+            doubt: by what factor times under the method may be overestimated.
+        """
+        most_time = doubt * Method.MOST_TIME
         if self._forced:
-            return any(pays([prediction], Method.MOST_TIME, shared=True) for prediction in self.predictions)
-        return pays(self.predictions, Method.MOST_TIME)
+            return any(pays([prediction], most_time, shared=True) for prediction in self.predictions)
+        return pays(self.predictions, most_time)
 
     def probe(self, x: Tensor) -> Merging:
         """What grouping finds in some patches of ``x``, their input."""

@@ -45,7 +45,7 @@ def compile_kernels(functions: Mapping[str, tirx.PrimFunc], target: str = "cuda 
     """What TVM makes of some kernels: host code, and CUDA C."""
     machine = machine_of(parse_target(target))
     with machine.pass_context():
-        return tvm.compile(tvm.IRModule(dict(functions)), target=machine.target).mod
+        return tvm.compile(tvm.IRModule(dict(functions)), target=machine.generated).mod
 
 
 def build(functions: Mapping[str, tirx.PrimFunc]) -> Any:
