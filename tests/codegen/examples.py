@@ -33,9 +33,10 @@ class ConvExample:
 
 
 Example = TypeVar("Example", bound=ConvExample)
+Drawn = TypeVar("Drawn")
 
 
-def several(examples: st.SearchStrategy[Example], count: int) -> st.SearchStrategy[list[Example]]:
+def several(examples: st.SearchStrategy[Drawn], count: int) -> st.SearchStrategy[list[Drawn]]:
     """Different examples, drawn independently: one after the other, Hypothesis mostly varies what it had before."""
     return st.lists(examples, min_size=count, max_size=count, unique=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ class IntegerExample(Example):
         product = IntegerProduct(row, layer.activation, tile, unit, self._nonnegative(layer))
         return product, self._weights(layer, ConvTiling(tile, 1, 1, False))
 
-    def _weights(self, layer: Layer, tiling: ConvTiling) -> list[object]:
+    def _weights(self, layer: Layer, tiling: ConvTiling) -> list[Any]:
         unit, geometry = unit_of(self.unit, self.target), layer.geometry
         narrow = unit.bits == NARROW_BITS
         weight, scale = quantize_for_narrow(layer.weight, geometry) if narrow else quantize_filters(layer.weight)
