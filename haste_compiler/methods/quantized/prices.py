@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from haste_compiler.graph.nodes import get_tensor, shape_of
 from haste_compiler.methods.method import Pricing, Site
 from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.methods.quantized.attention import attention_error, attention_inputs, is_attention
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.errors import relative_errors
 from haste_compiler.methods.quantized.signs import is_nonnegative
@@ -23,16 +24,21 @@ _SEED = 0
 def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing) -> list[list[Prediction]]:
     """The predictions for some sites of a graph, each of one layer; the network is run once if errors are limited."""
     limited = [site for site in sites if site.config.max_error is not None]
-    read = pricing.natural(gm, [plain_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
-    inputs = dict(zip((site.nodes[0] for site in limited), read, strict=True))
+    wanted = {site.nodes[0]: read_by(site.nodes[0]) for site in limited}
+    values = iter(pricing.natural(gm, [each for read in wanted.values() for each in read], _SEED) if limited else [])
+    inputs = {node: [next(values) for _ in read] for node, read in wanted.items()}
     return [[_predicted(gm, site.nodes[0], site.config, inputs.get(site.nodes[0]), pricing)] for site in sites]
 
 
 def _predicted(
-    gm: fx.GraphModule, node: fx.Node, config: QuantizedConfig, x: Tensor | None, pricing: Pricing
+    gm: fx.GraphModule, node: fx.Node, config: QuantizedConfig, read: list[Tensor] | None, pricing: Pricing
 ) -> Prediction:
-    """What is predicted of one layer, by the fastest algorithm that keeps within the error; ``x``: what it reads."""
+    """What is predicted of one layer, by the fastest algorithm that keeps within the error; ``read``: what it reads."""
     cost = importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
+    if is_attention(node):
+        error = None if read is None or config.max_error is None else attention_error(node, read)
+        return _attention(node, config, error, cost.attention_seconds(pricing.machine, node))
+    x = None if read is None else read[0]
     geometry = geometry_of(node)
     batch = 1 if node.target is LINEAR else shape_of(node)[0]
     dense = cost.dense_seconds(pricing.machine, geometry, batch, config.winograd)
@@ -44,13 +50,30 @@ def _predicted(
         errors = _errors(gm, node, x, fastest, config.max_error)
         best = min(errors, key=errors.__getitem__)
         if errors[best] > config.max_error:
-            refusal = (
-                f"rounding would change its output by {_percent(errors[best])}, more than max_error={config.max_error}"
-            )
-            return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
+            return _refused(dense, errors[best], config)
         changed = f", which changes its output by {_percent(errors[best])}"
     by = f" by F({best}×{best})" if best else ""
     return Prediction(dense, Estimate(seconds[best], 0.0, None), setting=best, note=f"{by}{changed}")
+
+
+def read_by(node: fx.Node) -> list[fx.Node]:
+    """What a layer reads that isn't constant in it."""
+    return attention_inputs(node) if is_attention(node) else [plain_call(node).x]
+
+
+def _attention(node: fx.Node, config: QuantizedConfig, error: float | None, seconds: tuple[float, float]) -> Prediction:
+    """What is predicted of attention, which takes so many seconds in float32 and in integers."""
+    dense, own = seconds
+    if error is None:
+        return Prediction(dense, Estimate(own, 0.0, None))
+    if config.max_error is not None and error > config.max_error:
+        return _refused(dense, error, config)
+    return Prediction(dense, Estimate(own, 0.0, None), note=f", which changes its output by {_percent(error)}")
+
+
+def _refused(dense: float, error: float, config: QuantizedConfig) -> Prediction:
+    refusal = f"rounding would change its output by {_percent(error)}, more than max_error={config.max_error}"
+    return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=refusal)
 
 
 def _errors(gm: fx.GraphModule, node: fx.Node, x: Tensor, sizes: Sequence[int], most: float) -> dict[int, float]:

@@ -165,7 +165,7 @@ class _Task:
             seen = emit.bind(emit.minimum(seen, last))
         with T.serial(0, emit.ceil_div(seen, tiling.keys)) as block:
             start = emit.bind(block * tiling.keys)
-            self._block(start, emit.bind(emit.minimum(tiling.keys, seen - start)))
+            self._block(start, emit.bind(emit.minimum(tiling.keys, self.limit - start)))
         with T.serial(0, self.tiles) as slot:
             self._write(slot)
 
@@ -186,9 +186,9 @@ class _Task:
             if not self.causal:
                 self._tile(slot, start, count)
                 return
-            last = self._row(slot) + (self.tiling.rows - start)
-            seen = emit.bind(emit.minimum(count, last))
-            with T.If(seen > 0), T.Then():
+            last = emit.bind(self._row(slot) + (self.tiling.rows - start))
+            seen = count if products.takes_blocks else emit.bind(emit.minimum(count, last))
+            with T.If(last > 0), T.Then():
                 self._tile(slot, start, seen)
 
     def _tile(self, slot: Expr, start: Expr, count: Expr) -> None:

@@ -36,6 +36,11 @@ class Products(ABC):
         self.pitch = math.ceil(tiling.keys / self.panel) * self.panel
         self.groups, self.group, self.pieces = product_pieces(sizes.features, tiling.value_vectors, lanes)
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether values are weighted a whole block at a time, though a tile may see fewer of its keys."""
+        return False
+
     @abstractmethod
     def allocate(self) -> None:
         """Allocate a task's memory: rows of scores, and what is packed."""

@@ -19,6 +19,9 @@ _WHOLE = 256
 _QUERIES = 256
 """The most queries of a task: so many that packing the keys takes little beside their products."""
 
+_LOOP = 1.0
+"""Cycles that a tile takes for a term besides its products, as tiles of 8 and 12 sums compare."""
+
 _IDLE = 1.1
 """How much longer than its share a thread may work before matrices are cut into more tasks."""
 
@@ -83,7 +86,11 @@ def _registers(sizes: AttentionSizes, keys: int, unit: VectorUnit) -> tuple[int,
     def best(rows: int, columns: int) -> tuple[float, int]:
         """Cycles of a tile of so many rows for each element of its sums, and its vectors."""
         tiles = [tile for tile in fitting_tiles(rows, columns, unit) if tile.rows == rows and fits(tile)]
-        return min((cycles_of(tile, rows, columns, unit), -tile.vectors) for tile in tiles)
+        vectors = math.ceil(columns / unit.lanes)
+        return min(
+            (cycles_of(tile, rows, columns, unit) + _LOOP * math.ceil(vectors / tile.vectors), -tile.vectors)
+            for tile in tiles
+        )
 
     def fits(tile: MatmulTile) -> bool:
         # One vector a row takes a factor for each product: twice the time, measured with 8 lanes.

@@ -52,16 +52,20 @@ def matmul(walk: Walk[Cpu], node: fx.Node) -> Value | None:
 
 def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     """``softmax(scale * query @ keyᵀ + mask) @ value``, of tensors where they lie; written as it is read next."""
-    mask, lengths = argument(node, 3, "attn_mask"), None
+    mask = argument(node, 3, "attn_mask")
     causal, given = argument(node, 5, "is_causal", False), node.kwargs.get("scale")
-    return launch_attention(walk, node, [*args_of(node)[:3]], mask, lengths, given, causal, FloatProducts)
+    return launch_attention(walk, node, [*args_of(node)[:3]], mask, None, given, causal, _in_float32(walk))
 
 
 def ragged_attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     """The same of matrices with fewer keys than there is room for."""
     call = AttentionCall.of(node)
     tensors = [call.query, call.key, call.value]
-    return launch_attention(walk, node, tensors, call.mask, call.lengths, call.scale, call.causal, FloatProducts)
+    return launch_attention(walk, node, tensors, call.mask, call.lengths, call.scale, call.causal, _in_float32(walk))
+
+
+def _in_float32(walk: Walk[Cpu]) -> Callable[[AttentionSizes, AttentionTiling], Products]:
+    return lambda sizes, tiling: FloatProducts(sizes, tiling, walk.machine.unit.lanes)
 
 
 def launch_attention(
@@ -72,7 +76,7 @@ def launch_attention(
     lengths: fx.Node | None,
     scale: Any,
     causal: bool,
-    products: Callable[[AttentionSizes, AttentionTiling, int], Products],
+    make: Callable[[AttentionSizes, AttentionTiling], Products],
 ) -> Value | fx.Node | None:
     """Launch the kernel of an attention, or None where it can't be.
 
@@ -84,7 +88,7 @@ def launch_attention(
         lengths: how many keys each matrix has, int32.
         scale: of the scores; None: one over the root of a query's width.
         causal: query i sees keys 0 to i only.
-        products: how the products are computed.
+        make: of sizes and the tiling for float32, how the products are computed.
     """
     query, key, value = tensors
     target = written_as(node)
@@ -119,13 +123,13 @@ def launch_attention(
     sizes, places = AttentionSizes(tuple(leading), queries, keys, width, features), Operands(**operands)
     tiling = choose_attention(sizes, walk.machine.unit, walk.machine.threads)
     factor = 1 / math.sqrt(width) if scale is None else float(scale)
-    computed = products(sizes, tiling, walk.machine.unit.lanes)
+    products = make(sizes, tiling)
     result = walk.launch(
-        ("attention", products.__name__, sizes, places, factor, tiling, causal),
+        ("attention", type(products).__name__, sizes, places, factor, products.tiling, causal),
         layer_name(node),
         read,
         out.shape,
-        lambda symbol: attention_kernel(symbol, sizes, places, factor, computed, causal=causal),
+        lambda symbol: attention_kernel(symbol, sizes, places, factor, products, causal=causal),
     )
     if target.base is node:
         return Value(result)
