@@ -27,6 +27,9 @@ from haste_compiler.runtime.threads import with_threads
 _LEAST_SECONDS = 2e-3
 """So long a measurement takes at least, by repeating short calls."""
 
+_SETTLING = 0.05
+"""Seconds after which the threads of the runner before, which spin for more work, have gone to sleep."""
+
 _LONG_FLOPS = 2e10
 """Operations from which on three rounds are enough."""
 
@@ -90,6 +93,9 @@ def measure(shape: Shape, threads: int, rounds: int) -> Found:
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(min(rounds, 3) if shape.flops > _LONG_FLOPS else rounds):
             for name, call in calls.items():
+                if threads > 1:
+                    time.sleep(_SETTLING)
+                call()
                 repeats, start = 0, time.perf_counter()
                 while repeats == 0 or time.perf_counter() - start < _LEAST_SECONDS:
                     call()

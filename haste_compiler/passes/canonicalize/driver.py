@@ -38,8 +38,8 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
     - Made plain: negative positions, mixed dtypes, ``alpha`` of additions, norms without weights, attention's masks
       of truth values.
     - Several spellings of one operator become one: ``view`` -> ``reshape``, ``transpose`` and ``t`` -> ``permute``,
-      ``chunk`` and ``split`` -> ``slice``, ``unbind`` -> ``select``, ``hardtanh`` -> ``relu6`` or ``clamp``,
-      ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
+      ``chunk`` and ``split`` -> ``slice``, ``roll`` -> ``cat`` of slices, ``unbind`` -> ``select``, ``hardtanh`` ->
+      ``relu6`` or ``clamp``, ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
     """
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or node._erased:
