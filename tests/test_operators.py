@@ -70,7 +70,7 @@ GROUPS: dict[str, Any] = {
     ),
     "rolls": lambda m, x: (
         x.roll((-3, 2), (2, 3)),
-        x.roll((1, 1), (1, -1)) + m.conv(x),
+        x.roll((1, 1), (1, -1)) + x,
         x.roll(5, 2),
         x.roll((1, -1), (3, 3)),
         x.roll(8, 2),
