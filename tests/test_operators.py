@@ -68,6 +68,13 @@ GROUPS: dict[str, Any] = {
         F.scaled_dot_product_attention(x, x, x, attn_mask=torch.where(x[0, 0, :, :8] > 1, -torch.inf, 0.0).detach()),
         F.scaled_dot_product_attention(x, x, x, attn_mask=torch.full((8, 8), -torch.inf)),
     ),
+    "rolls": lambda m, x: (
+        x.roll((-3, 2), (2, 3)),
+        x.roll((1, 1), (1, -1)) + x,
+        x.roll(5, 2),
+        x.roll((1, -1), (3, 3)),
+        x.roll(8, 2),
+    ),
     "powers": lambda m, x: [
         y.pow(exponent) for y in (x, x.abs(), m.conv(x)) for exponent in (0, 0.5, 1, 1.5, 2, 3, -0.5, -1, -2)
     ],

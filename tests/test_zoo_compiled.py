@@ -194,8 +194,8 @@ def test_whole_network(name: str) -> None:
 def test_whole_network_in_integers(name: str) -> None:
     """The same integers but for ties, which a scale's last bit decides: what follows is rounded anew."""
     model, x = zoo.zoo(name), zoo.example_input(name)
-    configs, _ = Configs.with_precision(None, "int8")
     machine = machine_of(parse_target("llvm"), 1)
+    configs, _ = Configs.with_precision(None, "int8", machine)
     gm = run_passes(capture(model, (x,)), configs, predict=Pricing(machine, [x]))
     expected = gm(x)
     found = haste_compiler.compile(model, (x,), precision="int8", threads=1, cache=False)(x)

@@ -122,7 +122,7 @@ def _matmul(node: fx.Node, constants: Constants) -> bool:
 
 
 def _attention(node: fx.Node, constants: Constants) -> bool:
-    options = ((3, "attn_mask"), (4, "dropout_p"), (5, "is_causal"), (7, "enable_gqa"))
+    options = ((3, "attn_mask"), (4, "dropout_p"), (7, "enable_gqa"))
     return not any(argument(node, *option) for option in options) and _same_leading(_tensors(node))
 
 

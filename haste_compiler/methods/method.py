@@ -73,18 +73,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a method says of one convolution or linear layer.
+    """What a method says of one convolution or linear layer, or of attention.
 
     Attributes:
         eligible: whether its configuration lets it take the layer.
         reason: why, or why not.
-        geometry: the convolution's, as the method would cut it; a linear layer is a 1×1 one of a row of pixels.
+        geometry: the convolution's, as the method would cut it; a linear layer is a 1×1 one of a row of pixels. None
+            for attention.
         setting: of a layer that is the method's, how it computes it.
     """
 
     eligible: bool
     reason: str
-    geometry: ConvGeometry
+    geometry: ConvGeometry | None
     setting: Any = None
 
 

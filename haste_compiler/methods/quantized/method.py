@@ -126,11 +126,13 @@ class Quantized(Method):
         """See ``Method``."""
         return {"enabled": True, "cost_model": False, "max_error": None, "winograd": setting}
 
-    def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
-        """See ``Method``."""
-        from haste_compiler.methods.quantized.replayed import Replayed
+    def replayed(
+        self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None
+    ) -> Replayed | None:
+        """See ``Method``: attention has no filters, and is run as it is."""
+        from haste_compiler.methods.quantized.replayed import PLAIN, Replayed
 
-        return Replayed.of(node, values)
+        return Replayed.of(node, values) if PLAIN in node.meta else None
 
 
 METHOD = Quantized()

@@ -6,6 +6,7 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, fx
 
@@ -14,6 +15,7 @@ from haste_compiler.methods.method import Pricing, Site
 from haste_compiler.methods.output_budget import Layer, Option, within_output_error
 from haste_compiler.methods.prediction import Estimate, Prediction
 from haste_compiler.methods.quantized.algorithm import Algorithm
+from haste_compiler.methods.quantized.attention import attention_error, attention_inputs, is_attention
 from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.quantized.errors import relative_errors
@@ -38,9 +40,39 @@ def price(gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing, most_time
     if limit is not None:
         return [[each] for each in _within_output_error(gm, sites, pricing, most_time, limit)]
     limited = [site for site in sites if site.config.max_error is not None]
-    read = pricing.natural(gm, [plain_call(site.nodes[0]).x for site in limited], _SEED) if limited else []
-    inputs = dict(zip((site.nodes[0] for site in limited), read, strict=True))
-    return [[_Layer(site, pricing).fastest(gm, inputs.get(site.nodes[0]))] for site in sites]
+    wanted = {site.nodes[0]: read_by(site.nodes[0]) for site in limited}
+    values = iter(pricing.natural(gm, [each for read in wanted.values() for each in read], _SEED) if limited else [])
+    inputs = {node: [next(values) for _ in read] for node, read in wanted.items()}
+    return [[_predicted(site, gm, inputs.get(site.nodes[0]), pricing)] for site in sites]
+
+
+def read_by(node: fx.Node) -> list[fx.Node]:
+    """What a layer reads that isn't constant in it."""
+    return attention_inputs(node) if is_attention(node) else [plain_call(node).x]
+
+
+def _predicted(site: Site, gm: fx.GraphModule, read: list[Tensor] | None, pricing: Pricing) -> Prediction:
+    """What is predicted of one layer by its own error; ``read``: what it reads, where the error is limited."""
+    (node,) = site.nodes
+    if is_attention(node):
+        error = None if read is None else attention_error(node, read)
+        return _attention(site, error, pricing)
+    return _Layer(site, pricing).fastest(gm, None if read is None else read[0])
+
+
+def _attention(site: Site, error: float | None, pricing: Pricing) -> Prediction:
+    """What is predicted of attention, of which rounding changes so much."""
+    dense, own = _cost_of(pricing).attention_seconds(pricing.machine, site.nodes[0])
+    most = site.config.max_error
+    if error is not None and most is not None and error > most:
+        return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=_too_much(error, site.config))
+    note = "" if error is None else f", which changes its output by {_percent(error)}"
+    return Prediction(dense, Estimate(own, 0.0, None), note=note)
+
+
+def _cost_of(pricing: Pricing) -> Any:
+    """The module that knows what layers take on the machine."""
+    return importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
 
 
 class _Layer:
@@ -54,7 +86,7 @@ class _Layer:
     """
 
     def __init__(self, site: Site, pricing: Pricing) -> None:
-        cost = importlib.import_module(f"haste_compiler.methods.quantized.{pricing.kind}.cost")
+        cost = _cost_of(pricing)
         self.node, self.config = site.nodes[0], site.config
         geometry = geometry_of(self.node)
         batch = 1 if self.node.target is LINEAR else shape_of(self.node)[0]
@@ -115,8 +147,8 @@ class _Layer:
 def _within_output_error(
     gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing, most_time: float, limit: float
 ) -> list[Prediction]:
-    """The predictions where the outputs' error is limited: layers share it."""
-    layers = [_Layer(site, pricing) for site in sites]
+    """The predictions where the outputs' error is limited: layers share it. What attention does to them isn't known."""
+    layers = [_Layer(site, pricing) for site in sites if not is_attention(site.nodes[0])]
     traced = pricing.traced(gm, [layer.node for layer in layers], _SEED)
     errors = [layer.within(gm, traced.values[plain_call(layer.node).x], most_time) for layer in layers]
     offered = [
@@ -141,7 +173,15 @@ def _within_output_error(
             )
         else:
             predictions.append(layer.fastest(gm, traced.values[plain_call(layer.node).x]))
-    return predictions
+    others = iter(predictions)
+    return [_without_limit(site, pricing) if is_attention(site.nodes[0]) else next(others) for site in sites]
+
+
+def _without_limit(site: Site, pricing: Pricing) -> Prediction:
+    """Attention, which stays in float32 where the outputs' error is limited."""
+    dense, _ = _cost_of(pricing).attention_seconds(pricing.machine, site.nodes[0])
+    why = "what it does to the network's outputs isn't estimated: max_output_error leaves it in float32"
+    return Prediction(dense, Estimate(math.inf, 0.0, None), refusal=why)
 
 
 def _too_much(error: float, config: QuantizedConfig) -> str:

@@ -8,6 +8,7 @@ from haste_compiler.graph.nodes import add_tensor, finish, get_tensor, is_call, 
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.prediction import CHOICE, Choice
 from haste_compiler.methods.quantized.algorithm import Algorithm
+from haste_compiler.methods.quantized.attention import attention_call, is_attention
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
@@ -27,12 +28,12 @@ def check_layers(gm: fx.GraphModule, config: QuantizedConfig) -> None:
     Raises:
         ConfigError: one doesn't.
     """
-    layers = [node for node in gm.graph.nodes if is_call(node, CONV2D, LINEAR)]
+    layers = [node for node in gm.graph.nodes if is_call(node, CONV2D, LINEAR) or is_attention(node)]
     config.check_layers(layer_name(node) for node in layers if may_quantize(node))
 
 
 def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphModule:
-    """Turn every layer that was chosen into one of integers; without choices, every eligible one.
+    """Turn every layer, and attention, that was chosen into one of integers; without choices, every eligible one.
 
     The module gets buffers ``<layer>.int8`` and ``<layer>.scale``, by Winograd's algorithm ``<layer>.transformed`` and
     ``<layer>.transformed_scale`` too. Where nothing was predicted, the largest tiles of that algorithm are taken that
@@ -45,8 +46,12 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
     for site in sites(gm, config):
         (node,) = site.nodes
         with gm.graph.inserting_before(node):
-            made = _call(gm, node, _algorithm(node, site.config)).insert(gm, node)
-        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: get_tensor(gm, plain_call(node).weight)}
+            if is_attention(node):
+                made = attention_call(node).insert(gm, node)
+            else:
+                made = _call(gm, node, _algorithm(node, site.config)).insert(gm, node)
+                made.meta[PLAIN] = get_tensor(gm, plain_call(node).weight)
+        made.meta |= {"layer": layer_name(node), OWNER: NAME}
         if CHOICE in node.meta:
             made.meta[CHOICE] = node.meta[CHOICE]
         replace(node, made)

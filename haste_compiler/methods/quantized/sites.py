@@ -14,8 +14,10 @@ from haste_compiler.graph.winograd import SIZES, takes_winograd
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
 from haste_compiler.methods.quantized.algorithm import Algorithm
+from haste_compiler.methods.quantized.attention import is_attention
 from haste_compiler.methods.quantized.bits import BITS
 from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
+from haste_compiler.methods.quantized.ops.attention import QUANTIZED_ATTENTION
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
@@ -29,7 +31,7 @@ def sites(gm: fx.GraphModule, config: QuantizedConfig) -> list[Site]:
     found = []
     for node in gm.graph.nodes:
         own = config.for_layer(layer_name(node))
-        if is_call(node, CONV2D, LINEAR) and _is_wanted(node, own):
+        if (is_call(node, CONV2D, LINEAR) or is_attention(node)) and _is_wanted(node, own):
             found.append(Site(NAME, (node,), () if own.cost_model else (node,), own))
     return found
 
@@ -52,6 +54,8 @@ def judge(node: fx.Node, config: QuantizedConfig) -> Verdict | None:
     if is_call(node, QUANTIZED_LINEAR):
         linear = QuantizedLinearCall.of(node)
         return _taken(_rows(shape_of(linear.x), shape_of(node)[-1]), Algorithm(0, linear.bits))
+    if is_call(node, QUANTIZED_ATTENTION):
+        return Verdict(True, "int8", None)
     if is_call(node, CONV2D, LINEAR):
         return Verdict(*eligibility(node, config), geometry_of(node))
     return None
@@ -67,7 +71,9 @@ def may_quantize(node: fx.Node) -> bool:
 
 
 def eligibility(node: fx.Node, config: QuantizedConfig) -> tuple[bool, str]:
-    """Whether the configuration lets a plain convolution or linear layer be computed in integers, and why."""
+    """Whether the configuration lets a plain layer, or attention, be computed in integers, and why."""
+    if is_attention(node):
+        return config.enabled, "int8" if config.enabled else "disabled by the configuration"
     weight, geometry = plain_call(node).weight, geometry_of(node)
     if not config.enabled:
         return False, "disabled by the configuration"

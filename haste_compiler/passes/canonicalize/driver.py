@@ -8,13 +8,19 @@ from torch import fx
 
 from haste_compiler.errors import CaptureError
 from haste_compiler.graph.nodes import finish, is_tensor, replace
-from haste_compiler.passes.canonicalize import arithmetic, clamping, layout, norms, pieces, pooling
+from haste_compiler.passes.canonicalize import arithmetic, attention, clamping, layout, norms, pieces, pooling
 from haste_compiler.passes.canonicalize.constants import compute, is_computable
 from haste_compiler.passes.canonicalize.no_ops import is_assertion, is_no_op
 from haste_compiler.passes.canonicalize.rewrite import Rewrites, source_of
 
 _REWRITES: Rewrites = (
-    layout.REWRITES | pieces.REWRITES | arithmetic.REWRITES | clamping.REWRITES | norms.REWRITES | pooling.REWRITES
+    layout.REWRITES
+    | pieces.REWRITES
+    | arithmetic.REWRITES
+    | attention.REWRITES
+    | clamping.REWRITES
+    | norms.REWRITES
+    | pooling.REWRITES
 )
 
 
@@ -29,11 +35,11 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
     - Dropped: aliases, clones, detaching, assertions, conversions to the same dtype, reshapes and average pooling to
       the same size.
     - Computed: whatever depends on constants only.
-    - Made plain: negative positions, mixed dtypes, ``alpha`` of additions, norms without
-      weights.
+    - Made plain: negative positions, mixed dtypes, ``alpha`` of additions, norms without weights, attention's masks
+      of truth values.
     - Several spellings of one operator become one: ``view`` -> ``reshape``, ``transpose`` and ``t`` -> ``permute``,
-      ``chunk`` and ``split`` -> ``slice``, ``unbind`` -> ``select``, ``hardtanh`` -> ``relu6`` or ``clamp``,
-      ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
+      ``chunk`` and ``split`` -> ``slice``, ``roll`` -> ``cat`` of slices, ``unbind`` -> ``select``, ``hardtanh`` ->
+      ``relu6`` or ``clamp``, ``x * sigmoid(x)`` -> ``silu``; dimensions count from the front.
     """
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or node._erased:

@@ -123,7 +123,24 @@ def _cat(gm: fx.GraphModule, node: fx.Node) -> None:
         call(gm, node, aten.cat.default, tensors, argument(node, 1, "dim", 0) % rank)
 
 
+def _roll(gm: fx.GraphModule, node: fx.Node) -> None:
+    """One piece behind the other along each dimension; what has no dimensions, or rolls images of a batch, stays."""
+    x, shifts, dims = source_of(node), argument(node, 1, "shifts"), argument(node, 2, "dims", [])
+    value = x.meta["val"]
+    sizes = [value.shape[dim] for dim in dims]
+    if not dims or value.dtype != torch.float32 or 0 in sizes or any(isinstance(size, torch.SymInt) for size in sizes):
+        return
+    for shift, dim, size in zip(shifts, dims, sizes, strict=True):
+        start, axis = -shift % size, dim % value.dim()
+        if start:
+            ranges = ((start, size), (0, start))
+            pieces = [insert_call(gm, aten.slice.Tensor, (x, axis, first, end, 1), node) for first, end in ranges]
+            x = insert_call(gm, aten.cat.default, (pieces, axis), node)
+    replace(node, x)
+
+
 REWRITES: Rewrites = {
+    aten.roll.default: _roll,
     aten.chunk.default: _split,
     aten.split.Tensor: _split,
     aten.split.sizes: _split,

@@ -1,4 +1,8 @@
-"""Attention: scores of a few queries at a time, which never leave the first cache levels."""
+"""Attention that never holds all scores: blocks of keys one after the other, with a running maximum and sum.
+
+The softmax is Milakov and Gimelshein's (Online normalizer calculation for softmax, 2018), the order of the loops that
+of FlashAttention (Dao et al., 2022).
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,17 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.matmul import cycles_of, fitting_tiles, product_pieces
-from haste_compiler.codegen.cpu.kernels.rows import fold, matrices_of
-from haste_compiler.codegen.cpu.kernels.softmax import exponentials
-from haste_compiler.codegen.cpu.kernels.transpose import transpose_rows
-from haste_compiler.codegen.cpu.target import VectorUnit
+from haste_compiler.codegen.cpu.kernels.activation import exp2
+from haste_compiler.codegen.cpu.kernels.attention_products import Products, Vectors
+from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes
+from haste_compiler.codegen.cpu.kernels.rows import matrices_of
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import LARGEST, Expr
 
-_TASK_MACS = 1 << 21
-"""Products of a task: so many that gathering the keys for it takes little beside them."""
+_LOG2_E = math.log2(math.e)
+
+_UNROLL = 4
+"""Vectors of a row of scores at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,6 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class AttentionSizes:
-    """Sizes of an attention.
-
-    Attributes:
-        leading: of all its tensors; the first may be a ``DynamicBatch``.
-        queries, keys: how many for each.
-        width: of a query and a key.
-        features: of a value.
-    """
-
-    leading: tuple[Any, ...]
-    queries: int
-    keys: int
-    width: int
-    features: int
-
-
-@dataclass(frozen=True)
 class Operands:
     """Where the tensors of an attention lie.
 
@@ -70,153 +57,266 @@ class Operands:
         query: (*leading, queries, width).
         key: (*leading, keys, width), columns or rows without a gap.
         value: (*leading, keys, features), columns without a gap.
-        mask: (*leading, queries, keys), columns without a gap or repeated; None: there is none.
         out: (*leading, queries, features), columns without a gap.
+        mask: (*leading, queries, keys), columns without a gap or repeated; None: there is none.
+        lengths: (*leading, 1, 1), int32: how many of a matrix's keys there are; None: all.
     """
 
     query: Operand
     key: Operand
     value: Operand
-    mask: Operand | None
     out: Operand
+    mask: Operand | None = None
+    lengths: Operand | None = None
 
 
 def attention_kernel(
-    name: str, sizes: AttentionSizes, operands: Operands, scale: float, unit: VectorUnit
+    name: str,
+    sizes: AttentionSizes,
+    operands: Operands,
+    scale: float,
+    products: Products,
+    *,
+    causal: bool = False,
 ) -> tirx.PrimFunc:
-    """The kernel (query, key, value, mask if there is one, y): ``softmax(scale * query @ keyᵀ + mask) @ value``.
+    """The kernel (query, key, value, mask and lengths if any, y): ``softmax(scale * query @ keyᵀ + mask) @ value``.
 
-    A query whose mask leaves no key gets zeros, as in PyTorch.
+    A query whose mask leaves no key gets zeros, as in PyTorch. What is past a matrix's length is not read.
 
     Args:
         name: its symbol.
         sizes: of the tensors.
         operands: where they lie.
         scale: of the scores.
-        unit: the target's vector unit.
+        products: how the two products are computed, and how they are cut.
+        causal: query i sees keys 0 to i only.
     """
-    work = _Attention(sizes, operands, scale, unit)
-    named = {"query": operands.query, "key": operands.key, "value": operands.value, "mask": operands.mask}
-    arguments = [(label, operand.shape, FLOAT32.dtype) for label, operand in named.items() if operand is not None]
-    return emit.kernel(name, [*arguments, ("y", operands.out.shape, FLOAT32.dtype)], work.write)
+    given = {label: operand for label, operand in vars(operands).items() if operand is not None}
+    out = given.pop("out")
+    arguments = [
+        (label, operand.shape, "int32" if label == "lengths" else FLOAT32.dtype) for label, operand in given.items()
+    ]
+
+    def body(*buffers: Expr) -> None:
+        named = dict(zip([*given, "out"], buffers, strict=True))
+        tasks = products.tiling.tasks
+        with T.parallel(0, matrices_of(sizes.leading) * tasks) as task:
+            _Task(sizes, operands, scale, products, causal, named, task).run()
+
+    return emit.kernel(name, [*arguments, ("y", out.shape, FLOAT32.dtype)], body)
 
 
-class _Attention:
-    def __init__(self, sizes: AttentionSizes, operands: Operands, scale: float, unit: VectorUnit) -> None:
-        self.sizes, self.operands, self.scale, self.lanes = sizes, operands, scale, unit.lanes
-        self.rows, self.score_vectors, self.value_vectors = _choose_tiles(sizes, unit)
-        self.tiles = math.ceil(sizes.queries / self.rows)
-        macs = self.rows * sizes.keys * (sizes.width + sizes.features)
-        self.block = max(1, min(self.tiles, _TASK_MACS // macs))
-        self.blocks = math.ceil(self.tiles / self.block)
+class _Task:
+    """Writes the code of one task: some queries of a matrix, and all of its keys in blocks."""
 
-    def write(self, query: Expr, key: Expr, value: Expr, *others: Expr) -> None:
-        """All tasks, in parallel."""
-        sizes, operands = self.sizes, self.operands
-        *masks, y = others
-        with T.parallel(0, matrices_of(sizes.leading) * self.blocks) as task:
-            matrix, first = emit.bind(task // self.blocks), emit.bind(task % self.blocks * self.block)
-            places = self._places(matrix)
-            at = {
-                label: emit.bind(operand.at(places)) for label, operand in vars(operands).items() if operand is not None
-            }
-            keys, key_at, key_stride = self._gathered(key, at["key"])
-            scores = T.alloc_buffer((self.rows * sizes.keys,), FLOAT32.dtype)
-            shares = T.alloc_buffer((self.rows,), FLOAT32.dtype)
-            with T.serial(0, emit.minimum(self.block, self.tiles - first)) as step:
-                row = emit.bind(emit.minimum((first + step) * self.rows, sizes.queries - self.rows))
-                query_rows = emit.bind(at["query"] + row * operands.query.strides[-2])
-                *_, query_stride, query_step = operands.query.strides
+    def __init__(
+        self,
+        sizes: AttentionSizes,
+        operands: Operands,
+        scale: float,
+        products: Products,
+        causal: bool,
+        buffers: dict[str, Expr],
+        task: Expr,
+    ) -> None:
+        self.sizes, self.operands, self.scale, self.products = sizes, operands, scale, products
+        self.tiling, self.lanes, self.causal, self.buffers = products.tiling, products.lanes, causal, buffers
+        tiling, rows = self.tiling, self.tiling.rows
+        places = _places(sizes.leading, emit.bind(task // tiling.tasks))
+        self.at = {label: emit.bind(getattr(operands, label).at(places)) for label in buffers}
+        first = emit.bind(task % tiling.tasks * tiling.tiles)
+        self.first = emit.bind(first * rows)
+        self.tiles = emit.bind(emit.minimum(tiling.tiles, math.ceil(sizes.queries / rows) - first))
+        self.limit: Expr = sizes.keys
+        if "lengths" in buffers:
+            length = emit.bind(buffers["lengths"][self.at["lengths"]])
+            self.limit = emit.bind(T.max(T.min(length, sizes.keys), 0))
+        self.online = tiling.blocks > 1 or self.limit is not sizes.keys or causal
 
-                def product(sums: list[list[emit.Register]], column: Expr, pieces: list[tuple[int, int]]) -> None:
-                    with T.serial(0, sizes.width) as k:
-                        left, right = emit.bind(query_rows + k * query_step), key_at + k * key_stride + column
-                        vectors = [T.bind(emit.load(keys, right + start, n)) for start, n in pieces]
-                        _multiply(sums, [emit.load(query, left + r * query_stride) for r in range(self.rows)], vectors)
+    def run(self) -> None:
+        """All blocks of keys; where there is more than one, sums are kept between them."""
+        sizes, tiling, products = self.sizes, self.tiling, self.products
+        products.allocate()
+        slots = tiling.tiles * tiling.rows
+        self.alpha, self.beta = (T.alloc_buffer((tiling.rows,), FLOAT32.dtype) for _ in range(2))
+        with T.serial(0, self.tiles) as slot:
+            *_, stride, step = self.operands.query.strides
+            at = emit.bind(self.at["query"] + self._row(slot) * stride)
+            products.pack_query(self.buffers["query"], (at, stride, step), slot, self.scale * _LOG2_E)
+        if not self.online:
+            self._block(0, sizes.keys)
+            return
+        # Groups of features overlap at the end, and so do vectors: each has sums of its own.
+        self.pitch = products.groups * len(products.pieces) * self.lanes
+        self.sums = T.alloc_buffer((slots * self.pitch,), FLOAT32.dtype)
+        self.largest, self.totals = (T.alloc_buffer((slots,), FLOAT32.dtype) for _ in range(2))
+        with T.serial(0, slots) as s:
+            emit.store(self.largest, s, T.float32(-LARGEST))
+            emit.store(self.totals, s, T.float32(0))
+        emit.sweep(
+            slots * self.pitch,
+            self.lanes,
+            lambda i, n: emit.store(self.sums, i, emit.splat(0.0, n), n),
+            _UNROLL,
+        )
+        seen = self.limit
+        if self.causal:
+            last = emit.bind(self._row(self.tiles - 1) + tiling.rows)
+            seen = emit.bind(emit.minimum(seen, last))
+        with T.serial(0, emit.ceil_div(seen, tiling.keys)) as block:
+            start = emit.bind(block * tiling.keys)
+            self._block(start, emit.bind(emit.minimum(tiling.keys, self.limit - start)))
+        with T.serial(0, self.tiles) as slot:
+            self._write(slot)
 
-                def keep(sums: list[list[emit.Register]], column: Expr, pieces: list[tuple[int, int]]) -> None:
-                    for r, registers in enumerate(sums):
-                        for (start, n), register in zip(pieces, registers, strict=True):
-                            score = register.get() * emit.splat(float(self.scale), n)
-                            if operands.mask is not None:
-                                *_, stride, each = operands.mask.strides
-                                place = at["mask"] + (row + r) * stride + (column + start) * each
-                                score += emit.load(masks[0], place, n) if each else emit.splat(masks[0][place], n)
-                            emit.store(scores, emit.bind(r * sizes.keys + column + start), score, n)
+    def _row(self, slot: Expr) -> Expr:
+        """The first query of a tile; the last tile is moved back to end with the queries."""
+        rows = self.tiling.rows
+        return emit.bind(emit.minimum(self.first + slot * rows, self.sizes.queries - rows))
 
-                self._each_group(sizes.keys, self.score_vectors, product, keep)
-                with T.serial(0, self.rows) as r:
-                    self._softmax(scores, emit.bind(r * sizes.keys), shares, r)
+    def _block(self, start: Expr, count: Expr) -> None:
+        """The keys from ``start`` on, for all tiles."""
+        products = self.products
+        key, value = self.operands.key, self.operands.value
+        *_, stride, step = key.strides
+        products.pack_keys(self.buffers["key"], (emit.bind(self.at["key"] + start * stride), stride, step), count)
+        stride = value.strides[-2]
+        products.pack_values(self.buffers["value"], (emit.bind(self.at["value"] + start * stride), stride), count)
+        with T.serial(0, self.tiles) as slot:
+            if not self.causal:
+                self._tile(slot, start, count)
+                return
+            last = emit.bind(self._row(slot) + (self.tiling.rows - start))
+            seen = count if products.takes_blocks else emit.bind(emit.minimum(count, last))
+            with T.If(last > 0), T.Then():
+                self._tile(slot, start, seen)
 
-                def weighted(sums: list[list[emit.Register]], column: Expr, pieces: list[tuple[int, int]]) -> None:
-                    with T.serial(0, sizes.keys) as k:
-                        right = emit.bind(at["value"] + k * operands.value.strides[-2] + column)
-                        vectors = [T.bind(emit.load(value, right + start, n)) for start, n in pieces]
-                        _multiply(sums, [scores[r * sizes.keys + k] for r in range(self.rows)], vectors)
+    def _tile(self, slot: Expr, start: Expr, count: Expr) -> None:
+        """A tile's queries with the first ``count`` keys of a block."""
+        products, rows = self.products, self.tiling.rows
+        row = self._row(slot)
+        panels = emit.ceil_div(count, products.panel)
+        with T.serial(0, panels) as panel:
+            self._panel(slot, row, start, panel, count)
+        with T.serial(0, rows) as r:
+            self._weigh(slot * rows + r, r, panels)
+        with T.serial(0, products.groups) as group:
+            self._sum(slot, row, group, count)
 
-                def finish(sums: list[list[emit.Register]], column: Expr, pieces: list[tuple[int, int]]) -> None:
-                    for r, registers in enumerate(sums):
-                        place = emit.bind(at["out"] + (row + r) * operands.out.strides[-2] + column)
-                        share = T.bind(shares[r])
-                        for (start, n), register in zip(pieces, registers, strict=True):
-                            emit.store(y, place + start, register.get() * emit.splat(share, n), n)
+    def _panel(self, slot: Expr, row: Expr, start: Expr, panel: Expr, count: Expr) -> None:
+        """The scores of a tile with a panel of keys."""
+        products, width = self.products, self.products.panel
+        scores = products.scores(slot, panel)
+        column = emit.bind(panel * width)
+        whole = isinstance(self.limit, int) and self.limit % width == 0 and self.tiling.keys % width == 0
+        if whole and not self.causal:
+            self._keep(scores, row, start, column, None)
+            return
+        # The first row of a tile sees the fewest keys.
+        least = emit.bind(emit.minimum(count, row + (1 - start))) if self.causal else count
+        with T.If(column + width > least):
+            with T.Then():
+                self._keep(scores, row, start, column, count)
+            with T.Else():
+                self._keep(scores, row, start, column, None)
 
-                self._each_group(sizes.features, self.value_vectors, weighted, finish)
+    def _keep(self, scores: Vectors, row: Expr, start: Expr, column: Expr, count: Expr | None) -> None:
+        """Add the mask and keep the scores; of a panel that has keys that aren't seen, ``count`` are in the block."""
+        products, lanes = self.products, self.lanes
+        mask = self.operands.mask
+        copied = None
+        if mask is not None and mask.strides[-1] and count is not None:
+            copied = self._copied(row, start, column)
+        for r, vectors in enumerate(scores):
+            limit = count
+            if count is not None and self.causal:
+                limit = emit.bind(emit.minimum(count, row + (r + 1 - start)))
+            for v, vector in enumerate(vectors):
+                score, at = vector, v * lanes
+                if copied is not None:
+                    score += emit.load(copied, r * products.panel + at, lanes) * emit.splat(_LOG2_E, lanes)
+                elif mask is not None:
+                    *_, stride, each = mask.strides
+                    place = self.at["mask"] + (row + r) * stride + (start + column + at) * each
+                    added = emit.load(self.buffers["mask"], place, lanes if each else 1)
+                    score += (added if each else emit.splat(added, lanes)) * emit.splat(_LOG2_E, lanes)
+                if limit is not None:
+                    number = T.ramp(column + at, 1, lanes)
+                    score = tirx.Select(number < T.broadcast(limit, lanes), score, emit.splat(-math.inf, lanes))
+                products.keep(r, column + at, score)
 
-    def _places(self, matrix: Expr) -> list[Expr]:
-        """The places along the leading axes of a matrix by its number."""
-        places: list[Expr] = []
-        for size in reversed(self.sizes.leading[1:]):
-            places.append(emit.bind(matrix % size))
-            matrix = emit.bind(matrix // size)
-        return [matrix, *reversed(places)]
+    def _copied(self, row: Expr, start: Expr, column: Expr) -> Expr:
+        """What the mask has for a panel, nothing past the last key read."""
+        rows, width = self.tiling.rows, self.products.panel
+        assert self.operands.mask is not None
+        copied = T.alloc_buffer((rows * width,), FLOAT32.dtype)
+        first = emit.bind(start + column)
+        with T.serial(0, rows) as r, T.serial(0, emit.minimum(width, self.sizes.keys - first)) as c:
+            place = self.at["mask"] + (row + r) * self.operands.mask.strides[-2] + first + c
+            emit.store(copied, r * width + c, self.buffers["mask"][place])
+        return copied
 
-    def _gathered(self, key: Expr, start: Expr) -> tuple[Expr, Expr, int]:
-        """The keys of a matrix side by side: in which buffer, from where on, and how far one row is from the next."""
-        *_, stride, step = self.operands.key.strides
-        if stride == 1:
-            return key, start, step
-        sizes = self.sizes
-        gathered = T.alloc_buffer((sizes.width * sizes.keys,), FLOAT32.dtype)
-        transpose_rows(key, gathered, (start, stride), (0, sizes.keys), (sizes.keys, sizes.width), self.lanes)
-        return gathered, 0, sizes.keys
+    def _weigh(self, index: Expr, r: Expr, panels: Expr) -> None:
+        """A row's powers; what earlier sums and this block's are to be multiplied by."""
+        largest, total = self.products.weigh(r, panels)
+        zero, one = T.float32(0), T.float32(1)
+        if not self.online:
+            emit.store(self.beta, r, tirx.Select(total == zero, zero, one / total))
+            return
+        before = T.bind(self.largest[index])
+        difference = T.bind(largest - before)
+        # One of the two stays as it is.
+        smaller = emit.Register(1, exp2(tirx.Select(difference > zero, -difference, difference), 1)).get()
+        alpha = T.bind(tirx.Select(difference > zero, smaller, one))
+        beta = T.bind(tirx.Select(difference > zero, one, smaller))
+        emit.store(self.largest, index, tirx.Max(largest, before))
+        emit.store(self.totals, index, self.totals[index] * alpha + total * beta)
+        emit.store(self.alpha, r, alpha)
+        emit.store(self.beta, r, beta)
 
-    def _each_group(self, columns: int, vectors: int, product: Any, keep: Any) -> None:
-        """Sum a tile of ``columns`` by groups of ``vectors``, and keep the sums."""
-        groups, width, pieces = product_pieces(columns, vectors, self.lanes)
-        with T.serial(0, groups) as group:
-            column = emit.bind(emit.minimum(group * width, max(0, columns - width)))
-            sums = [[emit.Register(n, 0.0) for _, n in pieces] for _ in range(self.rows)]
-            product(sums, column, pieces)
-            keep(sums, column, pieces)
+    def _sum(self, slot: Expr, row: Expr, group: Expr, count: Expr) -> None:
+        """A group of features of a tile's weighted values: added to earlier sums, or written."""
+        products, lanes = self.products, self.lanes
+        for r, vectors in enumerate(products.weighted(group, count)):
+            beta = T.bind(self.beta[r])
+            if not self.online:
+                place = emit.bind(self._written(row + r) + self._column(group))
+                for (at, n), vector in zip(products.pieces, vectors, strict=True):
+                    emit.store(self.buffers["out"], place + at, vector * emit.splat(beta, n), n)
+                continue
+            alpha = T.bind(self.alpha[r])
+            place = emit.bind((slot * self.tiling.rows + r) * self.pitch + group * (len(products.pieces) * lanes))
+            for number, ((_, n), vector) in enumerate(zip(products.pieces, vectors, strict=True)):
+                earlier = emit.load(self.sums, place + number * lanes, n) * emit.splat(alpha, n)
+                emit.store(self.sums, place + number * lanes, earlier + vector * emit.splat(beta, n), n)
 
-    def _softmax(self, scores: Expr, start: Expr, shares: Expr, row: Expr) -> None:
-        """Exponentials in place of a row's scores; in ``shares`` what they are to be multiplied by."""
-        size, lanes = self.sizes.keys, self.lanes
-        largest = fold(size, lanes, lambda at, n: emit.load(scores, start + at, n), tirx.Max, -LARGEST)
-        total = exponentials((scores, start), (scores, start), size, largest, lanes)
-        one, none = T.float32(1), T.float32(0)
-        T.buffer_store(shares, tirx.Select(total == none, none, one / total), [row])
+    def _column(self, group: Expr) -> Expr:
+        """The first feature of a group."""
+        return emit.minimum(group * self.products.group, max(0, self.sizes.features - self.products.group))
+
+    def _written(self, row: Expr) -> Expr:
+        """Where a query's features are written."""
+        return self.at["out"] + row * self.operands.out.strides[-2]
+
+    def _write(self, slot: Expr) -> None:
+        """A tile's sums, over those of its weights."""
+        products, lanes, zero = self.products, self.lanes, T.float32(0)
+        with T.serial(0, self.tiling.rows) as r:
+            index = emit.bind(slot * self.tiling.rows + r)
+            total = T.bind(self.totals[index])
+            share = T.bind(tirx.Select(total == zero, zero, T.float32(1) / total))
+            with T.serial(0, products.groups) as group:
+                read = emit.bind(index * self.pitch + group * (len(products.pieces) * lanes))
+                place = emit.bind(self._written(self._row(slot) + r) + self._column(group))
+                for number, (at, n) in enumerate(products.pieces):
+                    value = emit.load(self.sums, read + number * lanes, n) * emit.splat(share, n)
+                    emit.store(self.buffers["out"], place + at, value, n)
 
 
-def _multiply(sums: list[list[emit.Register]], factors: list[Expr], vectors: list[Expr]) -> None:
-    for registers, factor in zip(sums, factors, strict=True):
-        named = T.bind(factor)
-        for register, vector in zip(registers, vectors, strict=True):
-            register.add(emit.splat(named, register.lanes) * vector)
-
-
-def _choose_tiles(sizes: AttentionSizes, unit: VectorUnit) -> tuple[int, int, int]:
-    """Queries of a tile, and the vectors of scores and of features that are summed in registers at a time."""
-
-    def best(rows: int, columns: int) -> tuple[float, int]:
-        """Cycles of a tile of so many rows for each element of its sums, and its vectors."""
-        tiles = [tile for tile in fitting_tiles(rows, columns, unit) if tile.rows == rows]
-        return min((cycles_of(tile, rows, columns, unit), -tile.vectors) for tile in tiles)
-
-    def cycles(rows: int) -> tuple[float, int]:
-        each = best(rows, sizes.keys)[0] * sizes.width + best(rows, sizes.features)[0] * sizes.keys
-        return math.ceil(sizes.queries / rows) * each, -rows
-
-    rows = min({tile.rows for tile in fitting_tiles(sizes.queries, unit.lanes, unit)}, key=cycles)
-    return rows, -best(rows, sizes.keys)[1], -best(rows, sizes.features)[1]
+def _places(leading: Sequence[Any], matrix: Expr) -> list[Expr]:
+    """The places along the leading axes of a matrix by its number."""
+    places: list[Expr] = []
+    for size in reversed(leading[1:]):
+        places.append(emit.bind(matrix % size))
+        matrix = emit.bind(matrix // size)
+    return [matrix, *reversed(places)]

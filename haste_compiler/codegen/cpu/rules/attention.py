@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from haste_compiler.codegen.cpu.kernels.attention import AttentionSizes, Operand, Operands, attention_kernel
+from haste_compiler.codegen.cpu.kernels.attention import Operand, Operands, attention_kernel
+from haste_compiler.codegen.cpu.kernels.attention_products import FloatProducts, Products
+from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, AttentionTiling, choose_attention
 from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
@@ -19,6 +21,7 @@ from haste_compiler.codegen.values import is_float, same_shape
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
 from haste_compiler.graph.views import View, contiguous_strides, written_as
+from haste_compiler.ops.attention import ATTENTION, AttentionCall
 
 aten = torch.ops.aten
 
@@ -49,11 +52,48 @@ def matmul(walk: Walk[Cpu], node: fx.Node) -> Value | None:
 
 def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     """``softmax(scale * query @ keyᵀ + mask) @ value``, of tensors where they lie; written as it is read next."""
-    query, key, value = args_of(node)[:3]
-    mask, causal = argument(node, 3, "attn_mask"), argument(node, 5, "is_causal", False)
-    inputs = [query, key, value] if mask is None else [query, key, value, mask]
+    mask = argument(node, 3, "attn_mask")
+    causal, given = argument(node, 5, "is_causal", False), node.kwargs.get("scale")
+    return launch_attention(walk, node, [*args_of(node)[:3]], mask, None, given, causal, _in_float32(walk))
+
+
+def ragged_attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
+    """The same of matrices with fewer keys than there is room for."""
+    call = AttentionCall.of(node)
+    tensors = [call.query, call.key, call.value]
+    return launch_attention(walk, node, tensors, call.mask, call.lengths, call.scale, call.causal, _in_float32(walk))
+
+
+def _in_float32(walk: Walk[Cpu]) -> Callable[[AttentionSizes, AttentionTiling], Products]:
+    return lambda sizes, tiling: FloatProducts(sizes, tiling, walk.machine.unit.lanes)
+
+
+def launch_attention(
+    walk: Walk[Cpu],
+    node: fx.Node,
+    tensors: list[fx.Node],
+    mask: fx.Node | None,
+    lengths: fx.Node | None,
+    scale: Any,
+    causal: bool,
+    make: Callable[[AttentionSizes, AttentionTiling], Products],
+) -> Value | fx.Node | None:
+    """Launch the kernel of an attention, or None where it can't be.
+
+    Args:
+        walk: the walk.
+        node: whose value it is.
+        tensors: query, key and value.
+        mask: what is added to scores.
+        lengths: how many keys each matrix has, int32.
+        scale: of the scores; None: one over the root of a query's width.
+        causal: query i sees keys 0 to i only.
+        make: of sizes and the tiling for float32, how the products are computed.
+    """
+    query, key, value = tensors
     target = written_as(node)
-    if causal or target is None or not is_float(*inputs) or not _same_leading(walk, query, key, value):
+    groups = _groups(walk, query, key, value)
+    if target is None or not is_float(*tensors, *([] if mask is None else [mask])) or groups is None:
         return None
     keys, width, features = *shape_of(key)[-2:], shape_of(value)[-1]
     *leading, queries, _ = walk.shape(node)
@@ -65,27 +105,53 @@ def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     out = Operand(walk.shape(target.base), target.strides)
     # A kernel knows the batch by the shape of what it writes.
     leading[0] = out.shape[0] if dynamic else leading[0]
-    (q, query_at), (k, key_at), (v, value_at) = (
-        _operand(walk, query, lambda *_: True),
-        _operand(walk, key, lambda row, column: 1 in (row, column)),
-        _operand(walk, value, lambda _, column: column == 1),
-    )
-    masks, mask_at = ([], None) if mask is None else _repeated(walk, mask, len(leading) + 2)
-    operands = Operands(query_at, key_at, value_at, mask_at, out)
-    sizes = AttentionSizes(tuple(leading), queries, keys, width, features)
-    given: Any = node.kwargs.get("scale")
-    scale = 1 / math.sqrt(width) if given is None else float(given)
+    read, operands = [], {"out": out}
+    for label, tensor, fits in (
+        ("query", query, lambda *_: True),
+        ("key", key, lambda row, column: 1 in (row, column)),
+        ("value", value, lambda _, column: column == 1),
+    ):
+        memory, operands[label] = _operand(walk, tensor, fits)
+        read.append(memory)
+    for label, repeated, rank in (("mask", mask, len(leading) + 2), ("lengths", lengths, len(leading))):
+        if repeated is not None:
+            memory, operands[label] = _repeated(walk, repeated, rank)
+            read.append(memory)
+    if groups > 1:
+        operands = {label: _by_group(each, len(leading), groups, label) for label, each in operands.items()}
+        leading[-1:] = [leading[-1] // groups, groups]
+    sizes, places = AttentionSizes(tuple(leading), queries, keys, width, features), Operands(**operands)
+    tiling = choose_attention(sizes, walk.machine.unit, walk.machine.threads)
+    factor = 1 / math.sqrt(width) if scale is None else float(scale)
+    products = make(sizes, tiling)
     result = walk.launch(
-        ("attention", sizes, operands, scale),
+        ("attention", type(products).__name__, sizes, places, factor, products.tiling, causal),
         layer_name(node),
-        [q, k, v, *masks],
+        read,
         out.shape,
-        lambda symbol: attention_kernel(symbol, sizes, operands, scale, walk.machine.unit),
+        lambda symbol: attention_kernel(symbol, sizes, places, factor, products, causal=causal),
     )
     if target.base is node:
         return Value(result)
     walk.values[target.base] = Value(result)
     return target.base
+
+
+def _groups(walk: Walk[Cpu], query: fx.Node, key: fx.Node, value: fx.Node) -> int | None:
+    """How many heads of queries share those of keys; None where tensors aren't stacked in the same way."""
+    if not _same_leading(walk, key, value):
+        return None
+    if _same_leading(walk, query, key):
+        return 1
+    (*before, heads, _, _), (*others, fewer, _, _) = walk.sizes.shape(query), walk.sizes.shape(key)
+    return shape_of(query)[-3] // shape_of(key)[-3] if same_shape(before, others) and fewer != heads else None
+
+
+def _by_group(operand: Operand, rank: int, groups: int, label: str) -> Operand:
+    """The last leading axis as two: heads of keys, and the heads of queries that share one."""
+    head, rest = operand.strides[rank - 1], operand.strides[rank:]
+    split = (head, 0) if label in ("key", "value") else (head * groups, head)
+    return Operand(operand.shape, (*operand.strides[: rank - 1], *split, *rest), operand.offset)
 
 
 def _same_first(walk: Walk[Cpu], *nodes: fx.Node) -> bool:
@@ -102,11 +168,11 @@ def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -
     return walk.value(view.base).expr, Operand(walk.stored_shape(view.base), view.strides, view.offset)
 
 
-def _repeated(walk: Walk[Cpu], mask: fx.Node, rank: int) -> tuple[list[Any], Operand]:
-    """A mask, along whose axes of one element everything else is repeated."""
-    sizes = shape_of(mask)
+def _repeated(walk: Walk[Cpu], tensor: fx.Node, rank: int) -> tuple[Any, Operand]:
+    """A tensor along whose axes of one element everything else is repeated."""
+    sizes = shape_of(tensor)
     strides = [0 if size == 1 else stride for size, stride in zip(sizes, contiguous_strides(sizes), strict=True)]
-    return [walk.nchw(mask)], Operand(walk.shape(mask), (*[0] * (rank - len(sizes)), *strides))
+    return walk.nchw(tensor), Operand(walk.shape(tensor), (*[0] * (rank - len(sizes)), *strides))
 
 
 def _softmax_rows(walk: Walk[Cpu], node: fx.Node, x: Any, shape: tuple[Any, ...]) -> Any:
@@ -144,4 +210,5 @@ RULES: Rules = {
     aten.matmul.default: matmul,
     aten.bmm.default: matmul,
     aten.scaled_dot_product_attention.default: attention,
+    ATTENTION: ragged_attention,
 }

@@ -58,9 +58,9 @@ def all_bits(largest: Sequence[Expr], lanes: int) -> Expr:
     return values[0]
 
 
-def is_finite(bits: Expr) -> Expr:
-    """Whether what ``Largest.bits`` said is neither infinite nor NaN."""
-    return bits < T.int32(_INFINITY)
+def is_finite(bits: Expr, lanes: int = 1) -> Expr:
+    """Whether what ``Largest`` said, of each of so many lanes, is neither infinite nor NaN."""
+    return bits < emit.splat(T.int32(_INFINITY), lanes)
 
 
 def scaling(bits: Expr, limit: int, lanes: int = 1) -> tuple[Expr, Expr]:

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.attention_products import Products
+from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, AttentionTiling
 from haste_compiler.codegen.cpu.kernels.conv2d import is_flat
 from haste_compiler.codegen.cpu.kernels.pixels import PixelProduct
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.rules.attention import launch_attention
 from haste_compiler.codegen.cpu.rules.separable import PixelLayer, in_one_kernel, row_of
 from haste_compiler.codegen.cpu.separable_tiling import Neighbour, tile_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
@@ -22,12 +25,14 @@ from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Unmade, Value, Walk
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name, shape_of
+from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choose_blocks
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import cheapest_tile, choose_direct
 from haste_compiler.methods.quantized.cpu.pixels import IntegerProduct
-from haste_compiler.methods.quantized.cpu.unit import unit_for
+from haste_compiler.methods.quantized.cpu.unit import integer_unit, unit_for
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
+from haste_compiler.methods.quantized.ops.attention import QUANTIZED_ATTENTION, QuantizedAttentionCall
 from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D, QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
@@ -131,4 +136,20 @@ def winograd(walk: Walk[Cpu], node: fx.Node) -> Value:
     return Value(y, nhwc=True)
 
 
-RULES: Rules = {QUANTIZED_CONV2D: conv2d, QUANTIZED_LINEAR: linear, QUANTIZED_WINOGRAD: winograd}
+def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
+    """Attention with both of its products in integers."""
+    call, unit = QuantizedAttentionCall.of(node), integer_unit(walk.machine.target)
+
+    def products(sizes: AttentionSizes, tiling: AttentionTiling) -> Products:
+        return IntegerProducts(sizes, choose_blocks(sizes, tiling), unit)
+
+    tensors = [call.query, call.key, call.value]
+    return launch_attention(walk, node, tensors, call.mask, None, call.scale, call.causal, products)
+
+
+RULES: Rules = {
+    QUANTIZED_ATTENTION: attention,
+    QUANTIZED_CONV2D: conv2d,
+    QUANTIZED_LINEAR: linear,
+    QUANTIZED_WINOGRAD: winograd,
+}
