@@ -237,14 +237,25 @@ class CompiledModule(Steerable):
             self._plain[key] = made
         return made, tensors
 
-    def _stream_code(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[StreamCode, list[Tensor]]:
-        """The code of streams of these inputs, compiled if need be, and the tensors to run it on."""
+    def _stream_code(
+        self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
+    ) -> tuple[StreamCode, list[Tensor]]:
+        """The code of streams of these inputs, compiled if need be, and the tensors to run it on.
+
+        Raises:
+            InputError: a stream that has ``begun`` with some code takes no such inputs.
+        """
         leaves, structure = split(self._parameters.positional(inputs, named))
         known = known_like([*self._made, *self._streams], structure)
         tensors = prepare(leaves, known, self._machine.torch_devices)
         if any(tensor.numel() == 0 for tensor in tensors):
             raise InputError("a frame of a stream has no pixels")
         signature = signature_of(tensors, structure)
+        if begun is not None and self._streams.get(signature) is not begun:
+            shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
+            raise InputError(
+                f"a frame is {shapes}: the stream began with another shape, or before refresh(); reset() begins anew"
+            )
         with self._lock.lock:
             if signature not in self._streams:
                 given = structure.inputs(tensors)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from haste_compiler.codegen.stream_walk import StreamPlan
-from haste_compiler.errors import ConfigError, InputError
+from haste_compiler.errors import ConfigError
 from haste_compiler.forking import Lock
 from haste_compiler.runtime.specialization import Specialization
 
@@ -90,7 +90,7 @@ class Stream:
 
     def __init__(
         self,
-        code: Callable[[Sequence[Any], Mapping[str, Any]], tuple[StreamCode, list[Tensor]]],
+        code: Callable[[Sequence[Any], Mapping[str, Any], StreamCode | None], tuple[StreamCode, list[Tensor]]],
         tolerance: float,
         refresh: int | None,
     ) -> None:
@@ -122,14 +122,11 @@ class Stream:
             TargetError: the target has no streams.
         """
         with self._lock.lock:
-            code, tensors = self._code_for(inputs, named)
+            code, tensors = self._code_for(inputs, named, self._code)
             if self._code is None:
                 self._code = code
                 self._states = [torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in code.plan.states]
                 self._computed = [0] * len(code.plan.layers)
-            elif code is not self._code:
-                shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
-                raise InputError(f"a frame is {shapes}, others of the stream were not: reset() begins anew")
             outputs, _ = code.made.executable.run([*tensors, self._tolerances(), *self._states])
             self._frames += 1
             self._last = [int(self._states[layer.state]) for layer in code.plan.layers]
