@@ -15,12 +15,15 @@ from torch.utils._pytree import tree_map_only, tree_structure
 
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.program import Lowered
+from haste_compiler.codegen.stream_walk import lower_stream
 from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.codegen.walk import lower
 from haste_compiler.cost.pricing import Pricing
-from haste_compiler.errors import CaptureError, ConfigError
+from haste_compiler.errors import CaptureError, ConfigError, TargetError
 from haste_compiler.graph.arguments import Model, as_module, check_arguments
 from haste_compiler.graph.capture import Captured, capture
+from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.dynamic_shapes import batch_range, example_batch
 from haste_compiler.graph.nodes import LEFT_TO_PYTORCH, drop_other_outputs
 from haste_compiler.graph.randomness import refuse_random
@@ -32,9 +35,11 @@ from haste_compiler.methods.layers import conv_layers
 from haste_compiler.methods.pipeline import apply_beside, apply_methods
 from haste_compiler.methods.registry import check_precision, rules_for
 from haste_compiler.passes.hand_back import hand_back
-from haste_compiler.passes.pipeline import rewrite
-from haste_compiler.runtime.compiled import CompiledModule, Specialization
+from haste_compiler.passes.pipeline import Observer, rewrite
+from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.specialization import Specialization
+from haste_compiler.runtime.stream import StreamCode
 from haste_compiler.tuning.handing_back import slower_layers
 from haste_compiler.tuning.tuner import tune_here
 from haste_compiler.tuning.tuning import Tuning
@@ -163,19 +168,33 @@ def _module(network: nn.Module, varying: Any, options: Options) -> CompiledModul
     def specialize(inputs: Sequence[Any], configs: Configs, fit: Callable[[], None]) -> Specialization:
         return _specialize(network, inputs, varying, replace(options, configs=configs), fit)
 
-    return CompiledModule(network, specialize, options.configs, options.machine)
+    def specialize_stream(inputs: Sequence[Any], configs: Configs) -> StreamCode:
+        return _specialize_stream(network, inputs, replace(options, configs=configs))
+
+    return CompiledModule(network, specialize, options.configs, options.machine, specialize_stream)
 
 
 def _specialize(
     model: nn.Module, inputs: Sequence[Any], varying: Any, options: Options, fit: Callable[[], None]
 ) -> Specialization:
     """Compile for the shapes of ``inputs``, but for the axes that vary; call ``fit`` once they are known to fit."""
-    # The model may be on the card, or the inputs: it is captured where its weights are.
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    inputs = tree_map_only(Tensor, lambda tensor: tensor.to(home), tuple(inputs))
+    inputs = _at_home(model, inputs)
     batch = batch_range(model, inputs, varying)
     if batch is not None:
         inputs = example_batch(batch, inputs)
+    captured = _capture(model, inputs, batch)
+    fit()
+    return compile_captured(captured, captured.flatten_inputs(inputs), options)
+
+
+def _at_home(model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Inputs where the model's weights are: it may be on the card, or they."""
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    placed: tuple[Any, ...] = tree_map_only(Tensor, lambda tensor: tensor.to(home), tuple(inputs))
+    return placed
+
+
+def _capture(model: nn.Module, inputs: Sequence[Any], batch: BatchRange | None = None) -> Captured:
     captured = capture(model, inputs, batch=batch)
     if captured.written:
         name = captured.written[0]
@@ -183,8 +202,25 @@ def _specialize(
             f"{captured.name} writes to its input {name!r}, in place, and a compiled network leaves inputs alone: "
             f"compile a module whose forward calls it on {name}.clone()"
         )
-    fit()
-    return compile_captured(captured, captured.flatten_inputs(inputs), options)
+    return captured
+
+
+def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options) -> StreamCode:
+    """Compile for streams of inputs of these shapes."""
+    machine = options.machine
+    streams = machine.streams()
+    if streams is None:
+        raise TargetError(f"there are no streams for {machine.name}: allowed are CPUs")
+    inputs = _at_home(model, inputs)
+    captured = _capture(model, inputs)
+    leaves = captured.flatten_inputs(inputs)
+    gm, configs, _ = _prepared(captured, leaves, options, lambda name, gm: check_interrupt())
+    others = drop_other_outputs(gm)
+    machine = _tuned(gm, options)
+    lowered, plan = lower_stream(gm, machine, rules_for(machine), streams, fallback=options.fallback)
+    executable = _executable(gm, lowered, machine, options, "stream")
+    made = Specialization(executable, captured.out_spec, conv_layers(gm, configs), {}, others, captured.in_spec)
+    return StreamCode(made, plan)
 
 
 def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options) -> Specialization:
@@ -199,28 +235,15 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
         TargetError: tuning for a target that this machine can't run code for.
         UnsupportedOperatorError, ConfigError: see ``compile``.
     """
-    refuse_recurrent(captured.gm)
     machine, graphs = options.machine, {"capture": _text(captured.gm)}
-    configs = options.configs.configured(machine)
-    if isinstance(options.tune, Tuning):
-        configs = options.tune.configure(configs, {layer.name for layer in conv_layers(captured.gm)})
 
     def observe(name: str, gm: fx.GraphModule) -> None:
         check_interrupt()
         graphs[name] = _text(gm)
 
-    gm, out_spec = rewrite(captured, observe), captured.out_spec
-    if options.beside:
-        gm, names = apply_beside(gm, configs, observe)
-        out_spec = tree_structure(dict.fromkeys(names, 0))
-    else:
-        gm = apply_methods(gm, configs, observe, Pricing(machine, leaves))
-    refuse_random(gm)
+    gm, configs, out_spec = _prepared(captured, leaves, options, observe)
     others = drop_other_outputs(gm)
-    tuned = options.tune or None
-    if tuned is True:
-        tuned = tune_here(gm, machine, time.monotonic() + _TUNING_SECONDS)
-    tuned_machine = tuned.applied(machine) if tuned else machine
+    tuned_machine = _tuned(gm, options)
     executable = _build(gm, tuned_machine, captured, options)
     if options.tune is True and options.fallback:
         slower = slower_layers(executable, gm, leaves, machine.threads)
@@ -232,11 +255,41 @@ def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options
     return Specialization(executable, out_spec, conv_layers(gm, configs), graphs, others, captured.in_spec)
 
 
+def _prepared(
+    captured: Captured, leaves: Sequence[Any], options: Options, observe: Observer
+) -> tuple[fx.GraphModule, Configs, Any]:
+    """The graph that is lowered, over which the methods went, their configurations, and the tree of its outputs."""
+    refuse_recurrent(captured.gm)
+    configs = options.configs.configured(options.machine)
+    if isinstance(options.tune, Tuning):
+        configs = options.tune.configure(configs, {layer.name for layer in conv_layers(captured.gm)})
+    gm, out_spec = rewrite(captured, observe), captured.out_spec
+    if options.beside:
+        gm, names = apply_beside(gm, configs, observe)
+        out_spec = tree_structure(dict.fromkeys(names, 0))
+    else:
+        gm = apply_methods(gm, configs, observe, Pricing(options.machine, leaves))
+    refuse_random(gm)
+    return gm, configs, out_spec
+
+
+def _tuned(gm: fx.GraphModule, options: Options) -> Machine:
+    """The machine with the tilings that were, or are now, measured."""
+    tuned = options.tune or None
+    if tuned is True:
+        tuned = tune_here(gm, options.machine, time.monotonic() + _TUNING_SECONDS)
+    return tuned.applied(options.machine) if tuned else options.machine
+
+
 def _build(gm: fx.GraphModule, machine: Machine, captured: Captured, options: Options) -> Executable:
     """Lower a graph and build it, or take it from the cache."""
     lowered = lower(gm, machine, rules_for(options.machine), captured.batch, fallback=options.fallback)
+    return _executable(gm, lowered, machine, options)
+
+
+def _executable(gm: fx.GraphModule, lowered: Lowered, machine: Machine, options: Options, *kind: str) -> Executable:
     missing = machine.missing()
-    key = cache_key(_signature(gm), options.machine, lowered.plan) if options.cache and not missing else None
+    key = cache_key(_signature(gm), options.machine, lowered.plan, *kind) if options.cache and not missing else None
     return Executable(build(lowered, options.machine, key), lowered, machine.threads, missing)
 
 

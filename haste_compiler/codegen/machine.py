@@ -14,6 +14,7 @@ from tvm.target import Target
 from haste_compiler.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from haste_compiler.codegen.stream_walk import Streams
     from haste_compiler.codegen.tables import Rules
 
 Shapes = tuple[Sequence[Any], Sequence[Any]]
@@ -95,6 +96,10 @@ class Machine(ABC):
     @abstractmethod
     def rules(self) -> Rules:
         """The rules that lower operators to the target's kernels."""
+
+    def streams(self) -> Streams | None:
+        """What computes streams; None: the target has none."""
+        return None
 
     def figures(self) -> Any:
         """A cost model that needs no measuring; None: the target's kernels are timed once on each machine."""

@@ -142,13 +142,19 @@ class Walk(Generic[M]):
                 # What the dataflow block left open; TVM would print that it is.
                 self._builder._end_block()
                 raise
-            self._builder.emit_func_output(result, [*inputs, *self._parameters, *self._constant_params])
+            arguments = [*inputs, *self._inputs_behind, *self._parameters, *self._constant_params]
+            self._builder.emit_func_output(result, arguments)
         plan = repr(list(self._kernels))
         mod, batch = self._builder.finalize(), self.sizes.limited()
         read = read_variables(mod["main"])
         kernels = [(symbol, layer) for symbol, layer, made in self._launched if made in read]
         described = (self._constants, self._records, len(outputs), kernels, batch)
         return Lowered(*described, mod, plan, fallbacks=self._fallbacks)
+
+    @property
+    def _inputs_behind(self) -> list[Any]:
+        """Parameters of ``main`` behind the network's inputs."""
+        return []
 
     def _nodes(self) -> list[Any]:
         for node in self.gm.graph.nodes:
@@ -353,15 +359,24 @@ class Walk(Generic[M]):
             out: shape of the float32 tensor that it writes; or a list of (name, shape, dtype), which gives a tuple.
             build: makes the kernel of a symbol.
         """
-        if key not in self._kernels:
-            symbol = f"{key[0]}_{len(self._kernels)}"
-            self._kernels[key] = (self._builder.add_func(build(symbol), symbol), symbol)
-        kernel, symbol = self._kernels[key]
+        kernel, symbol = self.kernel(key, build)
         described = out if isinstance(out, list) else [("y", out, FLOAT32.dtype)]
         kinds = [relax.TensorType(self.sizes.checked(shape), dtype) for _, shape, dtype in described]
         made = self.emit(relax.call_tir(kernel, relax.Tuple(list(args)), kinds if len(kinds) > 1 else kinds[0]))
-        self._launched.append((symbol, layer, made))
+        self.note_launch(symbol, layer, made)
         return made
+
+    def kernel(self, key: tuple[Any, ...], build: Callable[[str], Any]) -> tuple[Any, str]:
+        """A kernel, built the first time that it is asked for, and its symbol; see ``launch``."""
+        if key not in self._kernels:
+            symbol = f"{key[0]}_{len(self._kernels)}"
+            self._kernels[key] = (self._builder.add_func(build(symbol), symbol), symbol)
+        found: tuple[Any, str] = self._kernels[key]
+        return found
+
+    def note_launch(self, symbol: str, layer: str, made: Any) -> None:
+        """Note that a layer's kernel was called, and what it made."""
+        self._launched.append((symbol, layer, made))
 
     def launch_several(
         self, key: tuple[Any, ...], layer: str, args: Sequence[Any], out: list[Any], build: Callable[[str], Any]

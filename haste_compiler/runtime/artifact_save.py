@@ -34,8 +34,8 @@ from haste_compiler.version import __version__
 
 if TYPE_CHECKING:
     from haste_compiler.methods.layers import ConvLayer
-    from haste_compiler.runtime.compiled import Specialization
     from haste_compiler.runtime.inputs import Signature
+    from haste_compiler.runtime.specialization import Specialization
 
 
 @dataclass(frozen=True)

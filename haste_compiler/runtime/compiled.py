@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.errors import HasteError, InputError, first_line
@@ -21,54 +20,22 @@ from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import Saved, save
-from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
+from haste_compiler.runtime.specialization import Specialization
 from haste_compiler.runtime.steerable import Steerable
+from haste_compiler.runtime.stream import Stream, StreamCode
 from haste_compiler.runtime.torch_threads import with_torch
 
 log = logging.getLogger(__name__)
 
 
-class Specialization:
-    """A network compiled for one input signature.
-
-    Attributes:
-        executable: the machine code.
-        out_spec: structure of what the model returns.
-        layers: every convolution of the network, and the method that takes it.
-        graphs: the graph as text after each pass, by the pass's name, in order.
-        constants: outputs that are no tensors, by their position among the outputs' leaves.
-        in_spec: structure of ``(args, kwargs)`` that it is called with.
-    """
-
-    def __init__(
-        self,
-        executable: Executable,
-        out_spec: TreeSpec,
-        layers: list[ConvLayer],
-        graphs: dict[str, str],
-        constants: dict[int, Any],
-        in_spec: TreeSpec,
-    ) -> None:
-        self.executable, self.out_spec, self.layers, self.graphs = executable, out_spec, layers, graphs
-        self.constants, self.in_spec = constants, in_spec
-
-    @property
-    def dense_layers(self) -> dict[str, str]:
-        """Of the convolutions that no method takes, why."""
-        return {layer.name: layer.reason for layer in self.layers if layer.method is None}
-
-    def outputs(self, tensors: Sequence[Tensor]) -> Any:
-        """What the model returns, from the tensors that the machine code made."""
-        leaves: list[Any] = list(tensors)
-        for position, value in self.constants.items():
-            leaves.insert(position, value)
-        return tree_unflatten(leaves, self.out_spec)
-
-
 Specialize = Callable[[Sequence[Any], Configs, Callable[[], None]], Specialization]
 """Compiles the network for example inputs under configurations, and calls a function once it is known that they fit."""
+
+
+SpecializeStream = Callable[[Sequence[Any], Configs], StreamCode]
+"""Compiles the network for streams of inputs like these."""
 
 
 class CompiledModule(Steerable):
@@ -83,14 +50,23 @@ class CompiledModule(Steerable):
     It computes with the weights that the model had when it was first compiled, for all shapes; see ``refresh``.
     """
 
-    def __init__(self, model: nn.Module, specialize: Specialize, configs: Configs, machine: Machine) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        specialize: Specialize,
+        configs: Configs,
+        machine: Machine,
+        specialize_stream: SpecializeStream,
+    ) -> None:
         super().__init__(configs, machine.target)
+        self._specialize_stream = specialize_stream
         self._machine = machine
         self._model, self._specialize = model, specialize
         self._name, self._parameters = type(model).__name__, Parameters.of(model)
         self._made: dict[Signature, Specialization] = {}
         # The same, for tensors that come as the code takes them: looking those up costs next to nothing.
         self._plain: dict[PlainKey, Specialization] = {}
+        self._streams: dict[Signature, StreamCode] = {}
         self._dense: CompiledModule | None = None
         # The network that this is the dense compile of.
         self._merging: CompiledModule | None = None
@@ -140,13 +116,30 @@ class CompiledModule(Steerable):
         """Compile for inputs like these now, so that the first call doesn't have to."""
         self._for_inputs(inputs, named, asked=True)
 
+    def stream(self, tolerance: float = 0.05, refresh: int | None = None) -> Stream:
+        """Begin a stream: frames of one camera, or of a batch of them, of which only what changed is computed anew.
+
+        Streams are independent of each other. They share the machine code, which is made when the first frame of its
+        shape comes, and its weights.
+
+        Args:
+            tolerance: a tile of a convolution's outputs stays as it is while what it reads has moved by no more than
+                this since it was computed, over what such a window has on average, by the norm; pixels of a frame are
+                left as they are within half of it. 0: outputs are those of the network, to the bit.
+            refresh: compute everything anew every so many frames; None: never. Errors don't add up without.
+
+        Raises:
+            ConfigError: the tolerance is negative, or ``refresh`` is no positive number.
+        """
+        return Stream(self._stream_code, tolerance, refresh)
+
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
 
         What was steered stays. The machine code doesn't depend on weights and comes from the cache.
         """
         with self._lock.lock:
-            self._made, self._plain, self._dense, self._weights = {}, {}, None, None
+            self._made, self._plain, self._streams, self._dense, self._weights = {}, {}, {}, None, None
 
     @property
     def dense(self) -> CompiledModule:
@@ -154,7 +147,9 @@ class CompiledModule(Steerable):
         if self.configs.is_dense:
             return self
         if self._dense is None:
-            self._dense = CompiledModule(self._model, self._specialize, Configs.dense(), self._machine)
+            self._dense = CompiledModule(
+                self._model, self._specialize, Configs.dense(), self._machine, self._specialize_stream
+            )
             self._dense._merging, self._dense._weights = self, self._weights
         return self._dense
 
@@ -241,6 +236,36 @@ class CompiledModule(Steerable):
         if key is not None:
             self._plain[key] = made
         return made, tensors
+
+    def _stream_code(
+        self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
+    ) -> tuple[StreamCode, list[Tensor]]:
+        """The code of streams of these inputs, compiled if need be, and the tensors to run it on.
+
+        Raises:
+            InputError: a stream that has ``begun`` with some code takes no such inputs.
+        """
+        leaves, structure = split(self._parameters.positional(inputs, named))
+        known = known_like([*self._made, *self._streams], structure)
+        tensors = prepare(leaves, known, self._machine.torch_devices)
+        if any(tensor.numel() == 0 for tensor in tensors):
+            raise InputError("a frame of a stream has no pixels")
+        signature = signature_of(tensors, structure)
+        if begun is not None and self._streams.get(signature) is not begun:
+            shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
+            raise InputError(
+                f"a frame is {shapes}: the stream began with another shape, or before refresh(); reset() begins anew"
+            )
+        with self._lock.lock:
+            if signature not in self._streams:
+                given = structure.inputs(tensors)
+                self._streams[signature] = with_torch(lambda: self._compiled_stream(given))
+        return self._streams[signature], tensors
+
+    @deferred_interrupts()
+    def _compiled_stream(self, inputs: Sequence[Any]) -> StreamCode:
+        self._check_weights()
+        return self._specialize_stream(inputs, self.configs)
 
     def _make(self, signature: Signature, inputs: Sequence[Any], asked: bool) -> Specialization:
         """Compile; where no method took a layer, the dense code is that which is there already."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import HasteConfig
-from haste_compiler.runtime.compiled import Specialization
+from haste_compiler.runtime.specialization import Specialization
 from tests.methods.haste.networks import redundant_images
 
 # One network, image size and configuration for all: the code is built once.

@@ -18,6 +18,7 @@ from haste_compiler.codegen.processor import check_cpu, cpu_name, missing_for, o
 
 if TYPE_CHECKING:
     from haste_compiler.codegen.cpu.kernels.dense import TilingChoice
+    from haste_compiler.codegen.stream_walk import Streams
     from haste_compiler.codegen.tables import Rules
 
 _LEVEL = 2
@@ -104,6 +105,12 @@ class Cpu(Machine):
         from haste_compiler.codegen.cpu.rules import rules
 
         return rules()
+
+    def streams(self) -> Streams | None:
+        """See ``Machine``."""
+        from haste_compiler.codegen.cpu.rules.streams import STREAMS
+
+        return STREAMS
 
     def transpose(self, name: str, images: Any, rows: int, columns: int, shapes: Shapes) -> tirx.PrimFunc:
         """See ``Machine``."""

@@ -47,14 +47,15 @@ def pooling_rules(kernel: PoolingKernel) -> Rules:
         return Value(walk.reshaped(pooled.expr, walk.shape(node)))
 
     return {
-        aten.max_pool2d.default: lambda walk, node: pool(walk, node, _max_pool(node)),
+        aten.max_pool2d.default: lambda walk, node: pool(walk, node, max_pooling(node)),
         aten.avg_pool2d.default: lambda walk, node: pool(walk, node, _avg_pool(node)),
         aten.adaptive_avg_pool2d.default: lambda walk, node: pool(walk, node, _adaptive(node)),
         aten.mean.dim: mean,
     }
 
 
-def _max_pool(node: fx.Node) -> Pooling:
+def max_pooling(node: fx.Node) -> Pooling:
+    """What a call of ``max_pool2d`` is."""
     kernel = _pair(args_of(node)[1])
     stride = _pair(argument(node, 2, "stride", None) or kernel)
     padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -27,8 +29,6 @@ def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lan
     while hint_of(batch) * out_h * slabs < 8 and channels % (slabs * 2 * lanes) == 0:
         slabs *= 2
     slab = channels // slabs
-    # One sum of a whole map loses digits: each row has its own.
-    by_rows = pooling.kind != "max" and height * width > _LARGE * out_h * out_w
 
     def body(x: Expr, y: Expr) -> None:
         with T.parallel(0, images_of(batch) * out_h * slabs) as task:
@@ -40,23 +40,51 @@ def pooling_kernel(name: str, pooling: Pooling, batch: Batch, channels: int, lan
                 out = emit.bind(((image * out_h + row) * out_w + column) * channels + first)
                 source = emit.bind(image * height * width * channels + first)
 
+                window = PooledWindow(pooling, channels, rows, columns, scale)
+
                 def reduce(c: Expr, n: int) -> None:
-                    total = emit.Register(n, float("-inf") if pooling.kind == "max" else 0.0)
-                    line = emit.Register(n, 0.0) if by_rows else total
-                    with T.serial(0, rows[1]) as i:
-                        with T.serial(0, columns[1]) as j:
-                            y_in, x_in = rows[0] + i * pooling.dilation[0], columns[0] + j * pooling.dilation[1]
-                            value = T.bind(emit.load(x, source + (y_in * width + x_in) * channels + c, n))
-                            if pooling.kind == "max":
-                                total.set(nan_maximum(value, total.get(), n))
-                            else:
-                                line.add(value)
-                        if by_rows:
-                            total.add(line.get())
-                            line.set(emit.splat(0.0, n))
-                    result = total.get()
-                    emit.store(y, out + c, result if scale is None else result * emit.splat(scale, n), n)
+                    emit.store(y, out + c, window.value(x, source + c, n), n)
 
                 emit.sweep(slab, lanes, reduce)
 
     return emit.kernel(name, arguments, body)
+
+
+@dataclass(frozen=True)
+class PooledWindow:
+    """The window of one output.
+
+    Attributes:
+        pooling: that it is of.
+        channels: of a pixel.
+        rows, columns: first and how many of the input it holds, see ``window_range``.
+        scale: see ``window_scale``.
+    """
+
+    pooling: Pooling
+    channels: int
+    rows: tuple[Expr, Expr]
+    columns: tuple[Expr, Expr]
+    scale: Expr | None
+
+    def value(self, x: Expr, source: Expr, n: int) -> Expr:
+        """The output's value of ``n`` channels; the first of them begins at ``source`` in the image."""
+        pooling, largest = self.pooling, self.pooling.kind == "max"
+        (height, width), (out_h, out_w) = pooling.input_size, pooling.output_size
+        # One sum of a whole map loses digits: each row has its own.
+        by_rows = not largest and height * width > _LARGE * out_h * out_w
+        total = emit.Register(n, float("-inf") if largest else 0.0)
+        line = emit.Register(n, 0.0) if by_rows else total
+        with T.serial(0, self.rows[1]) as i:
+            with T.serial(0, self.columns[1]) as j:
+                row, column = self.rows[0] + i * pooling.dilation[0], self.columns[0] + j * pooling.dilation[1]
+                value = T.bind(emit.load(x, source + (row * width + column) * self.channels, n))
+                if largest:
+                    total.set(nan_maximum(value, total.get(), n))
+                else:
+                    line.add(value)
+            if by_rows:
+                total.add(line.get())
+                line.set(emit.splat(0.0, n))
+        result = total.get()
+        return result if self.scale is None else result * emit.splat(self.scale, n)

@@ -12,7 +12,7 @@ on the way; where that sum is not finite the plain convolution is computed inste
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def write_winograd(
 ) -> None:
     """Emit the convolution of ``buffers``, those of ``winograd_arguments``, into the kernel that is being built."""
     x, transformed, filters, *rest = buffers
-    writer = _Winograd(geometry, batch, tiling, activation, [x, transformed, *rest])
+    writer = WinogradWriter(geometry, batch, tiling, activation, [x, transformed, *rest])
     finite = T.alloc_buffer((writer.tasks,), "int32")
     writer.write(finite)
     good = emit.Register(1, T.int32(0), "int32")
@@ -78,11 +78,26 @@ def write_winograd(
         write_conv2d(geometry, batch, tiling.direct, activation, [x, filters, *rest])
 
 
-class _Winograd:
-    """Emits the transforms and the products; the methods go from the tasks inwards."""
+class WinogradWriter:
+    """Emits the transforms and the products; the methods go from the tasks inwards.
+
+    Args:
+        geometry: the convolution.
+        batch: images.
+        tiling: how it is cut.
+        activation: see ``apply_activation``.
+        buffers: x, transformed filters, bias, maybe a residual, and y.
+        apart: y are so many tiles, (tiles, m², K), and not an image; None: it is.
+    """
 
     def __init__(
-        self, geometry: ConvGeometry, batch: Batch, tiling: WinogradTiling, activation: str, buffers: list[Expr]
+        self,
+        geometry: ConvGeometry,
+        batch: Batch,
+        tiling: WinogradTiling,
+        activation: str,
+        buffers: list[Expr],
+        apart: int | None = None,
     ) -> None:
         self.geometry, self.tiling, self.activation = geometry, tiling, activation
         self.size, self.tile, self.element = tiling.size, tiling.tile, tiling.tile.element
@@ -90,9 +105,10 @@ class _Winograd:
         self.residual = buffers[3] if len(buffers) == 5 else None
         self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
         self.out_h, self.out_w = geometry.output_size
+        self.row_pixels = self.out_w if apart is None else self.size
         self.rows, self.columns = tiling.grid(geometry)
         self.positions = (self.size + 2) ** 2
-        self.tiles = tiling.block * self.columns
+        self.tiles = tiling.block * self.columns if apart is None else apart
         self.k_tiles = tile_count(geometry, self.tile)
         # The last block of a number of images that wasn't known may have fewer rows.
         self.all_rows = emit.bind(images_of(batch) * self.rows)
@@ -111,8 +127,7 @@ class _Winograd:
         with T.parallel(0, self.tasks) as task:
             chunk, block = emit.bind(task // self.blocks), emit.bind(task % self.blocks)
             first = emit.bind(block * self.tiling.block)
-            inputs = T.alloc_buffer((self.positions * self.input_stride,), self.element.dtype)
-            sums = T.alloc_buffer((self.positions * self.sum_stride,), self.element.accumulator)
+            inputs, sums = self.scratch()
             total = emit.Register(self.tile.lanes, 0.0, self.element.accumulator)
             whole = isinstance(self.all_rows, int) or self.rows % self.tiling.block == 0
             rows = self.tiling.block if whole else emit.bind(emit.minimum(self.tiling.block, self.all_rows - first))
@@ -122,11 +137,16 @@ class _Winograd:
             with T.serial(0, emit.minimum(self.tiling.channel_tiles, self.k_tiles - k_first)) as k_step:
                 k_tile = emit.bind(k_first + k_step)
                 with T.serial(0, self.positions) as position:
-                    self._multiply(k_tile, position, first, inputs, sums)
+                    self.multiply(k_tile, position, self.tiles, inputs, sums, self._asking(k_tile, position, first))
                 with T.serial(0, rows) as row, T.serial(0, self.columns) as column:
                     self._transform_outputs(k_tile, first, row, column, sums, total)
             in_range = emit.bind(tirx.abs(total.total()) <= T.float32(emit.LARGEST))
             emit.store(finite, task, tirx.Select(in_range, T.int32(1), T.int32(0)))
+
+    def scratch(self) -> tuple[Expr, Expr]:
+        """Buffers for a task's transformed inputs, and for the sums of a tile of output channels."""
+        inputs = T.alloc_buffer((self.positions * self.input_stride,), self.element.dtype)
+        return inputs, T.alloc_buffer((self.positions * self.sum_stride,), self.element.accumulator)
 
     def _place(self, first: Expr, row: Expr) -> tuple[Expr, Expr]:
         """The image, and the first output row of a row of tiles."""
@@ -163,11 +183,11 @@ class _Winograd:
             corner = emit.bind(start + column * self.channels)
             target = emit.bind((row * self.columns + number) * self.channels)
             there = [known + j in held for j in range(self.size + 2)]
-            self._transform_tile(source, corner, width, there, inputs, target)
+            self.transform_tile(source, corner, width, there, inputs, target)
 
         emit.each_tile(self.out_w, self.size, lambda at: at in held and at + self.size + 1 in held, tile)
 
-    def _transform_tile(
+    def transform_tile(
         self, source: Expr, corner: Expr, width: int, there: Sequence[bool], inputs: Expr, target: Expr
     ) -> None:
         """Transform the tile that begins at ``corner``; columns that aren't ``there`` are zero."""
@@ -189,21 +209,34 @@ class _Winograd:
 
         emit.sweep(self.channels, lanes, transform)
 
-    def _multiply(self, k_tile: Expr, position: Expr, first: Expr, inputs: Expr, sums: Expr) -> None:
-        """The sums over channels of one position, for all tiles of the task."""
+    def multiply(
+        self,
+        k_tile: Expr,
+        position: Expr,
+        tiles: Expr,
+        inputs: Expr,
+        sums: Expr,
+        ask: Callable[[Expr], None] | None = None,
+    ) -> None:
+        """The sums over channels of one position, for the first ``tiles`` of the task.
+
+        Where those are fewer than a register tile has, some are summed that nobody wrote. ``ask(column)`` asks for what
+        will be written of the tiles from a column on.
+        """
         tile, lanes, accumulator = self.tile, self.tile.lanes, self.element.accumulator
         unroll = unrolled(tile, self.channels, (4, 2, 3))
         steps, across = self.channels // unroll, math.ceil(self.tiles / tile.columns)
+        most = emit.bind(emit.maximum(0, tiles - tile.columns))
         packed = emit.bind((k_tile * self.positions + position) * self.slice)
         # The register tiles share the next position's filters among them.
         stride = -(-self.slice // (across * steps))
-        with T.serial(0, across) as index:
-            column = emit.bind(emit.minimum(index * tile.columns, self.tiles - tile.columns))
+        with T.serial(0, emit.ceil_div(tiles, tile.columns)) as index:
+            column = emit.bind(emit.minimum(index * tile.columns, most))
             registers = [
                 [emit.Register(lanes, 0.0, accumulator) for _ in range(tile.vectors)] for _ in range(tile.columns)
             ]
-            if self.asked_bytes <= _MOST_ASKED_BYTES:
-                self._ask_for_outputs(k_tile, position, first, column)
+            if ask is not None:
+                ask(column)
             read = emit.bind(position * self.input_stride + column * self.channels)
             following = emit.bind(packed + self.slice + index * (steps * stride))
             with T.serial(0, steps) as step:
@@ -221,6 +254,12 @@ class _Winograd:
             for p, pixel in enumerate(registers):
                 for v, register in enumerate(pixel):
                     emit.store(sums, written + p * tile.channels + v * lanes, register.get(), lanes)
+
+    def _asking(self, k_tile: Expr, position: Expr, first: Expr) -> Callable[[Expr], None] | None:
+        """What asks for outputs of a task that begins at a row; None where there are too many."""
+        if self.asked_bytes > _MOST_ASKED_BYTES:
+            return None
+        return lambda column: self._ask_for_outputs(k_tile, position, first, column)
 
     def _ask_for_outputs(self, k_tile: Expr, position: Expr, first: Expr, column: Expr) -> None:
         """Ask for the lines that one output of some tiles will be written to: the first positions for one each."""
@@ -240,16 +279,19 @@ class _Winograd:
         image, out_row = self._place(first, row)
         pixel = emit.bind((image * self.out_h + out_row) * self.out_w + self._column(column))
         at = emit.bind(pixel * self.out_channels + k_tile * self.tile.channels)
-        read = emit.bind((row * self.columns + column) * self.tile.channels)
+        self.store_tile(k_tile, emit.bind((row * self.columns + column) * self.tile.channels), at, sums, total)
+
+    def store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register) -> None:
+        """The outputs of one tile, whose sums begin at ``read``, written from ``at`` on, and added to ``total``."""
         rest = self.out_channels - (self.k_tiles - 1) * self.tile.channels
         write_valid(
             k_tile,
             self.k_tiles,
             (self.tile.channels, rest),
-            lambda valid: self._store_tile(k_tile, read, at, sums, total, valid),
+            lambda valid: self._store_channels(k_tile, read, at, sums, total, valid),
         )
 
-    def _store_tile(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
+    def _store_channels(self, k_tile: Expr, read: Expr, at: Expr, sums: Expr, total: emit.Register, valid: int) -> None:
         side, lanes, matrix = self.size + 2, self.tile.lanes, OUTPUT[self.size]
         pieces = tile_pieces(self.tile, valid)
         for v, offset, n in pieces:
@@ -266,9 +308,9 @@ class _Winograd:
                 for j, value in enumerate(combine(matrix, [values[i] for values in columns])):
                     value = T.bind(value + bias)
                     emit.store(total.buffer, 0, emit.load(total.buffer, 0, n) + value, n)
-                    index = at + (i * self.out_w + j) * self.out_channels + v * lanes + offset
+                    index = at + (i * self.row_pixels + j) * self.out_channels + v * lanes + offset
                     write_output(self.y, index, value, n, self.residual, self.activation)
         if is_long(self.activation):
             with T.serial(0, self.size) as i, T.serial(0, self.size) as j:
-                pixel = emit.bind(at + (i * self.out_w + j) * self.out_channels)
+                pixel = emit.bind(at + (i * self.row_pixels + j) * self.out_channels)
                 activate(self.y, pixel, pieces, self.tile, self.activation)

@@ -19,6 +19,10 @@ def most(bits: int, *, nonnegative: bool) -> int:
     return 2**bits - 1 if nonnegative else 2 ** (bits - 1) - 1
 
 
+UNSIGNED = most(BITS, nonnegative=True)
+"""The largest integer of 8 bits where no value is negative."""
+
+
 def quantize(
     values: Tensor, axes: tuple[int, ...], *, nonnegative: bool = False, bits: int = BITS
 ) -> tuple[Tensor, Tensor]:

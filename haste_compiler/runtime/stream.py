@@ -1,0 +1,155 @@
+"""``Stream``: frames of a camera, of which only what changed is computed anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from haste_compiler.codegen.stream_walk import StreamPlan
+from haste_compiler.errors import ConfigError
+from haste_compiler.forking import Lock
+from haste_compiler.runtime.specialization import Specialization
+
+_ALL = -1.0
+"""A tolerance that every tile exceeds."""
+
+_OF_PIXELS = 0.5
+"""Tolerance of a frame's pixels, over that of tiles: a camera's noise stays below it, and costs nothing further on."""
+
+
+@dataclass(frozen=True)
+class StreamCode:
+    """A network compiled for streams.
+
+    Attributes:
+        made: the code, and what is known of it.
+        plan: what the code takes behind a frame.
+    """
+
+    made: Specialization
+    plan: StreamPlan
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """What a stream did for one layer.
+
+    Attributes:
+        side: of a tile of its outputs, in pixels.
+        tiles: of its outputs, in all images of a frame.
+        macs: multiply-adds of all tiles.
+        last: tiles that the last frame took.
+        computed: tiles that all frames took together.
+    """
+
+    side: int
+    tiles: int
+    macs: int
+    last: int
+    computed: int
+
+
+@dataclass(frozen=True)
+class StreamStatistics:
+    """What a stream did since it began.
+
+    Attributes:
+        frames: so many there were.
+        layers: by name, those of which tiles are computed.
+    """
+
+    frames: int
+    layers: Mapping[str, LayerWork]
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of the layers' tiles that were computed, over those of all; 0 before the first frame."""
+        return self._share(lambda layer: layer.computed / max(1, self.frames))
+
+    @property
+    def last_work(self) -> float:
+        """The same of the last frame."""
+        return self._share(lambda layer: layer.last)
+
+    def _share(self, tiles: Callable[[LayerWork], float]) -> float:
+        done = sum(layer.macs * tiles(layer) / layer.tiles for layer in self.layers.values())
+        return done / max(1, sum(layer.macs for layer in self.layers.values()))
+
+
+class Stream:
+    """Frames of a camera, or of a batch of them: called like the network, with one frame after the other.
+
+    It keeps what it computed, and computes anew what changed; see ``CompiledModule.stream``. Calls from several
+    threads take turns. The first frame says what shape all have.
+    """
+
+    def __init__(
+        self,
+        code: Callable[[Sequence[Any], Mapping[str, Any], StreamCode | None], tuple[StreamCode, list[Tensor]]],
+        tolerance: float,
+        refresh: int | None,
+    ) -> None:
+        if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+            raise ConfigError(f"tolerance is {tolerance!r}: allowed are numbers from 0 on")
+        if refresh is not None and (not isinstance(refresh, int) or isinstance(refresh, bool) or refresh < 1):
+            raise ConfigError(f"refresh is {refresh!r}: allowed are whole numbers from 1 on, and None")
+        self._code_for, self._tolerance, self._refresh = code, float(tolerance), refresh
+        self._lock = Lock(brief=False)
+        self._code: StreamCode | None = None
+        self._states: list[Tensor] = []
+        self._frames = 0
+        self._last: list[int] = []
+        self._computed: list[int] = []
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the network on the next frame.
+
+        Args:
+            inputs: the model's arguments, as of ``CompiledModule``.
+            named: the same, by name.
+
+        Returns:
+            What the model returns: the same structure, new tensors.
+
+        Raises:
+            InputError: the frame isn't of the first one's shape, or as of ``CompiledModule``.
+            UnsupportedOperatorError: the network has no convolution of which a part could be computed, or as there.
+            TargetError: the target has no streams.
+        """
+        with self._lock.lock:
+            code, tensors = self._code_for(inputs, named, self._code)
+            if self._code is None:
+                self._code = code
+                self._states = [torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in code.plan.states]
+                self._computed = [0] * len(code.plan.layers)
+            outputs, _ = code.made.executable.run([*tensors, self._tolerances(), *self._states])
+            self._frames += 1
+            self._last = [int(self._states[layer.state]) for layer in code.plan.layers]
+            self._computed = [a + b for a, b in zip(self._computed, self._last, strict=True)]
+            return code.made.outputs(outputs)
+
+    def reset(self) -> None:
+        """Forget all frames: the next one is computed as a whole, and may have another shape."""
+        with self._lock.lock:
+            self._code, self._states = None, []
+            self._frames, self._last, self._computed = 0, [], []
+
+    def stats(self) -> StreamStatistics:
+        """What was computed of the frames since the stream began, by layer."""
+        with self._lock.lock:
+            layers = self._code.plan.layers if self._code is not None else ()
+            work = {
+                layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
+                for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
+            }
+            return StreamStatistics(self._frames, work)
+
+    def _tolerances(self) -> Tensor:
+        """Of tiles, and of pixels, for the next frame."""
+        whole = self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
+        return torch.tensor([_ALL, 0.0] if whole else [self._tolerance, self._tolerance * _OF_PIXELS])

@@ -1,0 +1,1 @@
+"""What a stream computes, in plain PyTorch."""
