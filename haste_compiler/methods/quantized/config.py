@@ -30,8 +30,8 @@ class QuantizedConfig(MethodConfig):
             2 or 0 (never). It is for layers that stay in float32 too.
         bits: that inputs are rounded to, 8 or 7; filters have 8. None: 7 where the machine multiplies these faster
             (x86 without a dot product of bytes, VNNI) and ``max_error`` lets it, else 8.
-        cost_model: True: a layer is taken only where it is predicted to be faster. False: wherever ``max_error`` lets
-            it.
+        cost_model: True: a layer is taken only where it is predicted to be faster. False: wherever it can be, by the
+            largest tiles of Winograd's algorithm; no error is looked at.
         layers: overrides, from a layer's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"conv1": {"enabled": False}}``. Later entries win.
 

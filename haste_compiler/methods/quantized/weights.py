@@ -49,7 +49,9 @@ def quantize_transformed(weight: Tensor, size: int, *, narrow: bool = False) -> 
         narrow: for inputs of 7 bits, see ``quantize_for_narrow``.
     """
     matrix = torch.tensor(FILTER[size], dtype=torch.float64, device=weight.device)
-    transformed = torch.einsum("ia,kcab,jb->kcij", matrix, weight.double(), matrix).float()
+    # Rows and columns in one product.
+    flat = weight.double().flatten(2) @ torch.kron(matrix, matrix).T
+    transformed = flat.float().unflatten(2, (size + 2, size + 2))
     integers, scale = quantize(transformed, (1,))
     if not narrow:
         return integers.to(torch.int8), scale[:, 0]
