@@ -23,7 +23,9 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if made["format_version"] < 2:
         made = _with_methods(made)
     if made["format_version"] < 4:
-        made = _with_kinds(_with_names(made))
+        made = _with_names(made)
+    if made["format_version"] < 5:
+        made = _with_choices(made)
     return {**made, "format_version": FORMAT_VERSION}
 
 
@@ -53,8 +55,9 @@ def _with_names(old: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": parameters, **old, "specializations": parts}
 
 
-def _with_kinds(old: dict[str, Any]) -> dict[str, Any]:
-    """Before format 4 all layers were convolutions, and methods computed them one way."""
+def _with_choices(old: dict[str, Any]) -> dict[str, Any]:
+    """Before format 4 all layers were convolutions, and methods computed them one way; before 5 no share of the
+    outputs' error was kept."""
 
     def layer(stored: Mapping[str, Any]) -> dict[str, Any]:
         return {**stored, "choice": vars(LayerChoice.from_dict(stored["choice"]))}

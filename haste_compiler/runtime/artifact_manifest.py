@@ -30,7 +30,7 @@ from haste_compiler.runtime.schema import (
 )
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Counts up when what is written has other fields."""
 
 WEIGHTS = "weights.safetensors"
@@ -89,6 +89,8 @@ _LAYER = fields(
                 "kept": optional(number),
                 "kind": one_of("conv", "linear"),
                 "setting": optional(_count),
+                "output_error": optional(number),
+                "network_error": optional(number),
             }
         ),
     }

@@ -235,6 +235,19 @@ def test_format_1_is_still_read(compiled: CompiledModule, file: Path, altered: C
     assert [choice.haste for choice in loaded.explain().layers] == [layer.eligible for layer in compiled.layers]
 
 
+def test_format_4_is_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
+    """It keeps no share of the outputs' error."""
+
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 4
+        for part in manifest["specializations"]:
+            for layer in part["layers"]:
+                del layer["choice"]["output_error"], layer["choice"]["network_error"]
+
+    loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
+    assert str(loaded.explain()) == str(compiled.explain())
+
+
 def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
     """They hold neither the inputs' names nor constants, and all layers were convolutions."""
 
@@ -244,7 +257,8 @@ def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, fi
         for part in manifest["specializations"]:
             del part["input_values"]
             for layer in part["layers"]:
-                del layer["choice"]["kind"], layer["choice"]["setting"]
+                for name in ("kind", "setting", "output_error", "network_error"):
+                    del layer["choice"][name]
 
     loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
     assert torch.equal(loaded(images(3)), compiled(images(3)))
@@ -367,7 +381,7 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 5.*reads up to 4"),
+        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 6.*reads up to 5"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
         (
