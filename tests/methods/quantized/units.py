@@ -71,4 +71,5 @@ def unit_of(name: str, target: str) -> IntegerUnit:
     return kinds[name](own.lanes, own.registers)
 
 
-UNITS = ("own", "multiply", "unsigned", "signed", "bytes")
+OF_8_BITS = ("own", "multiply", "unsigned", "signed")
+UNITS = (*OF_8_BITS, "bytes")

@@ -16,7 +16,7 @@ from haste_compiler.codegen.target import parse_target
 from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choose_blocks
 from haste_compiler.methods.quantized.reference.attention import attend_integers
 from tests.codegen.kernels import assert_near, on_x86, run_kernel, targets
-from tests.methods.quantized.units import UNITS, unit_of
+from tests.methods.quantized.units import OF_8_BITS, unit_of
 
 ROUNDING = 3e-4
 """What powers of two differ by may round to another 255th."""
@@ -52,7 +52,7 @@ def attentions(draw: st.DrawFn) -> tuple[Tensors, Tensor | None, bool]:
 
 @on_x86
 @pytest.mark.parametrize(
-    ("target", "unit"), [*((each, "own") for each in targets()), *(("llvm", u) for u in UNITS[1:])]
+    ("target", "unit"), [*((each, "own") for each in targets()), *(("llvm", u) for u in OF_8_BITS[1:])]
 )
 @settings(max_examples=5, deadline=None)
 @given(attentions())
