@@ -18,7 +18,8 @@ from haste_compiler.errors import ConfigError
         ({"winograd": 3}, "winograd must be one of 0, 2, 4, not 3"),
         ({"winograd": 6}, "winograd must be between 0 and 4"),
         ({"enabled": 1}, "enabled must be True or False"),
-        ({"bits": 4}, "unknown field 'bits'"),
+        ({"bits": 4}, "bits must be between 7 and 8"),
+        ({"bit": 8}, "did you mean 'bits'?"),
         ({"layers": {"conv": {"max_eror": 0.1}}}, "did you mean 'max_error'?"),
     ],
 )

@@ -62,6 +62,7 @@ def test_a_saved_network_gives_the_same_bits_and_is_checked_as_well(
     loaded = haste_compiler.load(tmp_path / "net.haste")
     assert np.array_equal(loaded(IMAGES), compiled(IMAGES))
     assert not [each for each in check_layers(model, loaded, (IMAGES,)) if each.wrong]
+    compiled.dense.prepare(IMAGES)
     compiled.dense.save(tmp_path / "dense.haste")
     assert (tmp_path / "net.haste").stat().st_size < 1.2 * (tmp_path / "dense.haste").stat().st_size
 
