@@ -133,19 +133,32 @@ def write_conv2d(
     geometry: ConvGeometry, batch: Batch, tiling: ConvTiling, activation: str, buffers: list[Expr]
 ) -> None:
     """Emit the convolution of ``buffers``, those of ``conv2d_arguments``, into the kernel that is being built."""
-    columns, pixels = tiling.tile.columns, math.prod(geometry.output_size)
-    fewest = least_of(batch) * pixels
-    if not is_flat(geometry) or columns <= fewest:
+
+    def write(tiling: ConvTiling) -> None:
         _Conv2d(geometry, batch, tiling, activation, buffers).write()
+
+    if is_flat(geometry):
+        with_tiles_that_fit(write, tiling, batch, math.prod(geometry.output_size))
+    else:
+        write(tiling)
+
+
+def with_tiles_that_fit(write: Callable[[ConvTiling], None], tiling: ConvTiling, batch: Batch, pixels: int) -> None:
+    """Write a kernel whose tiles take pixels of all images in a row, of ``pixels`` an image.
+
+    Tiles are moved back to fit, which takes at least as many pixels as a tile has: fewer get narrower ones.
+    """
+    columns, fewest = tiling.tile.columns, least_of(batch) * pixels
+    if columns <= fewest:
+        write(tiling)
         return
-    # Tiles are moved back to fit, which takes at least as many pixels as a tile has.
     with T.If(images_of(batch) * pixels >= columns):
         with T.Then():
-            _Conv2d(geometry, batch, tiling, activation, buffers).write()
+            write(tiling)
         with T.Else():
             narrower = fewest if fewest >= columns // 4 else columns // 2
             tile = dataclasses.replace(tiling.tile, columns=narrower)
-            write_conv2d(geometry, batch, dataclasses.replace(tiling, tile=tile), activation, buffers)
+            with_tiles_that_fit(write, dataclasses.replace(tiling, tile=tile), batch, pixels)
 
 
 class _Conv2d:

@@ -8,7 +8,6 @@ float32. Outputs that read a scale which is not finite are computed once more, i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -20,9 +19,9 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, STREAMED_BYTES, TileWriter
+from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, STREAMED_BYTES, TileWriter, with_tiles_that_fit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
-from haste_compiler.codegen.dynamic import Batch, hint_of, images_of, least_of
+from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
@@ -112,26 +111,11 @@ def direct_kernel(
             convolution(geometry, batch, tiling, unit, operands, starts, activation, nonnegative=nonnegative).write()
 
         if by_pixels(geometry):
-            _with_tiles_that_fit(write, tiling, batch, math.prod(geometry.output_size))
+            with_tiles_that_fit(write, tiling, batch, math.prod(geometry.output_size))
         else:
             write(tiling)
 
     return emit.kernel(name, arguments, body)
-
-
-def _with_tiles_that_fit(write: Any, tiling: ConvTiling, batch: Batch, pixels: int) -> None:
-    """Tiles are moved back to fit, which takes at least as many pixels as a tile has: fewer get narrower ones."""
-    columns, fewest = tiling.tile.columns, least_of(batch) * pixels
-    if columns <= fewest:
-        write(tiling)
-        return
-    with T.If(images_of(batch) * pixels >= columns):
-        with T.Then():
-            write(tiling)
-        with T.Else():
-            narrower = fewest if fewest >= columns // 4 else columns // 2
-            tile = dataclasses.replace(tiling.tile, columns=narrower)
-            _with_tiles_that_fit(write, dataclasses.replace(tiling, tile=tile), batch, pixels)
 
 
 class _Direct(ABC):
