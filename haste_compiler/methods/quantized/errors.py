@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -21,8 +21,8 @@ _SIDE = 24
 
 def relative_errors(
     x: Tensor, weight: Tensor, geometry: ConvGeometry, algorithms: Iterable[Algorithm], *, nonnegative: bool
-) -> Mapping[Algorithm, float]:
-    """The relative error (2-norm) of a convolution of integers without its epilogue, by algorithm.
+) -> Iterator[tuple[Algorithm, float]]:
+    """The relative error (2-norm) of a convolution of integers without its epilogue, of one algorithm after the other.
 
     Args:
         x: (N, C, H, W), float32, of any height and width; a piece of it is looked at.
@@ -47,7 +47,8 @@ def relative_errors(
             y = convolve_integers(x, integers, scale, geometry, nonnegative=nonnegative)
         return float((y - exact).norm() / norm)
 
-    return {algorithm: error(algorithm) for algorithm in algorithms}
+    for algorithm in algorithms:
+        yield algorithm, error(algorithm)
 
 
 def middle(x: Tensor, geometry: ConvGeometry) -> tuple[Tensor, ConvGeometry]:

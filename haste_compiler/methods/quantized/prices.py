@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,10 +102,10 @@ class _Layer:
         if x is None or self.config.max_error is None:
             return self.by(next(iter(self.seconds)))
         errors: dict[Algorithm, float] = {}
-        for each in self.seconds:
-            errors[each] = self._error(gm, x, each)
-            if errors[each] <= self.config.max_error:
-                return self.by(each, f", which changes its output by {_percent(errors[each])}")
+        for each, error in self._errors(gm, x, self.seconds):
+            if error <= self.config.max_error:
+                return self.by(each, f", which changes its output by {_percent(error)}")
+            errors[each] = error
         return self.refused(_too_much(min(errors.values()), self.config))
 
     def within(self, gm: fx.GraphModule, x: Tensor, most_time: float) -> Mapping[Algorithm, float]:
@@ -113,8 +113,8 @@ class _Layer:
         that error."""
         most = math.inf if self.config.max_error is None else self.config.max_error
         found: dict[Algorithm, float] = {}
-        for each, seconds in self.seconds.items():
-            error = self._error(gm, x, each) if seconds <= most_time * self.dense else math.inf
+        fast = [each for each, seconds in self.seconds.items() if seconds <= most_time * self.dense]
+        for each, error in self._errors(gm, x, fast):
             if error <= most and error < min(found.values(), default=math.inf):
                 found[each] = error
         return found
@@ -136,12 +136,14 @@ class _Layer:
         """The layer must stay in float32."""
         return Prediction(self.dense, Estimate(math.inf, 0.0, None), refusal=why)
 
-    def _error(self, gm: fx.GraphModule, x: Tensor, algorithm: Algorithm) -> float:
+    def _errors(
+        self, gm: fx.GraphModule, x: Tensor, algorithms: Iterable[Algorithm]
+    ) -> Iterator[tuple[Algorithm, float]]:
         call, geometry = plain_call(self.node), geometry_of(self.node)
         weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
         if self.node.target is LINEAR:
             x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
-        return relative_errors(x, weight, geometry, [algorithm], nonnegative=nonnegative)[algorithm]
+        return relative_errors(x, weight, geometry, algorithms, nonnegative=nonnegative)
 
 
 def _within_output_error(
