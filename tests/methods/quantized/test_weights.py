@@ -48,7 +48,7 @@ def test_products_of_narrow_inputs_fit_16_bits(geometry: ConvGeometry) -> None:
     """However large neighbouring filters are: a scale grows where they would not, and nowhere else."""
     torch.manual_seed(0)
     shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
-    weight = torch.rand(shape) * torch.logspace(-6, 6, len(torch.empty(shape)))[:, None, None, None]
+    weight = torch.rand(shape) * torch.logspace(-6, 6, shape[0])[:, None, None, None]
     weight[::2] *= torch.rand(shape)[::2] ** 20
     integers, scale = quantize_for_narrow(weight, geometry)
     check_sums(rows_of_taps(integers, geometry))

@@ -159,7 +159,7 @@ class Bytes(IntegerUnit):
     """x86 without a dot product of bytes: values of 7 bits times 8-bit filters, in 16 bits (pmaddubsw).
 
     Two products are added before they are widened. Neither the sum of the two of a product, nor of all four, may leave
-    16 bits: filters are rounded so that it can't (``weights.quantize_filters``).
+    16 bits: filters are rounded so that it can't (``weights.quantize_for_narrow``).
     """
 
     GROUP = 8
