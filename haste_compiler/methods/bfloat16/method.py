@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.program import Record
     from haste_compiler.codegen.tables import Rules
-    from haste_compiler.methods.bfloat16.replayed import Replayed
     from haste_compiler.methods.prediction import Prediction
+    from haste_compiler.methods.rounded_layer import RoundedLayer
     from haste_compiler.methods.statistics import LayerStatistics
 
 
@@ -98,11 +98,11 @@ class BFloat16(Method):
         """See ``Method``."""
         raise ValueError(f"{self.NAME} leaves no records")
 
-    def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
+    def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> RoundedLayer:
         """See ``Method``."""
-        from haste_compiler.methods.bfloat16.replayed import Replayed
+        from haste_compiler.methods.bfloat16.replayed import replayed
 
-        return Replayed.of(node, values)
+        return replayed(node, values)
 
 
 METHOD = BFloat16()

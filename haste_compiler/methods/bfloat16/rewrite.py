@@ -9,12 +9,12 @@ from haste_compiler.methods.bfloat16.config import NAME, BFloat16Config
 from haste_compiler.methods.bfloat16.ops.conv2d import BFloat16ConvCall
 from haste_compiler.methods.bfloat16.ops.linear import BFloat16LinearCall
 from haste_compiler.methods.bfloat16.ops.winograd import BFloat16WinogradCall
-from haste_compiler.methods.bfloat16.replayed import PLAIN
 from haste_compiler.methods.bfloat16.sites import eligibility, sites
 from haste_compiler.methods.bfloat16.weights import round_filters, round_transformed
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.prediction import CHOICE, Choice
 from haste_compiler.methods.quantized.sites import geometry_of, plain_call, tile_sizes
+from haste_compiler.methods.rounded_layer import PLAIN
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR, LinearCall

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.tables import Rules
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.prediction import Prediction
-    from haste_compiler.methods.quantized.replayed import Replayed
+    from haste_compiler.methods.rounded_layer import RoundedLayer
     from haste_compiler.methods.statistics import LayerStatistics
 
 _LEFT_TO_USERS = ("enabled",)
@@ -128,11 +128,12 @@ class Quantized(Method):
 
     def replayed(
         self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None
-    ) -> Replayed | None:
+    ) -> RoundedLayer | None:
         """See ``Method``: attention has no filters, and is run as it is."""
-        from haste_compiler.methods.quantized.replayed import PLAIN, Replayed
+        from haste_compiler.methods.quantized.replayed import replayed
+        from haste_compiler.methods.rounded_layer import PLAIN
 
-        return Replayed.of(node, values) if PLAIN in node.meta else None
+        return replayed(node, values) if PLAIN in node.meta else None
 
 
 METHOD = Quantized()

@@ -3,67 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx
-from torch.fx.node import map_arg
+from torch import fx
 
 from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QUANTIZED_LINEAR, QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QUANTIZED_WINOGRAD, QuantizedWinogradCall
-from haste_compiler.ops.conv2d import CONV2D
-from haste_compiler.ops.linear import LINEAR
-
-PLAIN = "plain_weight"
-"""Where a node's ``meta`` keeps the filters before they were rounded."""
-
-Call = QuantizedConvCall | QuantizedLinearCall | QuantizedWinogradCall
-
-_CALLS: Mapping[Any, type[Call]] = {QUANTIZED_LINEAR: QuantizedLinearCall, QUANTIZED_WINOGRAD: QuantizedWinogradCall}
+from haste_compiler.methods.rounded_layer import PLAIN, RoundedLayer
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """See ``OwnedLayer``.
-
-    Attributes:
-        call: the layer's own.
-        values: of every node that it reads.
-        weight: the filters before they were rounded.
-    """
-
-    call: Call
-    values: Mapping[fx.Node, Any]
-    weight: Tensor
-
-    @classmethod
-    def of(cls, node: fx.Node, values: Mapping[fx.Node, Any]) -> Replayed:
-        """The layer of a node; ``values`` as of ``Method.replayed``."""
-        return cls(_CALLS.get(node.target, QuantizedConvCall).of(node), values, node.meta[PLAIN])
-
-    @property
-    def x(self) -> Tensor:
-        """See ``OwnedLayer``."""
-        read: Tensor = self.values[self.call.x]
-        return read
-
-    @property
-    def patch(self) -> tuple[int, int] | None:
-        """See ``OwnedLayer``: values are rounded by rows, or by tiles."""
-        return (self.call.size,) * 2 if isinstance(self.call, QuantizedWinogradCall) else None
-
-    def compute(self, x: Tensor | None = None) -> Tensor:
-        """See ``OwnedLayer``."""
-        values = self.values if x is None else {**self.values, self.call.x: x}
-        result: Tensor = self.call.OP(*map_arg(self.call.args, lambda node: values[node]))
-        return result
-
-    def plain(self) -> Tensor:
-        """See ``OwnedLayer``."""
-        call, x = self.call, self.x
-        bias, residual = (None if each is None else self.values[each] for each in (call.bias, call.residual))
-        if isinstance(call, QuantizedLinearCall):
-            return LINEAR(x, self.weight, bias, residual, call.activation)  # type: ignore[no-any-return]
-        window: Any = call.window if isinstance(call, QuantizedConvCall) else ([1, 1], call.padding, [1, 1], 1)
-        return CONV2D(x, self.weight, bias, residual, *window, call.activation)  # type: ignore[no-any-return]
+def replayed(node: fx.Node, values: Mapping[fx.Node, Any]) -> RoundedLayer:
+    """The layer of a node; ``values`` as of ``Method.replayed``."""
+    weight = node.meta[PLAIN]
+    if node.target is QUANTIZED_LINEAR:
+        return RoundedLayer(QuantizedLinearCall.of(node), values, weight)
+    if node.target is QUANTIZED_WINOGRAD:
+        tiles = QuantizedWinogradCall.of(node)
+        return RoundedLayer(tiles, values, weight, ([1, 1], tiles.padding, [1, 1], 1), tiles.size)
+    call = QuantizedConvCall.of(node)
+    return RoundedLayer(call, values, weight, call.window)

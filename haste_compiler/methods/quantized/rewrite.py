@@ -13,10 +13,10 @@ from haste_compiler.methods.quantized.config import NAME, QuantizedConfig
 from haste_compiler.methods.quantized.ops.conv2d import QuantizedConvCall
 from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QuantizedWinogradCall
-from haste_compiler.methods.quantized.replayed import PLAIN
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, plain_call, sites
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow, quantize_transformed
+from haste_compiler.methods.rounded_layer import PLAIN
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR, LinearCall
