@@ -7,7 +7,6 @@ filters of a few tiles of output channels. Where the filters are 1×1 all pixels
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,13 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, STREAMED_BYTES, TileWriter, with_tiles_that_fit
+from haste_compiler.codegen.cpu.kernels.conv2d import TileWriter, with_tiles_that_fit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
-from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.dynamic import Batch
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.bfloat16.cpu.unit import BFloat16Unit
+from haste_compiler.methods.quantized.cpu.direct_tasks import DirectTasks
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, start_sums
 from haste_compiler.methods.quantized.reference.direct import by_pixels
@@ -96,7 +96,7 @@ def direct_kernel(
     return emit.kernel(name, arguments, body)
 
 
-class _Direct(ABC):
+class _Direct(DirectTasks):
     """Emits one kernel; the methods go from the tasks inwards to the register tile.
 
     Args:
@@ -117,30 +117,10 @@ class _Direct(ABC):
         activation: str,
         buffers: dict[str, Expr],
     ) -> None:
-        self.geometry, self.tiling, self.tile, self.unit = geometry, tiling, tiling.tile, unit
+        super().__init__(geometry, batch, tiling, unit)
+        self.unit, self.activation = unit, activation
         self.x, self.filters, self.bias, self.y = (buffers[name] for name in ("x", "filters", "bias", "y"))
-        self.residual, self.activation = buffers.get("residual"), activation
-        self.layout = filter_layout(geometry, self.tile.channels, unit)
-        self.images, self.hint = emit.bind(images_of(batch)), hint_of(batch)
-        self.streamed = self.layout.tiles * self.layout.tile_elements * unit.FILTERS.bytes >= STREAMED_BYTES
-
-    @abstractmethod
-    def write(self) -> None:
-        """All tasks, in parallel."""
-
-    def _tasks(self, places: Expr) -> tuple[Any, int]:
-        """A parallel loop over the places' tasks, and how many tasks share a place."""
-        chunks = math.ceil(self.layout.tiles / self.tiling.channel_tiles)
-        return T.parallel(0, places * chunks), chunks
-
-    def _split(self, task: Expr, places: Expr, chunks: int) -> tuple[Expr, tuple[Expr, Expr]]:
-        """A task's place, and its tiles of output channels: the first and how many."""
-        if self.tiling.channels_first:
-            chunk, place = emit.bind(task // places), emit.bind(task % places)
-        else:
-            place, chunk = emit.bind(task // chunks), emit.bind(task % chunks)
-        first = emit.bind(chunk * self.tiling.channel_tiles)
-        return place, (first, emit.bind(emit.minimum(self.tiling.channel_tiles, self.layout.tiles - first)))
+        self.residual = buffers.get("residual")
 
     def _round(self, values: Expr, written: Expr, read: Expr, elements: int) -> None:
         """Round neighbouring elements of the images, from ``read`` on, into ``values`` from ``written`` on."""
@@ -154,25 +134,6 @@ class _Direct(ABC):
         """Set some of the rounded values to zero."""
         lanes = 2 * self.unit.lanes
         emit.sweep(elements, lanes, lambda at, n: emit.store(values, start + at, emit.splat(T.uint16(0), n), n))
-
-    def _following(self, k_tile: Expr, index: Expr, tiles: int, passes: int) -> tuple[Expr, int] | None:
-        """Which filters a register tile asks for while it sums, and how many at each step.
-
-        Args:
-            k_tile: its tile of output channels.
-            index: its number among those of the task that share their filters.
-            tiles: how many these are.
-            passes: tasks that read the same filters.
-        """
-        if not self.streamed:
-            return None
-        elements = self.layout.tile_elements
-        steps = self.geometry.kernel[0] * self.layout.taps * self.layout.steps
-        if tiles == passes == 1:
-            ahead = AHEAD_BYTES // self.unit.FILTERS.bytes
-            return emit.bind(k_tile * elements + ahead), self.tile.channels * self.unit.GROUP
-        stride = math.ceil(elements / (tiles * steps))
-        return emit.bind(T.min(k_tile + 1, self.layout.tiles - 1) * elements + index * (steps * stride)), stride
 
     def _sums(
         self,

@@ -9,7 +9,6 @@ float32. Outputs that read a scale which is not finite are computed once more, i
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.conv2d import AHEAD_BYTES, STREAMED_BYTES, TileWriter, with_tiles_that_fit
+from haste_compiler.codegen.cpu.kernels.conv2d import TileWriter, with_tiles_that_fit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
-from haste_compiler.codegen.dynamic import Batch, hint_of, images_of
+from haste_compiler.codegen.dynamic import Batch
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.cpu.filters import FilterLayout, filter_layout
+from haste_compiler.methods.quantized.cpu.direct_tasks import DirectTasks
+from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
 from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, scaled_sums, start_sums
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
@@ -118,7 +118,7 @@ def direct_kernel(
     return emit.kernel(name, arguments, body)
 
 
-class _Direct(ABC):
+class _Direct(DirectTasks):
     """Emits one kernel; the methods go from the tasks inwards to the register tile."""
 
     def __init__(
@@ -133,30 +133,9 @@ class _Direct(ABC):
         *,
         nonnegative: bool,
     ) -> None:
-        self.geometry, self.tiling, self.tile, self.unit = geometry, tiling, tiling.tile, unit
-        self.operands, self.starts, self.activation, self.nonnegative = operands, starts, activation, nonnegative
-        self.layout: FilterLayout = filter_layout(geometry, self.tile.channels, unit)
-        self.images = emit.bind(images_of(batch))
-        self.hint = hint_of(batch)
-        self.streamed = self.layout.tiles * self.layout.tile_elements >= STREAMED_BYTES
-
-    @abstractmethod
-    def write(self) -> None:
-        """All tasks, in parallel."""
-
-    def _tasks(self, places: Expr) -> tuple[Any, int]:
-        """A parallel loop over the places' tasks, and how many tasks share a place."""
-        chunks = math.ceil(self.layout.tiles / self.tiling.channel_tiles)
-        return T.parallel(0, places * chunks), chunks
-
-    def _split(self, task: Expr, places: Expr, chunks: int) -> tuple[Expr, tuple[Expr, Expr]]:
-        """A task's place, and its tiles of output channels: the first and how many."""
-        if self.tiling.channels_first:
-            chunk, place = emit.bind(task // places), emit.bind(task % places)
-        else:
-            place, chunk = emit.bind(task // chunks), emit.bind(task % chunks)
-        first = emit.bind(chunk * self.tiling.channel_tiles)
-        return place, (first, emit.bind(emit.minimum(self.tiling.channel_tiles, self.layout.tiles - first)))
+        super().__init__(geometry, batch, tiling, unit)
+        self.unit, self.operands, self.starts = unit, operands, starts
+        self.activation, self.nonnegative = activation, nonnegative
 
     def _group_offset(self, k_tile: Expr) -> Expr:
         """Where the channels of a tile's conv group begin in a pixel."""
@@ -196,24 +175,6 @@ class _Direct(ABC):
                 offsets,
                 ask,
             )
-
-    def _following(self, k_tile: Expr, index: Expr, tiles: int, passes: int) -> tuple[Expr, int] | None:
-        """Which filters a register tile asks for while it sums, and how many at each step.
-
-        Args:
-            k_tile: its tile of output channels.
-            index: its number among those of the task that share their filters.
-            tiles: how many these are.
-            passes: tasks that read the same filters.
-        """
-        if not self.streamed:
-            return None
-        elements = self.layout.tile_elements
-        steps = self.geometry.kernel[0] * self.layout.taps * self.layout.steps
-        if tiles == passes == 1:
-            return emit.bind(k_tile * elements + AHEAD_BYTES), self.tile.channels * self.unit.GROUP
-        stride = math.ceil(elements / (tiles * steps))
-        return emit.bind(T.min(k_tile + 1, self.layout.tiles - 1) * elements + index * (steps * stride)), stride
 
     def _factors(self, k_tile: Expr, scale: Expr) -> list[Expr]:
         """What the sums of each vector of output channels are multiplied by."""
