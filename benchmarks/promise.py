@@ -18,10 +18,8 @@ from haste_compiler.demo.digits import held_out_digits
 BUDGETS = ("min_agreement", "max_accuracy_drop", "max_output_error")
 
 
-_JUDGED_ON = 384
-"""Images that the search didn't see, a whole number of calls."""
-
 _CALL = 64
+"""Images of a call. A promise is held against all images that a search didn't see, up to a whole number of calls."""
 
 
 def kept(model: nn.Module, found: SearchResult, others: Tensor) -> tuple[float, bool]:
@@ -68,11 +66,13 @@ def main() -> None:
                 threads=1,
                 progress=False,
             )
-            value, holds = kept(model, found, digits[order[count : count + _JUDGED_ON]])
+            others = (len(digits) - count) // _CALL * _CALL
+            value, holds = kept(model, found, digits[order[count : count + others]])
             held += holds
             print(
-                f"{count} images, seed {seed}: {found.chosen.mac_reduction:.1%} saved, measured on {found.images}; "
-                f"{given.budget} {value:.4f} on the others, {'kept' if holds else 'MISSED'}, "
+                f"{count} images, seed {seed}: {found.chosen.mac_reduction:.1%} saved, agreement "
+                f"{found.chosen.agreement:.4f} on {found.images} held out; "
+                f"{given.budget} {value:.4f} on {others} others, {'kept' if holds else 'MISSED'}, "
                 f"{time.perf_counter() - start:.0f} s",
                 file=sys.stderr,
                 flush=True,

@@ -57,7 +57,7 @@ def _before_fork() -> None:
 
 def _after_fork(is_new: bool) -> None:
     if is_new:
-        _own.pool.restart()
+        _own.pool.lose()
         _own.deputy, _own.began = None, True
 
 
