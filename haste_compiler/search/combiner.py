@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from haste_compiler.progress import Tick
@@ -16,8 +18,15 @@ from haste_compiler.search.runner import Measured, Runner, kept
 from haste_compiler.search.sensitivity import Point, Unit
 
 _ROUNDS = 3
-_SPREAD = 12
-_COMPILED = 2
+_SPREAD, _COMPILED = 12, 1
+"""Combinations that are run on the way to twice the budget: by steering, and where each must be compiled."""
+
+_PARTS, _COMPILED_PARTS = tuple(part / 10 for part in range(2, 17)), (0.4, 0.7, 1.0, 1.4)
+"""Parts of a budget on quality that combinations around it are predicted to use up."""
+
+_MISSES = 2
+"""How many combinations that miss a budget on quality are run."""
+
 _LATENCY_TRIES = 5
 _TIMED = 2
 
@@ -52,8 +61,12 @@ class Combiner:
         steps = frontier(self._units, points, self._predictor.products(points, allocations[index]))
         self._tick("compiling candidates", 1.0)
         any_point: Allocation = {point.unit: point for point in points}
-        spread = _SPREAD if self._runner.can_steer(any_point) else _COMPILED
-        found = self._bisect(self._running(any_point), steps, spread)
+        spread, parts = (_SPREAD, _PARTS) if self._runner.can_steer(any_point) else (_COMPILED, _COMPILED_PARTS)
+        run = self._running(any_point)
+        if self._budget.on_quality:
+            found = self._ascend(run, [steps[index] for index in self._on_the_way(steps, spread, parts)])
+        else:
+            found = self._bisect(run, steps, spread)
         return [dense, *(self._timed_ones(clock, found) if clock else found)]
 
     def _compiled_together(self, allocations: list[Allocation]) -> list[Point]:
@@ -122,17 +135,42 @@ class Combiner:
         compiled = runner.compile(any_point)
         return lambda allocation: runner.run(compiled, any_point, allocation)
 
+    def _on_the_way(self, steps: Sequence[Allocation], spread: int, parts: Iterable[float]) -> list[int]:
+        """Which steps are run for a budget on quality, without a look at the images that are held out: what these show
+        would otherwise choose which combinations have a chance to pass, and the more have one, the more bad ones pass.
+
+        Args:
+            steps: by rising damage, the first dense.
+            spread: how many at equal distances, to where twice the budget is predicted to be used up.
+            parts: of the budget, at which the last step is taken that is predicted to use up no more.
+        """
+        used = list(itertools.accumulate((self._predictor.part(step) for step in steps), max))
+        last = bisect.bisect_right(used, 2.0) - 1
+        near = {bisect.bisect_right(used, part) - 1 for part in parts}
+        return sorted({*near, *(last * number // spread for number in range(1, spread + 1))} - {0})
+
+    def _ascend(self, run: Callable[[Allocation], Measured], steps: Iterable[Allocation]) -> list[Measured]:
+        """Run allocations in order, a few that miss the budget among them."""
+        found: list[Measured] = []
+        missed = 0
+        for step in steps:
+            found.append(run(step))
+            missed += not found[-1].keeps(self._budget)
+            if missed == _MISSES:
+                break
+        return found
+
     def _bisect(self, run: Callable[[Allocation], Measured], steps: list[Allocation], spread: int) -> list[Measured]:
-        """Run allocations around the one furthest along that keeps the budget, and some on the way there; in order."""
+        """Run allocations around the first that reaches the target, and some on the way there; in order."""
         found: dict[int, Measured] = {}
         low, high = 0, len(steps)
         while high - low > 1:
             middle = (low + high) // 2
             found[middle] = run(steps[middle])
-            if found[middle].keeps(self._budget) == self._budget.on_quality:
-                low = middle
-            else:
+            if found[middle].keeps(self._budget):
                 high = middle
+            else:
+                low = middle
         last = min(len(steps) - 1, 2 * high)
         for part in range(1, spread + 1):
             index = last * part // spread

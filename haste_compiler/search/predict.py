@@ -54,10 +54,14 @@ class Predictor:
         overtaken = torch.special.erfc((self._distances + shift) / unexplained / math.sqrt(2)) / 2
         return float((overtaken * self._costs).sum(dim=1).clamp(max=1).mean())
 
+    def part(self, allocation: Allocation) -> float:
+        """What part of a budget on quality an allocation is predicted to use up."""
+        limit = self._budget.limit
+        return self.harm(allocation) / (1 - limit if self._budget.kind == "min_agreement" else limit)
+
     def overdraws(self, allocation: Allocation) -> bool:
         """Whether an allocation is predicted to overdraw a budget on quality."""
-        limit = self._budget.limit
-        return self.harm(allocation) > (1 - limit if self._budget.kind == "min_agreement" else limit)
+        return self.part(allocation) > 1
 
     def products(self, points: Sequence[Point], near: Allocation) -> Tensor:
         """Inner products of points, (P, P), under which an allocation's squared norm grows with its ``harm``.

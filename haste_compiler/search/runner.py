@@ -39,7 +39,7 @@ def kept(candidates: Iterable[Measured], budget: Budget) -> list[Measured]:
     """Those that keep a budget, of candidates by rising damage.
 
     Of a budget on quality only those before the first that doesn't keep it: trying many until one passes by chance
-    would leave less confidence than was asked for (fixed-sequence testing).
+    would leave less confidence than was asked for (fixed-sequence testing). Which are run isn't chosen by these images.
     """
     if budget.on_quality:
         return list(itertools.takewhile(lambda each: each.keeps(budget), candidates))

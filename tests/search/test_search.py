@@ -1,7 +1,10 @@
 """search(): on the carried network, end to end."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from haste_compiler.demo import load_network
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.registry import method
 from haste_compiler.search.clock import Clock
+from haste_compiler.search.runner import Measured, Runner
 
 
 class Small(nn.Module):
@@ -224,6 +228,35 @@ def test_settings_are_judged_on_images_that_they_were_not_chosen_on(
     report = haste_compiler.validate(model, compiled, images[count - held_out : count], time=False)
     assert result.images == held_out and 0 < result.chosen.output_error < 0.3
     assert report.outputs[0].rel_error == pytest.approx(result.chosen.output_error, rel=1e-3)
+
+
+@pytest.mark.parametrize("passing", [0, 1, 3])
+def test_what_is_run_is_not_chosen_by_the_images_held_out(
+    model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch, passing: int
+) -> None:
+    """Bisection gives each bad combination a new chance to pass: what is promised with 90 % holds less often."""
+    sequences = []
+    plain = Runner.run
+
+    def search_where_pass(count: float) -> SearchResult:
+        ran: list[Measured] = []
+
+        def run(self: Runner, *arguments: Any) -> Measured:
+            measured = plain(self, *arguments)
+            bounds = (0.0, 0.0, 0.0) if len(ran) < count else (9.0, 1.0, 1.0)
+            ran.append(measured._replace(quality=replace(measured.quality, bounds=bounds)))
+            return ran[-1]
+
+        monkeypatch.setattr(Runner, "run", run)
+        result = search(model, images, max_output_error=0.1)
+        sequences.append([each.point.config for each in ran])
+        return result
+
+    search_where_pass(math.inf)
+    found = search_where_pass(passing)
+    every, some = sequences
+    assert len(every) > passing + 2 and some == every[: passing + 2]
+    assert found.chosen.mac_reduction == 0 if passing == 0 else found.config == every[passing - 1]
 
 
 def test_what_so_many_images_cannot_show_is_refused_before_the_work(
