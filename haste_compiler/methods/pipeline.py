@@ -59,10 +59,13 @@ def apply_beside(
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """As ``apply_methods`` without predictions; but the network stays plain, and methods compute layers beside it.
 
+    Methods that change other layers' shapes take no part.
+
     Returns:
         The graph, and the names of the layers that are its outputs, see ``put_beside``.
     """
     names: tuple[str, ...] = ()
+    _, configs = configs.split(lambda method: method.RESHAPES)
     for name, step in _steps(configs, None):
         gm = step(gm)
         if name == choose_layers.__name__:
@@ -73,10 +76,23 @@ def apply_beside(
 
 
 def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
+    reshaping, others = configs.split(lambda method: method.RESHAPES)
     return [
-        (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, configs), configs, predict)),
-        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in configs),
-        (allow_winograd.__name__, lambda gm: allow_winograd(gm, configs)),
+        *(step for each, config in reshaping for step in _reshaping(each, config, predict)),
+        (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, others), others, predict)),
+        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in others),
+        (allow_winograd.__name__, lambda gm: allow_winograd(gm, others)),
+    ]
+
+
+def _reshaping(
+    method: Method, config: MethodConfig, predict: Predict | None
+) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
+    """The steps of a method that changes the shapes of the others' layers."""
+    alone = Configs((config,))
+    return [
+        (f"choose_{method.NAME}", lambda gm: choose_layers(_checked(gm, alone), alone, predict)),
+        (f"rewrite_{method.NAME}", lambda gm: _rewritten(gm, method, config)),
     ]
 
 
