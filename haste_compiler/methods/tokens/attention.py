@@ -62,12 +62,10 @@ def stream_of(node: fx.Node) -> Stream:
         UnfitError: they don't, or not one by one.
     """
     source, join = _sum(node)
-    shape, keys = shape_of(source), shape_of(node.args[1])[-2]  # type: ignore[arg-type]
-    if len(shape) != _ROWS or shape[1] != keys:
-        raise UnfitError(f"the {keys} tokens that it attends to are not those that go on")
+    images, keys, _ = shape_of(source)
     origin = _origin(source)
     fixed = _fixed_tokens(origin)
-    counts = Counts(shape[0], keys, keys, fixed)
+    counts = Counts(images, keys, keys, fixed)
     needed, layouts = ancestors(join), {source: rows_of(source)}
     for each in node.graph.nodes:
         if each in needed and any(read in layouts for read in each.all_input_nodes):
@@ -83,15 +81,27 @@ def stream_of(node: fx.Node) -> Stream:
     return Stream(origin, fixed, join, layouts[key])
 
 
+def fixed_tokens(node: fx.Node) -> int:
+    """How many of the first tokens that an attention reads are known to be the same for every image."""
+    try:
+        source, _ = _sum(node)
+    except UnfitError:
+        return 0
+    return _fixed_tokens(_origin(source))
+
+
 def _sum(node: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """The first sum of what became of attention and something that it was computed from: that, and the sum."""
+    """The first sum of what became of attention and tokens (B, N, C) that it was computed from: these, and the sum."""
     before, reached = ancestors(node), {node}
     for each in node.graph.nodes:
         if not any(read in reached for read in each.all_input_nodes):
             continue
         reached.add(each)
         for added in _added(each):
-            if added in before and shape_of(added) == shape_of(each):
+            if added in before and shape_of(added) == (shape := shape_of(each)):
+                keys = shape_of(node.args[1])[-2]  # type: ignore[arg-type]
+                if len(shape) != _ROWS or shape[1] != keys:
+                    raise UnfitError(f"the {keys} tokens that it attends to are not those that go on")
                 return added, each
     raise UnfitError("what it returns is not added to the tokens that it reads")
 

@@ -43,7 +43,7 @@ class TokenConfig(MethodConfig):
         start: how many of the network's first attentions merge nothing.
         protected: how many of the first tokens never merge. None: those that are the same for every image, such as
             class and register tokens.
-        cost_model: True: tokens merge only where that saves more multiply-adds than it takes.
+        cost_model: local: True lets tokens merge only where that saves clearly more than matching and copying take.
         layers: overrides, from an attention's qualified name or an ``fnmatch`` pattern of it to the fields that differ
             there, e.g. ``{"blocks.11.attn": {"enabled": False}}``. Later entries win.
 
@@ -74,6 +74,8 @@ class TokenConfig(MethodConfig):
             if not 0 < keep <= 1:
                 raise ConfigError(f"keep must be more than 0 and at most 1, not {keep}")
             self.set("keep", keep)
+        if isinstance(self.layers, Mapping) and any("mode" in own for own in self.layers.values()):
+            raise ConfigError("layers: mode is the whole network's, and no layer has its own")
         for name in ("r", "start", "protected"):
             if getattr(self, name) is not None:
                 self.set(name, integer(name, getattr(self, name), 0, _MOST))

@@ -12,6 +12,7 @@ from haste_compiler.codegen.program import Record
 from haste_compiler.graph.nodes import is_call, layer_name, shape_of
 from haste_compiler.methods.products import OperatorMacs, operator_macs_of
 from haste_compiler.methods.tokens.config import NAME
+from haste_compiler.methods.tokens.local import Within
 from haste_compiler.methods.tokens.macs import merging_macs
 from haste_compiler.methods.tokens.ops.token_merge import TokenMergeCall
 from haste_compiler.methods.tokens.ops.tome_match import TOME_MATCH
@@ -53,6 +54,20 @@ def leave_records(merged: list[Merged], before: Counted, after: Counted) -> None
         each.call.meta[RECORD] = Record(NAME, (layer_name(attention),), (), 1, {"layers": layers})
     for each in merged:
         _add_overhead(each, own.get(each.merging.attention, each), before, after)
+
+
+def leave_local_records(within: list[Within], before: Counted, after: Counted) -> None:
+    """The same where tokens merge within attention; arguments as of ``leave_records``."""
+    for each in within:
+        node, call = each.merging.attention, TokenMergeCall.of(each.call)
+        rows, merged = shape_of(call.x), each.merging.count
+        layers: dict[str, dict[str, Any]] = {}
+        _add(layers, before[node], after[each.attended].macs, rows[0])
+        entry = layers[before[node].layer]
+        entry["parts"]["matching"] = after[call.assignment].macs // rows[0]
+        entry["parts"]["merging"] = 3 * merging_macs(rows, merged) // rows[0]
+        entry["tokens"] = {"kept": call.merged_to, "merged": merged}
+        each.call.meta[RECORD] = Record(NAME, (layer_name(node),), (), 1, {"layers": layers})
 
 
 def _add(layers: dict[str, dict[str, Any]], dense: OperatorMacs, spent: int, images: int) -> None:

@@ -11,9 +11,10 @@ from torch import fx
 from haste_compiler.graph.nodes import copy_module, is_call, layer_name, shape_of
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
-from haste_compiler.methods.tokens.attention import Stream, UnfitError, attentions, stream_of
+from haste_compiler.methods.tokens.attention import Stream, UnfitError, attentions, fixed_tokens, stream_of
 from haste_compiler.methods.tokens.config import NAME, TokenConfig
-from haste_compiler.methods.tokens.schedule import merged_in
+from haste_compiler.methods.tokens.local import LocalMerging, why_not
+from haste_compiler.methods.tokens.schedule import merged_at_once, merged_in
 from haste_compiler.methods.tokens.spread import Merged, Merging, Spread
 
 aten = torch.ops.aten
@@ -27,11 +28,11 @@ class Plan:
     """What merges in a graph.
 
     Attributes:
-        mergings: by attention, in order.
+        mergings: by attention, in order: all of them local, or none.
         unfit: by attention, why nothing merges.
     """
 
-    mergings: dict[fx.Node, Merging]
+    mergings: dict[fx.Node, Merging] | dict[fx.Node, LocalMerging]
     unfit: dict[fx.Node, str]
 
 
@@ -48,14 +49,19 @@ def sites(gm: fx.GraphModule, config: TokenConfig) -> list[Site]:
     return found
 
 
-def chosen(gm: fx.GraphModule, config: TokenConfig) -> list[Merging]:
+def chosen(gm: fx.GraphModule, config: TokenConfig) -> list[Merging | LocalMerging]:
     """What merges: where it was chosen, or may be if nothing was."""
     merging = plan(gm, config).mergings.items()
     return [each for node, each in merging if CHOICE not in node.meta or is_taken(node.meta[CHOICE], NAME)]
 
 
 def plan(gm: fx.GraphModule, config: TokenConfig) -> Plan:
-    """What merges where, found by merging in a copy of a graph until nothing has to be taken back."""
+    """What merges where."""
+    return _running(gm, config) if config.mode == "running" else _local(gm, config)
+
+
+def _running(gm: fx.GraphModule, config: TokenConfig) -> Plan:
+    """The same of tokens that stay merged: they merge in a copy of the graph until nothing has to be taken back."""
     mergings, unfit = _candidates(gm, config)
     while mergings:
         refused = _refused(gm, mergings)
@@ -78,10 +84,8 @@ def _candidates(gm: fx.GraphModule, config: TokenConfig) -> tuple[dict[fx.Node, 
     for place, node in enumerate(attentions(gm)):
         own = config.for_layer(layer_name(node))
         try:
-            if not own.enabled:
-                raise UnfitError("disabled by the configuration")
-            if place < own.start:
-                raise UnfitError("it comes before the layers in which tokens merge")
+            if reason := _left_out(own, place):
+                raise UnfitError(reason)
             stream = stream_of(node)
         except UnfitError as error:
             unfit[node] = str(error)
@@ -96,8 +100,36 @@ def _candidates(gm: fx.GraphModule, config: TokenConfig) -> tuple[dict[fx.Node, 
             if wanted:
                 mergings[node] = Merging(node, stream, wanted, protected)
             else:
-                unfit[node] = "the configuration has nothing merge here"
+                unfit[node] = "nothing is to merge here"
     return mergings, unfit
+
+
+def _local(gm: fx.GraphModule, config: TokenConfig) -> Plan:
+    """The same of tokens that are copied back."""
+    mergings, unfit = dict[fx.Node, LocalMerging](), dict[fx.Node, str]()
+    for place, node in enumerate(attentions(gm)):
+        own = config.for_layer(layer_name(node))
+        reason = _left_out(own, place) or why_not(node)
+        if not reason:
+            tokens = shape_of(node)[-2]
+            protected = fixed_tokens(node) if own.protected is None else own.protected
+            merging = LocalMerging(node, merged_at_once(own, tokens, protected), protected)
+            if not merging.count:
+                reason = "nothing is to merge here"
+            elif own.cost_model and not merging.pays():
+                reason = f"matching and copying {tokens} tokens take more than is saved"
+        if reason:
+            unfit[node] = reason
+        else:
+            mergings[node] = merging
+    return Plan(mergings, unfit)
+
+
+def _left_out(config: TokenConfig, place: int) -> str:
+    """Why the configuration of an attention, one of so many, leaves it out; empty where it doesn't."""
+    if not config.enabled:
+        return "disabled by the configuration"
+    return "it comes before the layers in which tokens merge" if place < config.start else ""
 
 
 def _refused(gm: fx.GraphModule, mergings: dict[fx.Node, Merging]) -> dict[fx.Node, str]:

@@ -228,7 +228,7 @@ class Spread:
             self.unfit[attention] = f"of {tokens} tokens none are left to merge"
             return
         with self._gm.graph.inserting_before(join.next):
-            metric = self._metric(key, images, attention)
+            metric = heads_mean(self._gm, key, images, attention)
             assignment = TomeMatchCall(metric, count, merging.protected).insert(self._gm, attention)
             size = before.size if before is not None else self._ones(join)
             call = TokenMergeCall(join, size, assignment, tokens - count).insert(self._gm, attention)
@@ -241,19 +241,20 @@ class Spread:
         written = flow.layout if flow is not None else rows_of(join)
         self._flows[fewer] = _Flow(written, merged)
 
-    def _metric(self, key: fx.Node, images: int, source: fx.Node) -> fx.Node:
-        """Keys (B, N, D), the mean over heads."""
-        *leading, tokens, width = shape_of(key)
-        if len(leading) == 1 and leading[0] == images:
-            return key
-        if len(leading) == 1:
-            sizes = [images, leading[0] // images, tokens, width]
-            key = self._insert(aten.reshape.default, (key, sizes), source)
-        return self._insert(aten.mean.dim, (key, [1]), source)
-
     def _ones(self, join: fx.Node) -> fx.Node:
         images, tokens, _ = shape_of(join)
         return add_tensor(self._gm, "tokens.size", torch.ones(images, tokens), join)
+
+
+def heads_mean(gm: fx.GraphModule, key: fx.Node, images: int, source: fx.Node) -> fx.Node:
+    """Keys (B, N, D), the mean over heads, of keys (B, H, N, D), (B·H, N, D) or (B, N, D)."""
+    *leading, tokens, width = shape_of(key)
+    if leading == [images]:
+        return key
+    if len(leading) == 1:
+        sizes = [images, leading[0] // images, tokens, width]
+        key = insert_call(gm, aten.reshape.default, (key, sizes), source)
+    return insert_call(gm, aten.mean.dim, (key, [1]), source)
 
 
 def _fewer(shape: tuple[int, ...], layout: Layout | None, counts: Counts) -> tuple[int, ...]:
