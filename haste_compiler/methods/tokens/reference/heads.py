@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,8 @@ def match_heads(x: Tensor, blocks: Blocks, outliers: float) -> tuple[Tensor, Ten
     """Match each head's tokens within blocks: each source goes to its most similar destination.
 
     Then the sources that are farthest (2-norm) from the mean of what they would merge with stay alone: so many of all
-    heads together, of equal ones first those of earlier heads, then of earlier tokens. Kept tokens keep their order.
+    heads together, of equal ones first those of earlier heads, then of earlier tokens; a distance that isn't a number
+    is the largest. Kept tokens keep their order.
 
     Args:
         x: (B, H, N, D).
@@ -48,7 +51,8 @@ def match_heads(x: Tensor, blocks: Blocks, outliers: float) -> tuple[Tensor, Ten
     alone = most_outliers(heads, tokens, outliers)
     if alone:
         means, _ = merge(x, x.new_ones(x.shape[:-1]), destination.int(), tokens)
-        distance = (x - copy_back(means, destination.int())).square().sum(-1).masked_fill(kept, -1)
+        distance = (x - copy_back(means, destination.int())).square().sum(-1)
+        distance = distance.nan_to_num(nan=math.inf).masked_fill(kept, -1)
         farthest = distance.flatten(1).sort(dim=-1, descending=True, stable=True).indices[:, :alone]
         kept = kept.flatten(1).scatter(1, farthest, True).view_as(kept)
         destination = torch.where(kept, own, destination)
