@@ -55,6 +55,16 @@ def rows_of(node: fx.Node) -> Layout:
     return Layout(shape_of(node), Place(1), Place(0))
 
 
+def check_batch(node: fx.Node) -> None:
+    """Check that an attention is of a fixed number of images.
+
+    Raises:
+        UnfitError: it isn't.
+    """
+    if any(isinstance(size, torch.SymInt) for size in node.meta["val"].shape):
+        raise UnfitError("the batch is dynamic, and tokens merge in batches of one size")
+
+
 def stream_of(node: fx.Node) -> Stream:
     """Where the tokens of an attention go on.
 

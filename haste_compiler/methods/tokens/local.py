@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from haste_compiler.graph.nodes import add_tensor, argument, insert_call, shape_of
+from haste_compiler.methods.tokens.attention import UnfitError, check_batch
 from haste_compiler.methods.tokens.macs import matching_macs, merging_macs
 from haste_compiler.methods.tokens.ops.token_copy import TokenCopyCall
 from haste_compiler.methods.tokens.ops.token_merge import TokenMergeCall
@@ -55,6 +56,10 @@ class LocalMerging:
 def why_not(node: fx.Node) -> str:
     """Why tokens can't merge within an attention; empty where they can."""
     query, key, value = (shape_of(each) for each in node.args[:3])  # type: ignore[arg-type]
+    try:
+        check_batch(node)
+    except UnfitError as error:
+        return str(error)
     if argument(node, 3, "attn_mask") is not None or argument(node, 5, "is_causal", False):
         return "it has a mask or bias by the tokens' places"
     if len(query) not in (3, 4) or query[:-1] != key[:-1] or key[:-1] != value[:-1]:

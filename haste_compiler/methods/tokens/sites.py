@@ -11,7 +11,7 @@ from torch import fx
 from haste_compiler.graph.nodes import copy_module, is_call, layer_name, shape_of
 from haste_compiler.methods.method import Site, Verdict
 from haste_compiler.methods.prediction import CHOICE, is_open, is_taken
-from haste_compiler.methods.tokens.attention import Stream, UnfitError, attentions, fixed_tokens, stream_of
+from haste_compiler.methods.tokens.attention import Stream, UnfitError, attentions, check_batch, fixed_tokens, stream_of
 from haste_compiler.methods.tokens.config import NAME, TokenConfig
 from haste_compiler.methods.tokens.local import LocalMerging, why_not
 from haste_compiler.methods.tokens.schedule import merged_at_once, merged_in
@@ -86,6 +86,7 @@ def _candidates(gm: fx.GraphModule, config: TokenConfig) -> tuple[dict[fx.Node, 
         try:
             if reason := _left_out(own, place):
                 raise UnfitError(reason)
+            check_batch(node)
             stream = stream_of(node)
         except UnfitError as error:
             unfit[node] = str(error)

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from haste_compiler.graph.capture import capture
+from haste_compiler.graph.dynamic import BatchRange
 from haste_compiler.graph.nodes import is_call, layer_name, shape_of
 from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.tokens.attention import attentions
@@ -121,3 +122,11 @@ def test_tokens_that_are_needed_apart_before_the_next_attention_stay() -> None:
     assert all("needed apart" in reason for reason in reasons(model, x, r=5).values())
     with torch.no_grad():
         assert relative(merged(model, x, r=5)(x), model(x)) < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["running", "local"])
+def test_a_dynamic_batch_stays(mode: str) -> None:
+    captured = capture(vit(depth=1), (images(3),), batch=BatchRange("batch", 1, 8, (0,)))
+    gm = run_passes(captured, [])
+    (reason,) = plan(gm, TokenConfig(r=5, mode=mode)).unfit.values()
+    assert "the batch is dynamic" in reason
