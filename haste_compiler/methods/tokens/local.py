@@ -85,12 +85,12 @@ class Within:
 def merge_within(gm: fx.GraphModule, merging: LocalMerging) -> Within:
     """Merge within an attention, whose result has the shape that it had."""
     node = merging.attention
-    query, key, value = node.args[:3]
+    read: Any = node.args[:3]
     kept = merging.tokens - merging.count
     with gm.graph.inserting_before(node):
-        rows = [_rows(gm, each, node) for each in (query, key, value)]
+        rows = [_rows(gm, each, node) for each in read]
         images, tokens, _ = shape_of(rows[0])
-        metric = heads_mean(gm, key, images, node)
+        metric = heads_mean(gm, read[1], images, node)
         assignment = TomeMatchCall(metric, merging.count, merging.protected).insert(gm, node)
         ones = add_tensor(gm, "tokens.size", torch.ones(images, tokens), rows[0])
         calls = [TokenMergeCall(each, ones, assignment, kept).insert(gm, node) for each in rows]

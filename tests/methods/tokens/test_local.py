@@ -15,9 +15,9 @@ from haste_compiler.methods.pipeline import run_passes
 from haste_compiler.methods.tokens.config import TokenConfig
 from haste_compiler.methods.tokens.ops.token_merge import TOKEN_MERGE
 from haste_compiler.methods.tokens.sites import plan
-from tests.methods.tokens.networks import Attention, Tokens, images, merge, relative, vit
+from tests.methods.tokens.networks import Attention, Block, Tokens, images, merge, relative, vit
 
-MANY = {"mode": "local", "cost_model": False}
+MANY: dict[str, Any] = {"mode": "local", "cost_model": False}
 
 
 class Merged(Attention):
@@ -47,7 +47,9 @@ def test_attention_of_merged_tokens(options: dict[str, Any]) -> None:
     options = {"pool": "mean", "depth": 2, **options}
     model, expected, x = vit(**options), vit(**options), images()
     for block in expected.blocks:
+        assert isinstance(block, Block)
         block.attn.__class__ = Merged
+        assert isinstance(block.attn, Merged)
         block.attn.r, block.attn.protected = 9, model.fixed
     gm = run_passes(capture(model, (x,)), [TokenConfig(r=9, **MANY)])
     with torch.no_grad():

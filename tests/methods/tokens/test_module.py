@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_int8_of_fewer_tokens(model: Vit) -> None:
 
 def test_within_torch_compile(model: Vit) -> None:
     x = images()
-    options = {"config": TokenConfig(r=5, cost_model=False)}
+    options: dict[str, Any] = {"config": TokenConfig(r=5, cost_model=False)}
     with torch.no_grad():
         found = torch.compile(model, backend="haste", options=options)(x)
         assert relative(found, tome(model, x, [5, 5], 1)) < 1e-5
