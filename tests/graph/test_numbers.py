@@ -32,7 +32,7 @@ class Rotary(nn.Module):
 
 
 class Reading(nn.Module):
-    def __init__(self, read: Callable[[Tensor], float]) -> None:
+    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.read = read
 
@@ -62,7 +62,7 @@ def test_a_model_that_ran_before() -> None:
     ],
     ids=["of the input", "of memory that the input was written to", "of chance"],
 )
-def test_what_is_not_fixed(read: Callable[[Tensor], float]) -> None:
+def test_what_is_not_fixed(read: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     assert not read_numbers(Reading(read), (x,)).fixed
     with pytest.raises(CaptureError):

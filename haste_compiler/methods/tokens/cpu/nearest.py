@@ -22,8 +22,8 @@ from haste_compiler.codegen.emit import LARGEST, Expr
 from haste_compiler.methods.tokens.cpu.cut import Cut
 from haste_compiler.methods.tokens.reference.similarity import LEAST_NORM
 
-_CHUNK_VALUES = 1 << 13
-"""Values of the destinations that are packed at a time: they stay in the first-level cache."""
+_CHUNK_VALUES = 3 << 11
+"""Values of the destinations that are packed at a time: they stay in a first-level cache, with a tile of sources."""
 
 
 @dataclass(frozen=True)
