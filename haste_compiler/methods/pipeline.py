@@ -14,6 +14,7 @@ from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.method import Method
+from haste_compiler.methods.registry import methods
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD
 from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.passes.pipeline import Observer, rewrite
@@ -80,7 +81,7 @@ def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callabl
     return [
         *(step for each, config in reshaping for step in _reshaping(each, config, predict)),
         (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, others), others, predict)),
-        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in others),
+        *((_rewrites(each), lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in others),
         (allow_winograd.__name__, lambda gm: allow_winograd(gm, others)),
     ]
 
@@ -92,8 +93,17 @@ def _reshaping(
     alone = Configs((config,))
     return [
         (f"choose_{method.NAME}", lambda gm: choose_layers(_checked(gm, alone), alone, predict)),
-        (f"rewrite_{method.NAME}", lambda gm: _rewritten(gm, method, config)),
+        (_rewrites(method), lambda gm: _rewritten(gm, method, config)),
     ]
+
+
+def reshaping_steps() -> set[str]:
+    """The steps that mean to change what the network computes, by shapes: no graph after them can be run plainly."""
+    return {_rewrites(each) for each in methods() if each.RESHAPES}
+
+
+def _rewrites(method: Method) -> str:
+    return f"rewrite_{method.NAME}"
 
 
 def _rewritten(gm: fx.GraphModule, method: Method, config: MethodConfig) -> fx.GraphModule:

@@ -13,7 +13,7 @@ import haste_compiler
 from haste_compiler import TokenConfig
 from haste_compiler.methods.statistics import Tally
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.testing import check_layers
+from haste_compiler.testing import EquivalenceError, assert_equivalent, check_layers
 from tests.methods.tokens.networks import Vit, images, relative, tome, vit
 
 
@@ -67,6 +67,12 @@ def test_it_is_saved_and_loaded(model: Vit, compiled: CompiledModule, tmp_path: 
         name: own.macs for name, own in compiled.stats(x).items()
     }
     assert not any(check.wrong for check in check_layers(model, loaded, (x,)))
+
+
+def test_it_is_checked(model: Vit, compiled: CompiledModule) -> None:
+    assert_equivalent(model, compiled, images())
+    with pytest.raises(EquivalenceError, match="layers compute what their settings say"):
+        assert_equivalent(model, compiled, images(), max_rel_error=1e-3)
 
 
 def test_int8_of_fewer_tokens(model: Vit) -> None:
