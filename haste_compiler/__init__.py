@@ -23,6 +23,7 @@ from haste_compiler.lazy import on_demand
 from haste_compiler.methods.bfloat16.config import BFloat16Config
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.quantized.config import QuantizedConfig
+from haste_compiler.methods.tokens.config import TokenConfig
 from haste_compiler.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ __all__ = [
     "SearchResult",
     "TargetError",
     "ThresholdError",
+    "TokenConfig",
     "Tuning",
     "TuningError",
     "UnsupportedOperatorError",

@@ -17,7 +17,7 @@ from tests.operator_samples import Call, Sample, operators, samples
 pytest.importorskip("expecttest", reason="expecttest, which PyTorch's operator database needs, is not installed")
 
 OURS = """
-    abs add cat ceil cos div.no_rounding_mode erf exp expand flatten floor mul neg permute reciprocal repeat reshape
+    abs add cat ceil cos div.no_rounding_mode erf exp expand flatten floor log mul neg permute reciprocal repeat reshape
     rsqrt select sigmoid sin slice square squeeze stack sub tanh transpose unsqueeze view
     amax bmm chunk constant_pad_nd clamp eq float ge gt le logical_not lt matmul mean ne softmax sqrt where split unbind
     nn.functional.adaptive_avg_pool2d nn.functional.avg_pool2d nn.functional.conv2d nn.functional.elu

@@ -56,6 +56,7 @@ POINTWISE = (
     aten.hardsigmoid.default,
     aten.hardswish.default,
     aten.leaky_relu.default,
+    aten.log.default,
     aten.mul.Tensor,
     aten.neg.default,
     aten.reciprocal.default,

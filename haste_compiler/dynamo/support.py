@@ -46,6 +46,7 @@ MOVEMENT = (
     aten.squeeze.dims,
     aten.transpose.int,
     aten.unbind.int,
+    aten.unflatten.int,
     aten.unsqueeze.default,
     aten.view.default,
     operator.getitem,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import SUPPORTED_NODES, TreeSpec, tree_flatten, tree_unflatten
 
 from haste_compiler.errors import CaptureError, first_line
@@ -23,6 +24,7 @@ from haste_compiler.graph.explain_failure import check_model, explain_failure
 from haste_compiler.graph.functionalize import drop_dropouts, functionalize, is_simply_functional, writes_to_inputs
 from haste_compiler.graph.inline import inline_regions
 from haste_compiler.graph.nodes import CONVOLUTIONS, finish, set_tensor
+from haste_compiler.graph.numbers import read_numbers, told
 from haste_compiler.graph.quiet import quiet
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -110,7 +112,7 @@ def _export(
     try:
         with quiet(), _without_autocast():
             with _dataclasses_known(model, strict):
-                program = torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
+                program = _program(model, inputs, strict, shapes)
             drop_dropouts(program.graph_module.graph)
             gm = _module_of(program)
             written = _written(program) if writes_to_inputs(gm) else ()
@@ -125,6 +127,18 @@ def _export(
         raise CaptureError(f"torch.export cannot capture {name}: {_reason(error)}") from error
     functionalize(gm, name)
     return gm, program.call_spec, written
+
+
+def _program(model: nn.Module, inputs: tuple[Any, ...], strict: bool, shapes: Any) -> torch.export.ExportedProgram:
+    """What ``torch.export`` makes; told the numbers that the code reads from tensors, where it can't do without."""
+    try:
+        return torch.export.export(model, inputs, strict=strict, dynamic_shapes=shapes)
+    except GuardOnDataDependentSymNode:
+        # Of another batch the numbers may be others.
+        if strict or shapes is not None or not (numbers := read_numbers(model, inputs)).fixed:
+            raise
+    with told(model, numbers):
+        return torch.export.export(model, inputs, strict=strict)
 
 
 def _written(program: torch.export.ExportedProgram) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,11 @@ class Configs:
     def of_method(self, name: str) -> MethodConfig | None:
         """A method's configuration; None where it takes no part."""
         return next((config for config in self.all if name == config.METHOD), None)
+
+    def split(self, wanted: Callable[[Method], bool]) -> tuple[Configs, Configs]:
+        """Those of some methods, and the others."""
+        chosen = tuple(config for each, config in self if wanted(each))
+        return Configs(chosen), Configs(tuple(config for config in self.all if config not in chosen))
 
     def check(self, machine: Machine) -> None:
         """Check that every method that takes part has kernels for a machine.

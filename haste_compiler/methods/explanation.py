@@ -27,7 +27,7 @@ _MANY = 3
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One convolution, or linear layer that a method judged.
+    """One convolution, or linear layer or attention that a method judged.
 
     Times are predicted milliseconds of one call; None where nothing was predicted.
 
@@ -38,7 +38,7 @@ class LayerChoice:
         dense_ms: as a dense convolution.
         method_ms: under the method, on natural images where they were looked at, otherwise in the best case.
         kept: share of the work that is expected to be left on natural images.
-        kind: "conv" or "linear".
+        kind: "conv", "linear" or "attention".
         setting: how the method computes it, as the method reads it.
         output_error: the network's outputs' relative error that it is predicted to make alone under the method; None
             where that wasn't looked at.
@@ -197,7 +197,7 @@ def _range(values: Sequence[str]) -> str:
 def described(layers: Sequence[LayerChoice | ConvLayer]) -> str:
     """How many of some layers belong to which method, in words."""
     counts = Counter(layer.method for layer in layers if layer.method is not None)
-    what = "layers" if any(layer.kind == "linear" for layer in layers) else "convolutions"
+    what = "layers" if any(layer.kind != "conv" for layer in layers) else "convolutions"
     if not counts and what == "layers":
         return f"no method takes any of {len(layers)} layers"
     counts = counts or Counter({names()[0]: 0})

@@ -1,4 +1,4 @@
-"""The convolutions of a graph, and the linear layers that methods judge, and which method each belongs to."""
+"""The convolutions of a graph, the linear layers and attention that methods judge, and which method each belongs to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINEAR = 2
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One convolution of a graph, or a linear layer that a method judges.
+    """One convolution of a graph, or a linear layer or attention that a method judges.
 
     Attributes:
         name: qualified name of the layer.
@@ -31,7 +31,7 @@ class ConvLayer:
         method: name of the method that takes it; None: it stays plain.
         reason: why, or why not.
         prediction: what the cost model says; None where it wasn't asked.
-        kind: "conv" or "linear".
+        kind: "conv", "linear" or "attention".
         setting: how the method computes it, as the method reads it.
     """
 
@@ -52,7 +52,7 @@ class ConvLayer:
 
 def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list[ConvLayer]:
     """List the convolutions of a graph, before or after the methods' rewrites, in the order in which they run, and the
-    linear layers that one of the configured methods may take.
+    linear layers and attention that one of the configured methods has to say something of.
 
     Args:
         gm: a graph that ``capture`` or a pass returned; before ``extract_convs`` no convolution counts as eligible.
@@ -67,13 +67,19 @@ def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list
     configs = Configs.of(config)
     layers = []
     for node in gm.graph.nodes:
-        if is_call(node, CONV2D, LINEAR) or OWNER in node.meta:
+        if is_call(node, CONV2D, LINEAR, _scaled_dot_product_attention()) or OWNER in node.meta:
             layers.append(_judge(node, configs))
         elif is_call(node, *CONVOLUTIONS, CONV_TRANSPOSE2D):
             transposed = node.target is CONV_TRANSPOSE2D
             reason = "a transposed convolution" if transposed else "not a float32 2-d convolution with constant weights"
             layers.append(ConvLayer(layer_name(node), node.name, None, None, reason))
     return [layer for layer in layers if layer is not None]
+
+
+def _scaled_dot_product_attention() -> Any:
+    import torch
+
+    return torch.ops.aten.scaled_dot_product_attention.default
 
 
 def product_kind(node: fx.Node) -> str:
@@ -88,8 +94,18 @@ def product_kind(node: fx.Node) -> str:
     return "linear" if filters is not None and filters.meta["val"].dim() == _LINEAR else "conv"
 
 
+def _layer_kind(node: fx.Node) -> str:
+    """As ``product_kind``; what has no filters is attention, or a method's call in its place or behind it."""
+    from haste_compiler.methods.registry import product_operators
+    from haste_compiler.ops.conv2d import CONV2D
+    from haste_compiler.ops.linear import LINEAR
+
+    has_filters = node.target in (CONV2D, LINEAR) or getattr(node.target, "overloadpacket", None) in product_operators()
+    return product_kind(node) if has_filters else "attention"
+
+
 def _judge(node: fx.Node, configs: Configs) -> ConvLayer | None:
-    """What the methods say of a layer; None: it is linear, and they say nothing."""
+    """What the methods say of a layer; None: it is no convolution, and they say nothing."""
     from haste_compiler.graph.nodes import layer_name
     from haste_compiler.methods.registry import method
     from haste_compiler.ops.conv2d import CONV2D, ConvCall
@@ -98,8 +114,8 @@ def _judge(node: fx.Node, configs: Configs) -> ConvLayer | None:
     choice: Choice | None = node.meta.get(CHOICE)
     asked = [(each, each.judge(node, config.for_layer(name))) for each, config in configs if owner in (None, each.NAME)]
     verdicts = [(each, verdict) for each, verdict in asked if verdict is not None]
-    kind = product_kind(node)
-    if not verdicts and kind == "linear":
+    kind = _layer_kind(node)
+    if not verdicts and kind != "conv":
         return None
     if not verdicts:
         plain = ConvCall.of(node).geometry() if node.target is CONV2D else None

@@ -141,6 +141,7 @@ class Method(ABC):
         PRECISION: the precision of products, as ``compile`` takes it, that its configuration stands for; "": none.
         MOST_TIME: share of the plain time that a layer may be predicted to take under it.
         OTHER_SETTINGS: whether a search may be given others than ``settings``.
+        RESHAPES: whether its rewrite changes shapes of other methods' layers: it then comes before these choose.
         NEARER: what brings its layers' outputs nearer to the plain ones, in words and in the plural; "": nothing does.
     """
 
@@ -152,6 +153,7 @@ class Method(ABC):
     MOST_TIME: ClassVar[float] = 0.75
     OTHER_SETTINGS: ClassVar[bool] = False
     NEARER: ClassVar[str] = ""
+    RESHAPES: ClassVar[bool] = False
 
     # Before compiling
 
@@ -191,6 +193,15 @@ class Method(ABC):
     def convolutions(self) -> Mapping[Any, int]:
         """Its operators that stand for a plain convolution or linear layer, and where among their arguments the filters
         are: of rank 4 and 2."""
+        return {}
+
+    def counted(self) -> Mapping[Any, Callable[..., int]]:
+        """Its operators that multiply and stand for no plain layer, each with what counts its multiply-adds: called as
+        the operator, with shapes in the place of tensors."""
+        return {}
+
+    def differentiable(self) -> Mapping[Any, Callable[..., Any]]:
+        """Of a method that reshapes, its operators as functions that autograd goes through."""
         return {}
 
     # Machine code

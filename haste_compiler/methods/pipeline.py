@@ -14,6 +14,7 @@ from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.method import Method
+from haste_compiler.methods.registry import methods
 from haste_compiler.ops.conv2d import CONV2D, WINOGRAD
 from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D
 from haste_compiler.passes.pipeline import Observer, rewrite
@@ -59,10 +60,13 @@ def apply_beside(
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """As ``apply_methods`` without predictions; but the network stays plain, and methods compute layers beside it.
 
+    Methods that change other layers' shapes take no part.
+
     Returns:
         The graph, and the names of the layers that are its outputs, see ``put_beside``.
     """
     names: tuple[str, ...] = ()
+    _, configs = configs.split(lambda method: method.RESHAPES)
     for name, step in _steps(configs, None):
         gm = step(gm)
         if name == choose_layers.__name__:
@@ -73,11 +77,33 @@ def apply_beside(
 
 
 def _steps(configs: Configs, predict: Predict | None) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
+    reshaping, others = configs.split(lambda method: method.RESHAPES)
     return [
-        (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, configs), configs, predict)),
-        *((f"rewrite_{each.NAME}", lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in configs),
-        (allow_winograd.__name__, lambda gm: allow_winograd(gm, configs)),
+        *(step for each, config in reshaping for step in _reshaping(each, config, predict)),
+        (choose_layers.__name__, lambda gm: choose_layers(_checked(gm, others), others, predict)),
+        *((_rewrites(each), lambda gm, e=each, c=config: _rewritten(gm, e, c)) for each, config in others),
+        (allow_winograd.__name__, lambda gm: allow_winograd(gm, others)),
     ]
+
+
+def _reshaping(
+    method: Method, config: MethodConfig, predict: Predict | None
+) -> list[tuple[str, Callable[[fx.GraphModule], fx.GraphModule]]]:
+    """The steps of a method that changes the shapes of the others' layers."""
+    alone = Configs((config,))
+    return [
+        (f"choose_{method.NAME}", lambda gm: choose_layers(_checked(gm, alone), alone, predict)),
+        (_rewrites(method), lambda gm: _rewritten(gm, method, config)),
+    ]
+
+
+def reshaping_steps() -> set[str]:
+    """The steps that mean to change what the network computes, by shapes: no graph after them can be run plainly."""
+    return {_rewrites(each) for each in methods() if each.RESHAPES}
+
+
+def _rewrites(method: Method) -> str:
+    return f"rewrite_{method.NAME}"
 
 
 def _rewritten(gm: fx.GraphModule, method: Method, config: MethodConfig) -> fx.GraphModule:

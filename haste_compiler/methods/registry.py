@@ -4,7 +4,7 @@ neither PyTorch nor TVM."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.methods.method import Method
 
-NAMES: tuple[str, ...] = ("haste", "quantized", "bfloat16")
+NAMES: tuple[str, ...] = ("haste", "quantized", "bfloat16", "tokens")
 """Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers.
 
 The first is meant where nothing says which."""
@@ -50,6 +50,16 @@ def rules_for(machine: Machine) -> Joined:
 def product_operators() -> dict[Any, int]:
     """All methods' operators that stand for a plain layer, and where among their arguments the filters are."""
     return {operator: place for each in methods() for operator, place in each.convolutions().items()}
+
+
+def counted_operators() -> dict[Any, Callable[..., int]]:
+    """All methods' operators that multiply and stand for no plain layer, and how to count their multiply-adds."""
+    return {operator: count for each in methods() for operator, count in each.counted().items()}
+
+
+def differentiable_operators() -> dict[Any, Callable[..., Any]]:
+    """All methods' operators that other methods' layers may come after, as functions that autograd goes through."""
+    return {operator: function for each in methods() for operator, function in each.differentiable().items()}
 
 
 def precisions_for(machine: Machine) -> tuple[str, ...]:

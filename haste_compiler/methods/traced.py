@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
+from haste_compiler.methods.registry import differentiable_operators
 from haste_compiler.ops.eager import EAGER
 
 Compute = Callable[[Mapping[fx.Node, Any]], Tensor]
@@ -27,7 +28,7 @@ class Traced:
     """A graph, run on some inputs.
 
     Args:
-        gm: a graph that the passes went over and no method rewrote.
+        gm: a graph that the passes went over, and of the methods at most those that reshape.
         nodes: whose changes are asked for; each has one floating-point tensor as its value.
         inputs: flat.
 
@@ -106,15 +107,16 @@ class _Walk(fx.Interpreter):
         self, gm: fx.GraphModule, tapped: Iterable[fx.Node], changed: Mapping[fx.Node, Compute] | None = None
     ) -> None:
         self._tapped, self._changed = set(tapped), changed or {}
+        self._operators: dict[Any, Callable[..., Any]] = {**EAGER, **differentiable_operators()}
         super().__init__(gm, garbage_collect_values=not self._tapped)
 
     def run_node(self, n: fx.Node) -> Any:
         """See ``fx.Interpreter``."""
         if n in self._changed:
             return self._changed[n](self.env)
-        if n.op == "call_function" and n.target in EAGER:
+        if n.op == "call_function" and n.target in self._operators:
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            value = EAGER[n.target](*args, **kwargs)
+            value = self._operators[n.target](*args, **kwargs)
         else:
             value = super().run_node(n)
         if n.op in ("placeholder", "get_attr") and isinstance(value, Tensor) and self._tapped:

@@ -1,4 +1,4 @@
-"""``haste::attention``: attention of matrices that may have fewer keys than there is room for."""
+"""``haste::attention``: attention of matrices that may have fewer queries and keys than there is room for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from haste_compiler.ops.call import OpCall
 
 @torch.library.custom_op("haste::attention", mutates_args=())
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, lengths: Tensor | None, scale: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    lengths: Tensor | None,
+    scale: float,
+    causal: bool,
+    query_lengths: Tensor | None = None,
 ) -> Tensor:
     """``softmax(scale * query @ keyᵀ + mask) @ value``, without the keys past a matrix's length.
 
@@ -28,6 +35,8 @@ def attention(
         lengths: int32, broadcasts to (*leading,): how many keys there are, the first ones; None: all.
         scale: of the products.
         causal: query i sees keys 0 to i only.
+        query_lengths: int32, broadcasts to (*leading,): how many queries there are, the first ones; None: all. The rows
+            of others may be anything.
 
     Returns:
         (*leading, queries, features).
@@ -51,7 +60,14 @@ def attention(
 
 @attention.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, lengths: Tensor | None, scale: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    lengths: Tensor | None,
+    scale: float,
+    causal: bool,
+    query_lengths: Tensor | None = None,
 ) -> Tensor:
     return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
@@ -72,3 +88,4 @@ class AttentionCall(OpCall):
     lengths: fx.Node | None
     scale: float
     causal: bool
+    query_lengths: fx.Node | None = None

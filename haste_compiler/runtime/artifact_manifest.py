@@ -87,7 +87,7 @@ _LAYER = fields(
                 "dense_ms": optional(number),
                 "method_ms": optional(number),
                 "kept": optional(number),
-                "kind": one_of("conv", "linear"),
+                "kind": one_of("conv", "linear", "attention"),
                 "setting": optional(_count),
                 "output_error": optional(number),
                 "network_error": optional(number),

@@ -16,6 +16,7 @@ from haste_compiler.graph.nodes import is_call, layer_name
 from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.method import Method
+from haste_compiler.methods.products import operator_macs
 from haste_compiler.methods.traced import Traced
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR
@@ -28,7 +29,7 @@ from haste_compiler.search.images import Images
 from haste_compiler.search.options import Options
 from haste_compiler.search.predict import Predictor
 from haste_compiler.search.sensitivity import Point, Unit, steer
-from haste_compiler.validation.macs import dense_macs, operator_macs
+from haste_compiler.validation.macs import dense_macs
 
 _WORST_ERROR = 0.5
 """Relative error of the outputs beyond which a unit is not driven."""

@@ -12,10 +12,10 @@ from torch import nn
 from haste_compiler.errors import ValidationError
 from haste_compiler.graph.capture import capture
 from haste_compiler.methods.macs import MacCount
+from haste_compiler.methods.products import OperatorMacs, operator_macs
 from haste_compiler.methods.registry import names
 from haste_compiler.methods.statistics import LayerStatistics, Tally
 from haste_compiler.validation.batches import Batch
-from haste_compiler.validation.macs import OperatorMacs, operator_macs
 from haste_compiler.validation.protocol import Compiled
 from haste_compiler.validation.report import LayerReport
 from haste_compiler.validation.running import fresh_copy

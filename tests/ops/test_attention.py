@@ -13,6 +13,7 @@ def test_it_is_well_formed() -> None:
     lengths = torch.tensor([[3], [7]], dtype=torch.int32)
     torch.library.opcheck(ATTENTION, (query, key, value, torch.randn(2, 1, 1, 7), lengths, 0.3, True))
     torch.library.opcheck(ATTENTION, (query, key, value, None, None, 0.3, False))
+    torch.library.opcheck(ATTENTION, (query, key, value, None, None, 0.3, False, lengths))
 
 
 def test_a_length_is_a_mask() -> None:

@@ -5,8 +5,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from haste_compiler.graph.capture import capture
+from haste_compiler.methods.config import MethodConfig
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.products import macs_counted, operations_counter
+from haste_compiler.methods.quantized.config import QuantizedConfig
+from haste_compiler.ops.attention import attention
 from haste_compiler.validation import dense_macs, operator_macs
 from tests import zoo
 from tests.methods.haste.networks import SmallNet as MixedNet
@@ -108,8 +112,32 @@ def test_matrix_products_and_attention() -> None:
     product = 2 * 5 * 5 * 4
     operators = operator_macs(capture(model, (x,)).gm)
     assert sum(o.macs for o in operators) == 5 * 8 * 24 + 4 * product == dense_macs(model, (x,))
-    assert len({o.layer for o in operators}) == len(operators) == 4
-    assert [o.kind for o in operators] == ["linear", "matmul", "matmul", "matmul"]
+    assert [(o.layer, o.kind) for o in operators] == [("project", "linear"), ("matmul", "matmul")]
+
+
+class Spelled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.attention.project(x).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        return (q @ k.transpose(2, 3)).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("config", [HasteConfig(enabled=False), QuantizedConfig(cost_model=False)])
+def test_attention_counts_the_same_however_it_is_computed(config: MethodConfig) -> None:
+    captured = capture(Spelled().eval(), (torch.randn(3, 5, 8),))
+    final = run_passes(captured, config)
+    counted = [{o.kind: o.macs for o in operator_macs(graph)} for graph in (captured.gm, final)]
+    assert counted[0] == counted[1] == {"linear": 3 * 5 * 8 * 24, "matmul": 3 * 2 * 2 * 5 * 5 * 4}
+
+
+def test_attention_with_lengths_counts() -> None:
+    query, key = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 7, 4)
+    with operations_counter() as counter:
+        attention(query, key, key, None, None, 0.5, False)
+    assert macs_counted(counter) == 2 * 2 * 3 * 5 * 7 * 4
 
 
 def test_counting_leaves_model_and_inputs_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haste_compiler.methods.config import WINOGRAD_SIZES
@@ -75,6 +75,13 @@ class Quantized(Method):
 
         places = {QUANTIZED_CONV2D: 1, QUANTIZED_LINEAR: 1, QUANTIZED_WINOGRAD: 3}
         return {operator.overloadpacket: place for operator, place in places.items()}
+
+    def counted(self) -> Mapping[Any, Callable[..., int]]:
+        """See ``Method``."""
+        from haste_compiler.methods.products import attention_macs
+        from haste_compiler.methods.quantized.ops.attention import QUANTIZED_ATTENTION
+
+        return {QUANTIZED_ATTENTION.overloadpacket: attention_macs}
 
     def rules(self, machine: Machine) -> Rules:
         """See ``Method``."""

@@ -35,6 +35,7 @@ class Case:
     scale: float = 0.3
     mask: Tensor | None = None
     lengths: Tensor | None = None
+    query_lengths: Tensor | None = None
     causal: bool = False
     orders: dict[str, list[int]] = field(default_factory=dict)
 
@@ -72,7 +73,7 @@ def attend(case: Case, target: str = "llvm", tiling: AttentionTiling | None = No
         order = case.orders.get(label, list(range(rank)))
         memory, places[label] = stored(getattr(case, label), order, 3 * len(memories))
         memories.append(memory)
-    for label, own_rank in (("mask", rank), ("lengths", rank - 2)):
+    for label, own_rank in (("mask", rank), ("lengths", rank - 2), ("query_lengths", rank - 2)):
         tensor = getattr(case, label)
         if tensor is not None:
             memories.append(tensor)
@@ -117,7 +118,7 @@ def attentions(draw: st.DrawFn) -> Case:
         "key": draw(columns_last | rows_last),
         "value": draw(columns_last),
     }
-    return Case(query, key, value, 0.3, mask, lengths, draw(st.booleans()), orders)
+    return Case(query, key, value, 0.3, mask, lengths, None, draw(st.booleans()), orders)
 
 
 @on_x86
@@ -202,6 +203,17 @@ def test_what_is_past_a_length_is_not_read() -> None:
             query[matrix], key[matrix, :length], value[matrix, :length], scale=0.3
         )
         assert_near(y[matrix], expected, 1e-5)
+
+
+def test_there_are_fewer_queries_than_there_is_room_for() -> None:
+    """Those that are there see what they would see alone, in the first task of a matrix and in the last."""
+    query, key, value = (torch.randn(3, size, 8) for size in (600, 70, 70))
+    lengths = torch.tensor([0, 257, 600], dtype=torch.int32)
+    case = Case(query, key, value, query_lengths=lengths)
+    assert choose_attention(case.sizes, vector_unit(parse_target("llvm")), 1).tasks > 2
+    y, expected = attend(case), case.expected()
+    for matrix, length in enumerate(lengths.tolist()):
+        assert_near(y[matrix, :length], expected[matrix, :length], 1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])

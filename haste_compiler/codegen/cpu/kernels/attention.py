@@ -18,11 +18,13 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import exp2
 from haste_compiler.codegen.cpu.kernels.attention_products import Products, Vectors
 from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes
-from haste_compiler.codegen.cpu.kernels.rows import matrices_of
+from haste_compiler.codegen.cpu.kernels.rows import matrices_of, places_of
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import LARGEST, Expr
 
 _LOG2_E = math.log2(math.e)
+
+_COUNTS = ("lengths", "query_lengths")
 
 _UNROLL = 4
 """Vectors of a row of scores at a time."""
@@ -60,6 +62,7 @@ class Operands:
         out: (*leading, queries, features), columns without a gap.
         mask: (*leading, queries, keys), columns without a gap or repeated; None: there is none.
         lengths: (*leading, 1, 1), int32: how many of a matrix's keys there are; None: all.
+        query_lengths: the same of its queries.
     """
 
     query: Operand
@@ -68,6 +71,7 @@ class Operands:
     out: Operand
     mask: Operand | None = None
     lengths: Operand | None = None
+    query_lengths: Operand | None = None
 
 
 def attention_kernel(
@@ -79,9 +83,10 @@ def attention_kernel(
     *,
     causal: bool = False,
 ) -> tirx.PrimFunc:
-    """The kernel (query, key, value, mask and lengths if any, y): ``softmax(scale * query @ keyᵀ + mask) @ value``.
+    """The kernel (query, key, value, mask, lengths if any, y): ``softmax(scale * query @ keyᵀ + mask) @ value``.
 
-    A query whose mask leaves no key gets zeros, as in PyTorch. What is past a matrix's length is not read.
+    A query whose mask leaves no key gets zeros, as in PyTorch. Keys past a matrix's length are not read. Past the
+    queries that there are, anything is written.
 
     Args:
         name: its symbol.
@@ -94,7 +99,7 @@ def attention_kernel(
     given = {label: operand for label, operand in vars(operands).items() if operand is not None}
     out = given.pop("out")
     arguments = [
-        (label, operand.shape, "int32" if label == "lengths" else FLOAT32.dtype) for label, operand in given.items()
+        (label, operand.shape, "int32" if label in _COUNTS else FLOAT32.dtype) for label, operand in given.items()
     ]
 
     def body(*buffers: Expr) -> None:
@@ -122,18 +127,30 @@ class _Task:
         self.sizes, self.operands, self.scale, self.products = sizes, operands, scale, products
         self.tiling, self.lanes, self.causal, self.buffers = products.tiling, products.lanes, causal, buffers
         tiling, rows = self.tiling, self.tiling.rows
-        places = _places(sizes.leading, emit.bind(task // tiling.tasks))
+        places = places_of(sizes.leading, emit.bind(task // tiling.tasks))
         self.at = {label: emit.bind(getattr(operands, label).at(places)) for label in buffers}
         first = emit.bind(task % tiling.tasks * tiling.tiles)
         self.first = emit.bind(first * rows)
-        self.tiles = emit.bind(emit.minimum(tiling.tiles, math.ceil(sizes.queries / rows) - first))
-        self.limit: Expr = sizes.keys
-        if "lengths" in buffers:
-            length = emit.bind(buffers["lengths"][self.at["lengths"]])
-            self.limit = emit.bind(T.max(T.min(length, sizes.keys), 0))
+        queries = self._there("query_lengths", sizes.queries)
+        self.tiles = emit.bind(emit.minimum(tiling.tiles, emit.ceil_div(queries, rows) - first))
+        self.limit = self._there("lengths", sizes.keys)
         self.online = tiling.blocks > 1 or self.limit is not sizes.keys or causal
 
+    def _there(self, label: str, most: int) -> Expr:
+        """How many there are of what there is room for."""
+        if label not in self.buffers:
+            return most
+        return emit.bind(T.max(T.min(self.buffers[label][self.at[label]], most), 0))
+
     def run(self) -> None:
+        """All tiles; none where a task is past the queries that there are."""
+        if "query_lengths" not in self.buffers:
+            self._run()
+            return
+        with T.If(self.tiles > 0), T.Then():
+            self._run()
+
+    def _run(self) -> None:
         """All blocks of keys; where there is more than one, sums are kept between them."""
         sizes, tiling, products = self.sizes, self.tiling, self.products
         products.allocate()
@@ -311,12 +328,3 @@ class _Task:
                 for number, (at, n) in enumerate(products.pieces):
                     value = emit.load(self.sums, read + number * lanes, n) * emit.splat(share, n)
                     emit.store(self.buffers["out"], place + at, value, n)
-
-
-def _places(leading: Sequence[Any], matrix: Expr) -> list[Expr]:
-    """The places along the leading axes of a matrix by its number."""
-    places: list[Expr] = []
-    for size in reversed(leading[1:]):
-        places.append(emit.bind(matrix % size))
-        matrix = emit.bind(matrix // size)
-    return [matrix, *reversed(places)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -13,7 +12,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import exp2
 from haste_compiler.codegen.cpu.kernels.attention_packing import pack_panels, pack_rows, pack_transposed
 from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, AttentionTiling
-from haste_compiler.codegen.cpu.kernels.matmul import product_pieces
+from haste_compiler.codegen.cpu.kernels.matmul import product_pieces, tile_sums
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import LARGEST, Expr
 
@@ -119,7 +118,7 @@ class FloatProducts(Products):
         def factors(k: Expr) -> list[Expr]:
             return [emit.load(self._queries, left + r * width + k) for r in range(rows)]
 
-        return self._product(width, pieces, factors, lambda k: (self._keys, right + k * self.panel))
+        return tile_sums(width, rows, pieces, factors, lambda k: (self._keys, right + k * self.panel))
 
     def keep(self, row: int, column: Expr, score: Expr) -> None:
         """See ``Products``."""
@@ -149,25 +148,9 @@ class FloatProducts(Products):
         def factors(k: Expr) -> list[Expr]:
             return [self._scores[r * self.pitch + k] for r in range(self.tiling.rows)]
 
-        return self._product(count, self.pieces, factors, lambda k: (self._values, right + k * self.group))
-
-    def _product(
-        self,
-        terms: Expr,
-        pieces: list[tuple[int, int]],
-        factors: Callable[[Expr], list[Expr]],
-        vectors: Callable[[Expr], tuple[Expr, Expr]],
-    ) -> Vectors:
-        """Sums, by rows and pieces, of so many terms: a factor of each row, and where a row of vectors lies."""
-        sums = [[emit.Register(n, 0.0) for _, n in pieces] for _ in range(self.tiling.rows)]
-        with T.serial(0, terms) as k:
-            buffer, at = vectors(k)
-            row = [T.bind(emit.load(buffer, at + start, n)) for start, n in pieces]
-            for registers, factor in zip(sums, factors(k), strict=True):
-                named = T.bind(factor)
-                for register, vector in zip(registers, row, strict=True):
-                    register.add(emit.splat(named, register.lanes) * vector)
-        return [[register.get() for register in registers] for registers in sums]
+        return tile_sums(
+            count, self.tiling.rows, self.pieces, factors, lambda k: (self._values, right + k * self.group)
+        )
 
 
 def largest_of(scores: Expr, start: Expr, panels: Expr, vectors: int, lanes: int) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,35 @@ def product_pieces(columns: int, vectors: int, lanes: int) -> tuple[int, int, li
     return groups, width, [(min(v * lanes, columns - lanes), lanes) for v in range(vectors)]
 
 
+def tile_sums(
+    terms: Expr,
+    rows: int,
+    pieces: Sequence[tuple[int, int]],
+    factors: Callable[[Expr], Sequence[Expr]],
+    vectors: Callable[[Expr], tuple[Expr, Expr]],
+    accumulator: str = FLOAT32.dtype,
+) -> list[list[Expr]]:
+    """A tile of a product: by rows and pieces, sums of so many terms in registers.
+
+    Args:
+        terms: how many.
+        rows: of the tile.
+        pieces: (start, lanes) of the vectors in a row of the right matrix.
+        factors: for a term, an element of each row.
+        vectors: for a term, the buffer and where in it the row of the right matrix begins.
+        accumulator: dtype of the sums.
+    """
+    sums = [[emit.Register(n, 0.0, accumulator) for _, n in pieces] for _ in range(rows)]
+    with T.serial(0, terms) as k:
+        buffer, at = vectors(k)
+        row = [T.bind(emit.load(buffer, at + start, n)) for start, n in pieces]
+        for registers, factor in zip(sums, factors(k), strict=True):
+            named = T.bind(factor)
+            for register, vector in zip(registers, row, strict=True):
+                register.add(emit.splat(named, register.lanes) * vector)
+    return [[register.get() for register in registers] for registers in sums]
+
+
 def matmul_kernel(
     name: str, leading: Sequence[Any], rows: int, inner: int, columns: int, unit: VectorUnit, element: Element = FLOAT32
 ) -> tirx.PrimFunc:
@@ -89,17 +118,18 @@ def matmul_kernel(
                 column = emit.bind(emit.minimum(group * width, max(0, columns - width)))
                 row = emit.bind(matrix * rows + emit.minimum((first + step) * tile.rows, rows - tile.rows))
                 left, right = emit.bind(row * inner), emit.bind(matrix * inner * columns + column)
-                sums = [[emit.Register(n, 0.0, element.accumulator) for _, n in pieces] for _ in range(tile.rows)]
-                with T.serial(0, inner) as k:
-                    vectors = [T.bind(emit.load(b, right + k * columns + at, n)) for at, n in pieces]
-                    for r, registers in enumerate(sums):
-                        factor = T.bind(emit.load(a, left + r * inner + k))
-                        for register, vector in zip(registers, vectors, strict=True):
-                            register.add(emit.splat(factor, register.lanes) * vector)
-                for r, registers in enumerate(sums):
+                sums = tile_sums(
+                    inner,
+                    tile.rows,
+                    pieces,
+                    lambda k: [emit.load(a, left + r * inner + k) for r in range(tile.rows)],
+                    lambda k: (b, right + k * columns),
+                    element.accumulator,
+                )
+                for r, vectors in enumerate(sums):
                     start = emit.bind((row + r) * columns + column)
-                    for (at, n), register in zip(pieces, registers, strict=True):
-                        emit.store(y, start + at, register.get(), n)
+                    for (at, n), vector in zip(pieces, vectors, strict=True):
+                        emit.store(y, start + at, vector, n)
 
     shapes = [("a", (rows, inner)), ("b", (inner, columns)), ("y", (rows, columns))]
     return emit.kernel(name, [(label, (*leading, *size), element.dtype) for label, size in shapes], body)

@@ -27,6 +27,15 @@ def matrices_of(leading: Sequence[Any]) -> Expr:
     return math.prod(leading)
 
 
+def places_of(leading: Sequence[Any], matrix: Expr) -> list[Expr]:
+    """The places along the leading axes of a matrix by its number."""
+    places: list[Expr] = []
+    for size in reversed(leading[1:]):
+        places.append(emit.bind(matrix % size))
+        matrix = emit.bind(matrix // size)
+    return [matrix, *reversed(places)]
+
+
 def each_row(leading: Sequence[Any], size: int, body: Callable[[Expr], None]) -> None:
     """Run ``body(row)`` for all rows of ``size`` values by number, in parallel; ``leading`` sizes count the rows."""
     rows, block = matrices_of(leading), max(1, TASK_VALUES // size)

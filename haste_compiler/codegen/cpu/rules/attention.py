@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,14 +54,15 @@ def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     """``softmax(scale * query @ keyᵀ + mask) @ value``, of tensors where they lie; written as it is read next."""
     mask = argument(node, 3, "attn_mask")
     causal, given = argument(node, 5, "is_causal", False), node.kwargs.get("scale")
-    return launch_attention(walk, node, [*args_of(node)[:3]], mask, None, given, causal, _in_float32(walk))
+    return launch_attention(walk, node, [*args_of(node)[:3]], {"mask": mask}, given, causal, _in_float32(walk))
 
 
 def ragged_attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
-    """The same of matrices with fewer keys than there is room for."""
+    """The same of matrices with fewer queries and keys than there is room for."""
     call = AttentionCall.of(node)
     tensors = [call.query, call.key, call.value]
-    return launch_attention(walk, node, tensors, call.mask, call.lengths, call.scale, call.causal, _in_float32(walk))
+    beside = {"mask": call.mask, "lengths": call.lengths, "query_lengths": call.query_lengths}
+    return launch_attention(walk, node, tensors, beside, call.scale, call.causal, _in_float32(walk))
 
 
 def _in_float32(walk: Walk[Cpu]) -> Callable[[AttentionSizes, AttentionTiling], Products]:
@@ -72,8 +73,7 @@ def launch_attention(
     walk: Walk[Cpu],
     node: fx.Node,
     tensors: list[fx.Node],
-    mask: fx.Node | None,
-    lengths: fx.Node | None,
+    beside: Mapping[str, fx.Node | None],
     scale: Any,
     causal: bool,
     make: Callable[[AttentionSizes, AttentionTiling], Products],
@@ -84,8 +84,8 @@ def launch_attention(
         walk: the walk.
         node: whose value it is.
         tensors: query, key and value.
-        mask: what is added to scores.
-        lengths: how many keys each matrix has, int32.
+        beside: ``mask``, what is added to scores; ``lengths`` and ``query_lengths``, int32, how many keys and queries
+            each matrix has. None, or left out: there is none.
         scale: of the scores; None: one over the root of a query's width.
         causal: query i sees keys 0 to i only.
         make: of sizes and the tiling for float32, how the products are computed.
@@ -93,29 +93,27 @@ def launch_attention(
     query, key, value = tensors
     target = written_as(node)
     groups = _groups(walk, query, key, value)
-    if target is None or not is_float(*tensors, *([] if mask is None else [mask])) or groups is None:
+    if target is None or not is_float(*tensors, *([beside["mask"]] if beside["mask"] else [])) or groups is None:
         return None
     keys, width, features = *shape_of(key)[-2:], shape_of(value)[-1]
     *leading, queries, _ = walk.shape(node)
     if not leading:
         return None
-    dynamic = isinstance(leading[0], DynamicBatch)
-    if target.strides[-1] != 1 or not is_float(target.base) or (dynamic and not _same_first(walk, node, target.base)):
-        target = View(node, contiguous_strides(shape_of(node)))
+    target = with_rows(walk, node, target)
     out = Operand(walk.shape(target.base), target.strides)
     # A kernel knows the batch by the shape of what it writes.
-    leading[0] = out.shape[0] if dynamic else leading[0]
+    leading[0] = out.shape[0] if isinstance(leading[0], DynamicBatch) else leading[0]
     read, operands = [], {"out": out}
     for label, tensor, fits in (
         ("query", query, lambda *_: True),
         ("key", key, lambda row, column: 1 in (row, column)),
         ("value", value, lambda _, column: column == 1),
     ):
-        memory, operands[label] = _operand(walk, tensor, fits)
+        memory, operands[label] = operand_of(walk, tensor, fits)
         read.append(memory)
-    for label, repeated, rank in (("mask", mask, len(leading) + 2), ("lengths", lengths, len(leading))):
+    for label, repeated in beside.items():
         if repeated is not None:
-            memory, operands[label] = _repeated(walk, repeated, rank)
+            memory, operands[label] = _repeated(walk, repeated, len(leading) + 2 * (label == "mask"))
             read.append(memory)
     if groups > 1:
         operands = {label: _by_group(each, len(leading), groups, label) for label, each in operands.items()}
@@ -131,6 +129,19 @@ def launch_attention(
         out.shape,
         lambda symbol: attention_kernel(symbol, sizes, places, factor, products, causal=causal),
     )
+    return written(walk, node, target, result)
+
+
+def with_rows(walk: Walk[Cpu], node: fx.Node, target: View) -> View:
+    """Where a kernel is to write the value of a node, rows without a gap: ``target`` if that will do."""
+    dynamic = isinstance(walk.shape(node)[0], DynamicBatch)
+    if target.strides[-1] != 1 or not is_float(target.base) or (dynamic and not _same_first(walk, node, target.base)):
+        return View(node, contiguous_strides(shape_of(node)))
+    return target
+
+
+def written(walk: Walk[Cpu], node: fx.Node, target: View, result: Any) -> Value | fx.Node:
+    """A node's value, whose kernel wrote ``target``; where that is another's, the other is known too."""
     if target.base is node:
         return Value(result)
     walk.values[target.base] = Value(result)
@@ -160,7 +171,7 @@ def _same_first(walk: Walk[Cpu], *nodes: fx.Node) -> bool:
     return same_shape(first, second)
 
 
-def _operand(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -> tuple[Any, Operand]:
+def operand_of(walk: Walk[Cpu], node: fx.Node, fits: Callable[[int, int], bool]) -> tuple[Any, Operand]:
     """A tensor where it lies, if the kernel takes the strides of its rows and columns; else a copy."""
     view = walk.view(node)
     if view is None or not is_float(view.base) or not fits(*view.strides[-2:]):

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.attention import Operand
+from haste_compiler.codegen.cpu.kernels.axis_mean import axis_mean_kernel
 from haste_compiler.codegen.cpu.kernels.channel_shuffle import channel_shuffle_kernel
 from haste_compiler.codegen.cpu.kernels.concatenation import concatenation_kernel
 from haste_compiler.codegen.cpu.kernels.elementwise import activation_kernel
@@ -19,6 +21,7 @@ from haste_compiler.codegen.cpu.kernels.pooling import pooling_kernel
 from haste_compiler.codegen.cpu.kernels.resize import pack_positions, resize_kernel
 from haste_compiler.codegen.cpu.kernels.row_mean import row_mean_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
+from haste_compiler.codegen.cpu.rules.attention import operand_of
 from haste_compiler.codegen.cpu.rules.views import LARGE
 from haste_compiler.codegen.rules import layout
 from haste_compiler.codegen.rules.activations import activation_rules
@@ -178,7 +181,7 @@ _POOLING = pooling_rules(
 
 
 def mean(walk: Walk[Cpu], node: fx.Node) -> Value | None:
-    """Over height and width of images, or over what lies side by side."""
+    """Over height and width of images, over what lies side by side, or over one axis that others lie behind."""
     x, dims = args_of(node)[0], argument(node, 1, "dim")
     plane = _POOLING[aten.mean.dim](walk, node)
     if plane is not None or not dims or argument(node, 3, "dtype") is not None or not is_float(x):
@@ -187,8 +190,10 @@ def mean(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     taken = {dim % len(shape) for dim in dims}
     kept = [axis for axis in range(len(shape)) if axis not in taken and shape[axis] != 1]
     size = math.prod(shape_of(x)[axis] for axis in taken)
-    if 0 in taken or size > _LONGEST_MEAN or any(axis > least for axis in kept for least in taken if shape[least] != 1):
+    if 0 in taken or size > _LONGEST_MEAN:
         return None
+    if any(axis > least for axis in kept for least in taken if shape[least] != 1):
+        return _axis_mean(walk, node, x, taken)
     leading = (shape[0], math.prod(shape[axis] for axis in kept if axis))
     y = walk.launch(
         ("row_mean", leading, size),
@@ -196,6 +201,26 @@ def mean(walk: Walk[Cpu], node: fx.Node) -> Value | None:
         [walk.reshaped(walk.nchw(x), (*leading, size))],
         leading,
         lambda symbol: row_mean_kernel(symbol, leading, size, walk.machine.unit.lanes),
+    )
+    return Value(walk.reshaped(y, walk.shape(node)))
+
+
+def _axis_mean(walk: Walk[Cpu], node: fx.Node, x: fx.Node, taken: set[int]) -> Value | None:
+    """Over one axis, not the last."""
+    shape = walk.shape(x)
+    if len(taken) > 1 or len(shape) - 1 in taken:
+        return None
+    axis = taken.pop()
+    memory, place = operand_of(walk, x, lambda _, column: column == 1)
+    strides = place.strides[:axis] + place.strides[axis + 1 :]
+    left = Operand(place.shape, strides, place.offset)
+    kept, along = (*shape[:axis], *shape[axis + 1 :]), (shape_of(x)[axis], place.strides[axis])
+    y = walk.launch(
+        ("axis_mean", kept, left, along),
+        layer_name(node),
+        [memory],
+        kept,
+        lambda symbol: axis_mean_kernel(symbol, kept, left, along, walk.machine.unit.lanes),
     )
     return Value(walk.reshaped(y, walk.shape(node)))
 

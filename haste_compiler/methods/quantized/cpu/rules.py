@@ -144,7 +144,7 @@ def attention(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
         return IntegerProducts(sizes, choose_blocks(sizes, tiling), unit)
 
     tensors = [call.query, call.key, call.value]
-    return launch_attention(walk, node, tensors, call.mask, None, call.scale, call.causal, products)
+    return launch_attention(walk, node, tensors, {"mask": call.mask}, call.scale, call.causal, products)
 
 
 RULES: Rules = {

@@ -1,0 +1,1 @@
+"""Kernels of merged tokens for CPUs, and the rules that launch them."""

@@ -1,0 +1,1 @@
+"""The operators that match, merge and copy tokens, a file each."""

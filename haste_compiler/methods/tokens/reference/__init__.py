@@ -1,0 +1,1 @@
+"""What merging of tokens computes, in plain PyTorch."""
