@@ -166,6 +166,7 @@ def settings(frames: int, tokens: int) -> dict[str, tuple[HeadMerging, bool]]:
         "HTTM": (by_head, False),
         "HTTM, sizes not weighed": (dataclasses.replace(by_head, sized=False), False),
         "HTTM, first frame kept": (dataclasses.replace(by_head, anchored=True), False),
+        "HTTM, blocks of 5 frames": (dataclasses.replace(by_head, depth=5), False),
         "HTTM, no outliers": (dataclasses.replace(by_head, queries=0.2, outliers=0.0), False),
         "uniform": (uniform, True),
         "uniform, sizes not weighed": (dataclasses.replace(uniform, sized=False), True),
