@@ -220,7 +220,7 @@ def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options
     lowered, plan = lower_stream(gm, machine, rules_for(machine), streams, fallback=options.fallback)
     executable = _executable(gm, lowered, machine, options, "stream")
     made = Specialization(executable, captured.out_spec, conv_layers(gm, configs), {}, others, captured.in_spec)
-    return StreamCode(made, plan)
+    return StreamCode(executable, plan, made.build)
 
 
 def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options) -> Specialization:

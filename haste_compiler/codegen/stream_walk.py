@@ -18,12 +18,10 @@ from tvm import relax
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
+from haste_compiler.codegen.stream_plan import Described, StreamLayer, StreamPlan
 from haste_compiler.codegen.tables import Joined
 from haste_compiler.codegen.walk import M, Value, Walk
 from haste_compiler.errors import UnsupportedOperatorError
-
-Described = tuple[tuple[int, ...], str]
-"""Shape and dtype of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +43,6 @@ class Planes:
 
     sizes: Any
     changes: Any
-
-
-@dataclass(frozen=True)
-class StreamLayer:
-    """A layer of which a stream computes some tiles.
-
-    Attributes:
-        name: of the layer.
-        side: of a tile of its outputs, in pixels.
-        tiles: that there are, of all images.
-        macs: multiply-adds of all of them.
-        state: the number of the state, (1,) int32, that says how many the last frame took.
-    """
-
-    name: str
-    side: int
-    tiles: int
-    macs: int
-    state: int
-
-
-@dataclass(frozen=True)
-class StreamPlan:
-    """What code of a stream takes behind the frame: the tolerances, (2,) float32, then the states.
-
-    Attributes:
-        states: their shapes and dtypes; they are zero before the first frame.
-        layers: those of which tiles are computed, in order.
-    """
-
-    states: tuple[Described, ...]
-    layers: tuple[StreamLayer, ...]
 
 
 def lower_stream(

@@ -1,19 +1,20 @@
-"""``Stream``: frames of a camera, of which only what changed is computed anew."""
+"""``Stream``: frames of a camera, of which only what changed is computed anew. It needs no PyTorch of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+import tvm
 
-from haste_compiler.codegen.stream_walk import StreamPlan
-from haste_compiler.errors import ConfigError
+from haste_compiler.codegen.stream_plan import StreamPlan
+from haste_compiler.errors import ConfigError, HasteError, InputError
 from haste_compiler.forking import Lock
-from haste_compiler.runtime.specialization import Specialization
+from haste_compiler.runtime.executable import Executable
 
 _ALL = -1.0
 """A tolerance that every tile exceeds."""
@@ -24,15 +25,41 @@ _OF_PIXELS = 0.5
 
 @dataclass(frozen=True)
 class StreamCode:
-    """A network compiled for streams.
+    """A network compiled for streams of inputs of one signature.
 
     Attributes:
-        made: the code, and what is known of it.
-        plan: what the code takes behind a frame.
+        executable: the code.
+        plan: what it takes behind a frame.
+        build: makes what the network returns of the tensors that the code made.
+        fitting: around a call; says in the project's words what goes wrong.
     """
 
-    made: Specialization
+    executable: Executable
     plan: StreamPlan
+    build: Callable[[Sequence[Any]], Any]
+    fitting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+
+class CodeFor(Protocol):
+    """Finds the code for a frame."""
+
+    def __call__(
+        self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
+    ) -> tuple[StreamCode, list[Any], Callable[[Any], Any]]:
+        """The code, the tensors to run it on, and what makes its outputs the caller's kind of tensor.
+
+        Args:
+            inputs, named: what the stream was called with.
+            begun: the code that the stream began with; None: this is the first frame.
+        """
+
+
+def refuse_frame(shapes: Sequence[Sequence[int]]) -> InputError:
+    """The error of a frame that isn't what a stream began with."""
+    said = ", ".join("x".join(map(str, shape)) for shape in shapes)
+    return InputError(
+        f"a frame is {said}: the stream began with another shape, or before refresh(); reset() begins anew"
+    )
 
 
 @dataclass(frozen=True)
@@ -88,20 +115,15 @@ class Stream:
     threads take turns. The first frame says what shape all have.
     """
 
-    def __init__(
-        self,
-        code: Callable[[Sequence[Any], Mapping[str, Any], StreamCode | None], tuple[StreamCode, list[Tensor]]],
-        tolerance: float,
-        refresh: int | None,
-    ) -> None:
+    def __init__(self, code_for: CodeFor, tolerance: float, refresh: int | None) -> None:
         if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
             raise ConfigError(f"tolerance is {tolerance!r}: allowed are numbers from 0 on")
         if refresh is not None and (not isinstance(refresh, int) or isinstance(refresh, bool) or refresh < 1):
             raise ConfigError(f"refresh is {refresh!r}: allowed are whole numbers from 1 on, and None")
-        self._code_for, self._tolerance, self._refresh = code, float(tolerance), refresh
+        self._code_for, self._tolerance, self._refresh = code_for, float(tolerance), refresh
         self._lock = Lock(brief=False)
         self._code: StreamCode | None = None
-        self._states: list[Tensor] = []
+        self._states: list[Any] = []
         self._frames = 0
         self._last: list[int] = []
         self._computed: list[int] = []
@@ -120,18 +142,19 @@ class Stream:
             InputError: the frame isn't of the first one's shape, or as of ``CompiledModule``.
             UnsupportedOperatorError: the network has no convolution of which a part could be computed, or as there.
             TargetError: the target has no streams.
+            HasteError: there is no memory for what it keeps.
         """
         with self._lock.lock:
-            code, tensors = self._code_for(inputs, named, self._code)
+            code, tensors, convert = self._code_for(inputs, named, self._code)
             if self._code is None:
-                self._code = code
-                self._states = [torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in code.plan.states]
-                self._computed = [0] * len(code.plan.layers)
-            outputs, _ = code.made.executable.run([*tensors, self._tolerances(), *self._states])
+                self._states = [_zeros(shape, dtype) for shape, dtype in code.plan.states]
+                self._code, self._computed = code, [0] * len(code.plan.layers)
+            with code.fitting():
+                outputs, _ = code.executable.run([*tensors, self._tolerances(), *self._states], convert)
             self._frames += 1
-            self._last = [int(self._states[layer.state]) for layer in code.plan.layers]
+            self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
             self._computed = [a + b for a, b in zip(self._computed, self._last, strict=True)]
-            return code.made.outputs(outputs)
+            return code.build(outputs)
 
     def reset(self) -> None:
         """Forget all frames: the next one is computed as a whole, and may have another shape."""
@@ -149,7 +172,22 @@ class Stream:
             }
             return StreamStatistics(self._frames, work)
 
-    def _tolerances(self) -> Tensor:
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what it keeps from frame to frame; 0 before the first one."""
+        with self._lock.lock:
+            return sum(math.prod(state.shape) * np.dtype(state.dtype).itemsize for state in self._states)
+
+    def _tolerances(self) -> Any:
         """Of tiles, and of pixels, for the next frame."""
         whole = self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
-        return torch.tensor([_ALL, 0.0] if whole else [self._tolerance, self._tolerance * _OF_PIXELS])
+        return np.array([_ALL, 0.0] if whole else [self._tolerance, self._tolerance * _OF_PIXELS], np.float32)
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> Any:
+    """A TVM tensor of zeros, aligned as the code wants it."""
+    try:
+        return tvm.runtime.tensor(np.zeros(shape, dtype))
+    except MemoryError:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise HasteError(f"a stream keeps {size} bytes of one tensor of these frames: there is no memory") from None

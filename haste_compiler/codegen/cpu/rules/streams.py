@@ -16,7 +16,8 @@ from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.rules.pooling import max_pooling
 from haste_compiler.codegen.rules.products import conv_product
-from haste_compiler.codegen.stream_walk import Described, Planes, Streams, StreamWalk
+from haste_compiler.codegen.stream_plan import Described
+from haste_compiler.codegen.stream_walk import Planes, Streams, StreamWalk
 from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, args_of
 from haste_compiler.graph.nodes import is_call, layer_name, shape_of
