@@ -30,11 +30,12 @@ class Streams:
 
     Attributes:
         rules: by operator, what lowers a call so that a part of it is computed; it returns None where it can't.
-        enter: holds a node's tensor against what is kept of it, and keeps it: how any other tensor gets its planes.
+        enter: holds a node's tensor against what is kept of it, and keeps it: how any other tensor gets its planes. If
+            it is tolerant, a pixel stays as it is that differs a little.
     """
 
     rules: Mapping[Any, Callable[[StreamWalk[Any], fx.Node], Value | None]]
-    enter: Callable[[StreamWalk[Any], fx.Node], None]
+    enter: Callable[[StreamWalk[Any], fx.Node, bool], None]
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,15 @@ class StreamWalk(Walk[M]):
         value = None if rule is None else rule(self, node)
         return super()._lowered(node) if value is None else value
 
-    def planes(self, node: fx.Node) -> Planes:
-        """The planes of a node's tensor, which is kept from now on if it wasn't."""
+    def planes(self, node: fx.Node, *, tolerant: bool = False) -> Planes:
+        """The planes of a node's tensor, which is kept from now on if it wasn't.
+
+        Args:
+            node: (N, C, H, W).
+            tolerant: a pixel stays as it is that differs a little; so it is with what comes in.
+        """
         if node not in self._planes:
-            self._streams.enter(self, node)
+            self._streams.enter(self, node, tolerant or node.op == "placeholder")
         return self._planes[node]
 
     def has_planes(self, node: fx.Node) -> bool:

@@ -69,7 +69,7 @@ def test_without_tolerance_it_is_the_network(compiled: CompiledModule) -> None:
         for actual, wanted in zip(stream(frame), compiled(frame), strict=True):
             assert torch.equal(actual, wanted)
     layers = stream.stats().layers
-    assert len(layers) == 7
+    assert len(layers) == 8
     assert all(0 < layer.last < layer.tiles for layer in layers.values())
 
 
