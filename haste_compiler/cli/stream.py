@@ -228,6 +228,7 @@ def _measured(running: Stream, course: _Course) -> dict[str, Any]:
     first, *later = course.seconds
     found: dict[str, Any] = {
         "frames": stats.frames,
+        "plain_frames": stats.plain,
         "first_frame": first,
         "times": _times(later or [first]),
         "work": stats.work,
@@ -276,9 +277,10 @@ def _text(data: dict[str, Any]) -> str:
         return f"best {best:.2f} ms, median {median:.2f} ms, {rate:.1f} frames a second; the first {first * 1e3:.2f} ms"
 
     size = "x".join(map(str, data["shape"][1:]))
+    plain = f"; {data['plain_frames']} frames by the network itself" if data["plain_frames"] else ""
     rows = [
         ("stream", said(data["times"], data["first_frame"])),
-        ("work", f"{data['work']:.1%} of the multiply-adds, {data['last_work']:.1%} in the last frame"),
+        ("work", f"{data['work']:.1%} of the multiply-adds, {data['last_work']:.1%} in the last frame{plain}"),
         ("keeps", f"{data['kept_bytes'] / 1e6:.1f} MB"),
     ]
     if "dense" in data:

@@ -150,14 +150,14 @@ def _load(artifact: Artifact, parts: Mapping[str, bytes]) -> LoadedModule:
             raise ValueError(f"{library} takes {made.arity} arguments, and {arguments} are described")
         return made
 
-    made = []
+    made, fitting = [], partial(_fitting, artifact.path)
     for stored, program, stream, choices in zip(stored_parts, programs, streams, layers, strict=True):
         inputs = len(stored["inputs"])
         part = _part(stored, executable(stored, program, inputs), choices)
         if stream is not None:
             of_stream, plan = stream
             begun = executable(stored["stream"], of_stream, inputs + 1 + len(plan.states))
-            part = replace(part, stream=StreamCode(begun, plan, part.build, partial(_fitting, artifact.path)))
+            part = replace(part, stream=StreamCode(begun, part.executable, plan, part.build, fitting))
         made.append(part)
     return LoadedModule(made, configs, machine, artifact)
 

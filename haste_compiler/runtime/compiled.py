@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from haste_compiler.codegen.machine import Machine
+from haste_compiler.codegen.stream_plan import StreamPlan
 from haste_compiler.errors import ArtifactError, HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import changed, checksums
@@ -21,7 +22,7 @@ from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import Saved, save
-from haste_compiler.runtime.executable import to_torch
+from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.specialization import Specialization
@@ -36,7 +37,7 @@ Specialize = Callable[[Sequence[Any], Configs, Callable[[], None]], Specializati
 """Compiles the network for example inputs under configurations, and calls a function once it is known that they fit."""
 
 
-SpecializeStream = Callable[[Sequence[Any], Configs], StreamCode]
+SpecializeStream = Callable[[Sequence[Any], Configs], tuple[Executable, StreamPlan]]
 """Compiles the network for streams of inputs like these."""
 
 
@@ -122,7 +123,7 @@ class CompiledModule(Steerable):
         """Begin a stream: frames of one camera, or of a batch of them, of which only what changed is computed anew.
 
         Streams are independent of each other. They share the machine code, which is made when the first frame of its
-        shape comes, and its weights.
+        shape comes, and its weights. While most of every frame moves, the network itself computes the frames.
 
         Args:
             tolerance: a tile of a convolution's outputs stays as it is while what it reads has moved by no more than
@@ -252,7 +253,7 @@ class CompiledModule(Steerable):
             InputError: a stream that has ``begun`` with some code takes no such inputs.
         """
         leaves, structure = split(self._parameters.positional(inputs, named))
-        known = known_like([*self._made, *self._streams], structure)
+        known = known_like(list(self._made), structure)
         tensors = prepare(leaves, known, self._machine.torch_devices)
         if any(tensor.numel() == 0 for tensor in tensors):
             raise InputError("a frame of a stream has no pixels")
@@ -262,8 +263,15 @@ class CompiledModule(Steerable):
         with self._lock.lock:
             if signature not in self._streams:
                 given = structure.inputs(tensors)
-                self._streams[signature] = with_torch(lambda: self._compiled_stream(given))
+                made, _ = self._for_inputs(given, {}, asked=True)
+                assert made is not None
+                self._streams[signature] = self._make_stream(made, given)
         return self._streams[signature], tensors, to_torch
+
+    def _make_stream(self, made: Specialization, inputs: Sequence[Any]) -> StreamCode:
+        """Compile for streams what was compiled."""
+        executable, plan = with_torch(lambda: self._compiled_stream(inputs))
+        return StreamCode(executable, made.executable, plan, made.build)
 
     def _stream_like(self, signature: Signature, made: Specialization) -> StreamCode:
         """The code of streams of a signature that the network was compiled for, compiled if need be."""
@@ -277,11 +285,11 @@ class CompiledModule(Steerable):
             for position, value in signature.constants:
                 leaves.insert(position, value)
             inputs, _ = tree_unflatten(leaves, made.in_spec)
-            self._streams[signature] = with_torch(lambda: self._compiled_stream(inputs))
+            self._streams[signature] = self._make_stream(made, inputs)
         return self._streams[signature]
 
     @deferred_interrupts()
-    def _compiled_stream(self, inputs: Sequence[Any]) -> StreamCode:
+    def _compiled_stream(self, inputs: Sequence[Any]) -> tuple[Executable, StreamPlan]:
         self._check_weights()
         return self._specialize_stream(inputs, self.configs)
 

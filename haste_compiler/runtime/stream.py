@@ -23,18 +23,28 @@ _OF_PIXELS = 0.5
 """Tolerance of a frame's pixels, over that of tiles: a camera's noise stays below it, and costs nothing further on."""
 
 
+_MOST_WORK = 0.9
+"""Of a frame's multiply-adds: more take longer by tiles than as a whole."""
+
+_PLAIN_FRAMES = 14
+"""That follow such a frame. Then two go by tiles again: the first brings what is kept up to date, the second shows
+whether the camera has come to rest."""
+
+
 @dataclass(frozen=True)
 class StreamCode:
     """A network compiled for streams of inputs of one signature.
 
     Attributes:
         executable: the code.
-        plan: what it takes behind a frame.
+        plain: that of the network itself, which computes a frame as a whole and keeps nothing.
+        plan: what the code takes behind a frame.
         build: makes what the network returns of the tensors that the code made.
         fitting: around a call; says in the project's words what goes wrong.
     """
 
     executable: Executable
+    plain: Executable
     plan: StreamPlan
     build: Callable[[Sequence[Any]], Any]
     fitting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -87,10 +97,12 @@ class StreamStatistics:
 
     Attributes:
         frames: so many there were.
+        plain: of these, computed as a whole by the network itself, as most of the frames before them had moved.
         layers: by name, those of which tiles are computed.
     """
 
     frames: int
+    plain: int
     layers: Mapping[str, LayerWork]
 
     @property
@@ -124,9 +136,11 @@ class Stream:
         self._lock = Lock(brief=False)
         self._code: StreamCode | None = None
         self._states: list[Any] = []
-        self._frames = 0
         self._last: list[int] = []
         self._computed: list[int] = []
+        self._frames, self._plain = 0, 0
+        # Frames that are still to be computed plainly, and whether what is kept is that of the frame before.
+        self._plain_left, self._is_recent = 0, False
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network on the next frame.
@@ -149,28 +163,52 @@ class Stream:
             if self._code is None:
                 self._states = [_zeros(shape, dtype) for shape, dtype in code.plan.states]
                 self._code, self._computed = code, [0] * len(code.plan.layers)
+            plainly = self._plain_left > 0 and not self._is_due()
             with code.fitting():
-                outputs, _ = code.executable.run([*tensors, self._tolerances(), *self._states], convert)
+                outputs = self._run_plainly(code, tensors, convert) if plainly else self._run(code, tensors, convert)
             self._frames += 1
-            self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
             self._computed = [a + b for a, b in zip(self._computed, self._last, strict=True)]
             return code.build(outputs)
+
+    def _run(self, code: StreamCode, tensors: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
+        """Compute what moved, and count it."""
+        due = self._is_due()
+        outputs, _ = code.executable.run([*tensors, self._tolerances(due), *self._states], convert)
+        self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
+        moving = self._is_recent and not due and self._statistics().last_work > _MOST_WORK
+        self._plain_left, self._is_recent = _PLAIN_FRAMES if moving else 0, True
+        return outputs
+
+    def _run_plainly(self, code: StreamCode, tensors: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
+        """Compute everything. What is kept stays as it is: the next frame by tiles is held against that."""
+        outputs, _ = code.plain.run(tensors, convert)
+        self._last = [layer.tiles for layer in code.plan.layers]
+        self._plain_left -= 1
+        self._plain += 1
+        self._is_recent = False
+        return outputs
 
     def reset(self) -> None:
         """Forget all frames: the next one is computed as a whole, and may have another shape."""
         with self._lock.lock:
-            self._code, self._states = None, []
-            self._frames, self._last, self._computed = 0, [], []
+            self._forget()
+
+    def _forget(self) -> None:
+        self._code, self._states, self._last, self._computed = None, [], [], []
+        self._frames, self._plain, self._plain_left, self._is_recent = 0, 0, 0, False
 
     def stats(self) -> StreamStatistics:
         """What was computed of the frames since the stream began, by layer."""
         with self._lock.lock:
-            layers = self._code.plan.layers if self._code is not None else ()
-            work = {
-                layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
-                for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
-            }
-            return StreamStatistics(self._frames, work)
+            return self._statistics()
+
+    def _statistics(self) -> StreamStatistics:
+        layers = self._code.plan.layers if self._code is not None else ()
+        work = {
+            layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
+            for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
+        }
+        return StreamStatistics(self._frames, self._plain, work)
 
     @property
     def kept_bytes(self) -> int:
@@ -178,10 +216,13 @@ class Stream:
         with self._lock.lock:
             return sum(math.prod(state.shape) * np.dtype(state.dtype).itemsize for state in self._states)
 
-    def _tolerances(self) -> Any:
-        """Of tiles, and of pixels, for the next frame."""
-        whole = self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
-        return np.array([_ALL, 0.0] if whole else [self._tolerance, self._tolerance * _OF_PIXELS], np.float32)
+    def _is_due(self) -> bool:
+        """Whether the next frame is to be computed as a whole, and kept."""
+        return self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
+
+    def _tolerances(self, due: bool) -> Any:
+        """Of tiles, and of pixels."""
+        return np.array([_ALL, 0.0] if due else [self._tolerance, self._tolerance * _OF_PIXELS], np.float32)
 
 
 def _zeros(shape: tuple[int, ...], dtype: str) -> Any:

@@ -113,6 +113,20 @@ def test_refresh_and_reset(compiled: CompiledModule) -> None:
     assert stream.stats().last_work == 1
 
 
+def test_a_camera_that_moves_is_left_to_the_network(compiled: CompiledModule) -> None:
+    """All pixels change with every frame; then none does, and the stream finds out by itself."""
+    torch.manual_seed(0)
+    stream, moving = compiled.stream(tolerance=0.1), [torch.randn(2, 3, *SIZE) for _ in range(20)]
+    plain = []
+    for frame in [*moving, *[moving[-1]] * 14]:
+        before = stream.stats().plain
+        for actual, wanted in zip(stream(frame), compiled(frame), strict=True):
+            assert error(actual, wanted) < 1e-6
+        plain.append(stream.stats().plain - before)
+    assert plain == [0, 0, *[1] * 14, 0, 0, *[1] * 14, 0, 0]
+    assert stream.stats().last_work == 0
+
+
 def test_another_shape_after_reset() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 1)).eval()
     compiled = haste_compiler.compile(model, threads=1, config=HasteConfig(enabled=False))
