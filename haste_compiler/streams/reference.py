@@ -44,7 +44,7 @@ class ReferenceStream(fx.Interpreter):
         pixels: of the pixels of a frame.
 
     Attributes:
-        listed: by the node's name, how many tiles the last frame took.
+        listed: by the node's name, which tiles (N, down, across) the last frame took.
     """
 
     def __init__(self, gm: fx.GraphModule, side: Side, tolerance: float, pixels: float) -> None:
@@ -53,7 +53,7 @@ class ReferenceStream(fx.Interpreter):
         self._kept: dict[fx.Node, Tensor] = {}
         self._changes: dict[fx.Node, Tensor] = {}
         self._moved: dict[fx.Node, Tensor] = {}
-        self.listed: dict[str, int] = {}
+        self.listed: dict[str, Tensor] = {}
 
     def run_node(self, node: fx.Node) -> Any:
         """What is kept of a node's tensor after this frame."""
@@ -90,7 +90,7 @@ class ReferenceStream(fx.Interpreter):
                 moved = moved + self._steps(residual, starts, plain)
         listed = ~(moved <= self._tolerance)
         self._moved[node] = torch.where(listed, 0, moved)
-        self.listed[node.name] = int(listed.sum())
+        self.listed[node.name] = listed
         owners = [_owners(size, side) for size in geometry.output_size]
         pixels = listed[:, owners[0]][:, :, owners[1]][:, None]
         return pixels.repeat_interleave(block[0], 2).repeat_interleave(block[1], 3)
