@@ -101,20 +101,25 @@ def frames(network: str, camera: str, count: int) -> list[Tensor]:
     return [frame.contiguous() for frame in resized.split(1)]
 
 
-def measure(network: str, camera: str, video: Sequence[Tensor], passes: int, threads: int, peers: bool) -> list[Row]:
-    """Play a video ``passes`` times by all runners."""
-    case, model = CASES[network], CASES[network].load()
+def measure(network: str, camera: str, video: Sequence[Tensor], args: argparse.Namespace) -> list[Row]:
+    """Play a video by all runners, as the command line says."""
+    case, model, threads, passes = CASES[network], CASES[network].load(), args.threads, args.passes
     tick(f"{network}: compiling")
-    compiled = compile(model, (video[0],), threads=threads, config=HasteConfig(enabled=False))
-    ready: dict[str, Runner] = {"dense": Runner(compiled)}
+    dense = compile(model, (video[0],), threads=threads, config=HasteConfig(enabled=False))
+    ready: dict[str, Runner] = {"dense": Runner(dense)}
+    compiled = dense
+    if args.int8:
+        compiled = compile(model, (video[0],), threads=threads, precision="int8")
+        ready["int8"] = Runner(compiled)
     failed = []
-    for name, make in PEERS.items() if peers else ():
+    for name, make in PEERS.items() if not args.no_peers else ():
         tick(f"{network}: preparing {name}")
         try:
             ready[name] = make(model, video[0], threads)
         except Exception as error:  # a peer that is absent, or can't take the network, must not stop the others
             failed.append(Row(network, camera, name, failure=first_line(error)[:200]))
-    names = {f"stream, {tolerance}": tolerance for tolerance in case.tolerances}
+    kind = "int8 stream" if args.int8 else "stream"
+    names = {f"{kind}, {tolerance}": tolerance for tolerance in case.tolerances}
     seconds: dict[str, list[float]] = {name: [float("inf")] * len(video) for name in (*ready, *names)}
     errors: dict[str, list[float]] = {name: [] for name in names}
     streams: dict[str, Stream] = {}
@@ -128,11 +133,11 @@ def measure(network: str, camera: str, video: Sequence[Tensor], passes: int, thr
                     stream.reset()
             _play(video, ready, streams, seconds, errors)
             tick(f"{network}, {camera} camera: pass {number + 1} of {passes}")
-    dense = statistics.fmean(seconds["dense"][1:])
+    whole = statistics.fmean(seconds["dense"][1:])
     rows = []
     for name, taken in seconds.items():
         mean = statistics.fmean(taken[1:])
-        row = Row(network, camera, name, mean * 1e3, statistics.median(taken[1:]) * 1e3, mean / dense, taken[0] * 1e3)
+        row = Row(network, camera, name, mean * 1e3, statistics.median(taken[1:]) * 1e3, mean / whole, taken[0] * 1e3)
         if name in streams:
             row = _with_work(row, streams[name], errors[name])
         rows.append(row)
@@ -210,6 +215,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24, help="of a video (24)")
     parser.add_argument("--passes", type=int, default=3, help="how often a video is played (3)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--int8", action="store_true", help="streams of the int8 compile, and that beside them")
     parser.add_argument("--no-peers", action="store_true", help="only this compiler")
     parser.add_argument("--json", type=Path, help="also write what was measured to this file")
     parser.add_argument("--picture", type=Path, help="measure nothing: draw the computed tiles of a frame to this file")
@@ -225,7 +231,7 @@ def main() -> None:
     for network in args.networks:
         for camera in args.cameras:
             video = frames(network, camera, args.frames)
-            rows += measure(network, camera, video, args.passes, args.threads, not args.no_peers)
+            rows += measure(network, camera, video, args)
     tick("")
     print(table(rows))
     if args.json:

@@ -46,6 +46,9 @@ from haste_compiler.tuning.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
+MOST_WORK, MOST_WORK_BESIDE_ROUNDED = 0.9, 0.45
+"""Of a frame's multiply-adds: more take longer by tiles than the network takes for all, in float32 and in less."""
+
 _TUNING_SECONDS = 120.0
 """What ``tune=True`` may take for one signature; what isn't measured by then is left to the model."""
 
@@ -206,8 +209,10 @@ def _capture(model: nn.Module, inputs: Sequence[Any], batch: BatchRange | None =
 
 
 def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options) -> tuple[Executable, StreamPlan]:
-    """Compile for streams of inputs of these shapes."""
-    machine = options.machine
+    """Compile for streams of inputs of these shapes; their tiles are computed in float32."""
+    machine, plain = options.machine, options.configs.in_float32()
+    most_work = MOST_WORK if plain == options.configs else MOST_WORK_BESIDE_ROUNDED
+    options = replace(options, configs=plain)
     streams = machine.streams()
     if streams is None:
         raise TargetError(f"there are no streams for {machine.name}: allowed are CPUs")
@@ -218,7 +223,7 @@ def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options
     drop_other_outputs(gm)
     machine = _tuned(gm, options)
     lowered, plan = lower_stream(gm, machine, rules_for(machine), streams, fallback=options.fallback)
-    return _executable(gm, lowered, machine, options, "stream"), plan
+    return _executable(gm, lowered, machine, options, "stream"), replace(plan, most_work=most_work)
 
 
 def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options) -> Specialization:

@@ -34,7 +34,9 @@ class StreamPlan:
     Attributes:
         states: their shapes and dtypes; they are zero before the first frame.
         layers: those of which tiles are computed, in order.
+        most_work: part of their multiply-adds from which on the network itself takes less time for a frame.
     """
 
     states: tuple[Described, ...]
     layers: tuple[StreamLayer, ...]
+    most_work: float = 1.0

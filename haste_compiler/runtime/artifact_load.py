@@ -241,6 +241,7 @@ def _stream(stored: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[Prog
     plan = StreamPlan(
         tuple((tuple(state["shape"]), state["dtype"]) for state in stream["states"]),
         tuple(StreamLayer(**layer) for layer in stream["tiles"]),
+        stream["most_work"],
     )
     return _program(stream, stored["outputs"], weights), plan
 

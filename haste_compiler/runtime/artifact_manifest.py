@@ -144,6 +144,7 @@ _STREAM = fields(
         "tiles": sequence(
             fields({"name": text, "side": _size, "tiles": _size, "macs": integer(0, 2**63 - 1), "state": _count}), 1
         ),
+        "most_work": number,
     }
 )
 

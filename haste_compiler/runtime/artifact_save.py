@@ -95,6 +95,7 @@ def save(
                     **_code(stream.executable, stream_library(number), folder, parts, weights),
                     "states": [{"shape": list(shape), "dtype": dtype} for shape, dtype in plan["states"]],
                     "tiles": list(plan["layers"]),
+                    "most_work": plan["most_work"],
                 }
             described.append(called)
         parts[WEIGHTS] = folder / WEIGHTS

@@ -123,7 +123,8 @@ class CompiledModule(Steerable):
         """Begin a stream: frames of one camera, or of a batch of them, of which only what changed is computed anew.
 
         Streams are independent of each other. They share the machine code, which is made when the first frame of its
-        shape comes, and its weights. While most of every frame moves, the network itself computes the frames.
+        shape comes, and its weights. While most of every frame moves, the network itself computes the frames. Tiles are
+        computed in float32, also where the network is compiled for int8 or bfloat16.
 
         Args:
             tolerance: a tile of a convolution's outputs stays as it is while what it reads has moved by no more than

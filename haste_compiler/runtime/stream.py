@@ -23,12 +23,9 @@ _OF_PIXELS = 0.5
 """Tolerance of a frame's pixels, over that of tiles: a camera's noise stays below it, and costs nothing further on."""
 
 
-_MOST_WORK = 0.9
-"""Of a frame's multiply-adds: more take longer by tiles than as a whole."""
-
 _PLAIN_FRAMES = 14
-"""That follow such a frame. Then two go by tiles again: the first brings what is kept up to date, the second shows
-whether the camera has come to rest."""
+"""That follow a frame of which most moved. Then two go by tiles again: the first brings what is kept up to date, the
+second shows whether the camera has come to rest."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ class Stream:
         due = self._is_due()
         outputs, _ = code.executable.run([*tensors, self._tolerances(due), *self._states], convert)
         self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
-        moving = self._is_recent and not due and self._statistics().last_work > _MOST_WORK
+        moving = self._is_recent and not due and self._statistics().last_work > code.plan.most_work
         self._plain_left, self._is_recent = _PLAIN_FRAMES if moving else 0, True
         return outputs
 
