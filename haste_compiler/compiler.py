@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only, tree_structure
 from haste_compiler.codegen.build import build, cache_key
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
+from haste_compiler.codegen.stream_plan import StreamPlan
 from haste_compiler.codegen.stream_walk import lower_stream
 from haste_compiler.codegen.target import TargetLike, machine_of, parse_target
 from haste_compiler.codegen.walk import lower
@@ -39,12 +40,14 @@ from haste_compiler.passes.pipeline import Observer, rewrite
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.specialization import Specialization
-from haste_compiler.runtime.stream import StreamCode
 from haste_compiler.tuning.handing_back import slower_layers
 from haste_compiler.tuning.tuner import tune_here
 from haste_compiler.tuning.tuning import Tuning
 
 log = logging.getLogger(__name__)
+
+MOST_WORK, MOST_WORK_BESIDE_ROUNDED = 0.9, 0.45
+"""Of a frame's multiply-adds: more take longer by tiles than the network takes for all, in float32 and in less."""
 
 _TUNING_SECONDS = 120.0
 """What ``tune=True`` may take for one signature; what isn't measured by then is left to the model."""
@@ -168,7 +171,7 @@ def _module(network: nn.Module, varying: Any, options: Options) -> CompiledModul
     def specialize(inputs: Sequence[Any], configs: Configs, fit: Callable[[], None]) -> Specialization:
         return _specialize(network, inputs, varying, replace(options, configs=configs), fit)
 
-    def specialize_stream(inputs: Sequence[Any], configs: Configs) -> StreamCode:
+    def specialize_stream(inputs: Sequence[Any], configs: Configs) -> tuple[Executable, StreamPlan]:
         return _specialize_stream(network, inputs, replace(options, configs=configs))
 
     return CompiledModule(network, specialize, options.configs, options.machine, specialize_stream)
@@ -205,22 +208,22 @@ def _capture(model: nn.Module, inputs: Sequence[Any], batch: BatchRange | None =
     return captured
 
 
-def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options) -> StreamCode:
-    """Compile for streams of inputs of these shapes."""
-    machine = options.machine
+def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options) -> tuple[Executable, StreamPlan]:
+    """Compile for streams of inputs of these shapes; their tiles are computed in float32."""
+    machine, plain = options.machine, options.configs.in_float32()
+    most_work = MOST_WORK if plain == options.configs else MOST_WORK_BESIDE_ROUNDED
+    options = replace(options, configs=plain)
     streams = machine.streams()
     if streams is None:
         raise TargetError(f"there are no streams for {machine.name}: allowed are CPUs")
     inputs = _at_home(model, inputs)
     captured = _capture(model, inputs)
     leaves = captured.flatten_inputs(inputs)
-    gm, configs, _ = _prepared(captured, leaves, options, lambda name, gm: check_interrupt())
-    others = drop_other_outputs(gm)
+    gm, _, _ = _prepared(captured, leaves, options, lambda name, gm: check_interrupt())
+    drop_other_outputs(gm)
     machine = _tuned(gm, options)
     lowered, plan = lower_stream(gm, machine, rules_for(machine), streams, fallback=options.fallback)
-    executable = _executable(gm, lowered, machine, options, "stream")
-    made = Specialization(executable, captured.out_spec, conv_layers(gm, configs), {}, others, captured.in_spec)
-    return StreamCode(made, plan)
+    return _executable(gm, lowered, machine, options, "stream"), replace(plan, most_work=most_work)
 
 
 def compile_captured(captured: Captured, leaves: Sequence[Any], options: Options) -> Specialization:

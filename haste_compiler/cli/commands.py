@@ -20,6 +20,7 @@ from haste_compiler.cli.methods import MethodsListed
 from haste_compiler.cli.option_names import in_option_names
 from haste_compiler.cli.output import FellShort
 from haste_compiler.cli.search import search
+from haste_compiler.cli.stream import stream
 from haste_compiler.cli.tune import tune
 from haste_compiler.cli.validate import validate
 from haste_compiler.errors import HasteError, ValidationError
@@ -45,6 +46,7 @@ def haste() -> None:
       haste validate torchvision:resnet18 --images photographs/ --min-agreement 0.95
       haste search torchvision:resnet18 --images photographs/ --max-accuracy-drop 0.01 -o best.yaml
       haste compile torchvision:resnet18 --config best.yaml -o resnet18.haste
+      haste stream torchvision:resnet18 street.mp4 --size 224x288 --tolerance 0.2
 
     \b
     MODEL is one of
@@ -64,7 +66,7 @@ def haste() -> None:
 
 _TRACEBACK = "--traceback"
 
-for command in (haste, compile, validate, search, tune, bench, info, cache, demo):
+for command in (haste, compile, validate, search, tune, bench, stream, info, cache, demo):
     help = "Show where in the code an error arose."
     command.params.append(click.Option([_TRACEBACK], is_flag=True, expose_value=False, help=help))
     if command is not haste:

@@ -144,12 +144,12 @@ def _arrays(path: Path, limit: int, shape: tuple[int, ...]) -> Images:
     return _in_memory(torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
 
 
-def list_images(folder: Path, limit: int) -> tuple[list[Path], list[int] | None]:
+def list_images(folder: Path, limit: int | None) -> tuple[list[Path], list[int] | None]:
     """The image files of a folder, and the number of each one's class.
 
     Args:
         folder: holds one folder a class, numbered by their names' order; or images, which then have no class: None.
-        limit: most images. Classes take turns, so that a limit leaves some of each.
+        limit: most images; None: all. Classes take turns, so that a limit leaves some of each.
 
     Raises:
         InputError: there is no such folder, or no image in it.
@@ -201,19 +201,44 @@ def _read_labels(path: Path, folder: Path, files: Sequence[Path]) -> list[int]:
 
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     """One image, float32 (3, H, W): scaled until its shorter side is 8/7 of what is needed, then cut."""
+    return as_pixels(open_image(path), size, zoom=8 / 7 if min(size) >= 64 else 1)
+
+
+def open_image(path: Path) -> Any:
+    """A file as Pillow's image.
+
+    Raises:
+        InputError: it can't be read.
+        HasteError: there is no Pillow.
+    """
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise HasteError("a folder of images needs Pillow: `pip install pillow`") from None
-    height, width = size
+        raise HasteError("images need Pillow: `pip install pillow`") from None
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            return opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} can't be read: {first_line(error)}") from None
-    scale = max(height / image.height, width / image.width) * (8 / 7 if min(size) >= 64 else 1)
+
+
+def as_pixels(image: Any, size: tuple[int, int], *, zoom: float = 1, normalize: bool = True) -> NDArray[Any]:
+    """Pillow's image, red, green and blue, as networks take it: float32 (3, H, W).
+
+    Args:
+        image: of any size.
+        size: height and width that it is scaled to, and its middle cut to.
+        zoom: how much larger than need be it is scaled.
+        normalize: as torchvision's networks want it; else values are from 0 to 1.
+    """
+    from PIL import Image
+
+    height, width = size
+    scale = max(height / image.height, width / image.width) * zoom
     across, down = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     left, top = (across - width) // 2, (down - height) // 2
     cut = image.resize((across, down), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-    values = (np.asarray(cut, np.float32) / 255 - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
+    values = np.asarray(cut, np.float32) / 255
+    if normalize:
+        values = (values - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,19 @@ def _limit(text: str) -> float:
 _limit.__name__ = "float"
 LIMIT = click.types.FuncParamType(_limit)
 """A limit or a budget."""
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Reads a height and a width."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no height and width, such as 224x288")
+    return int(found[1]), int(found[2])
+
+
+_size.__name__ = "HxW"
+SIZE = click.types.FuncParamType(_size)
+"""Height and width of images."""
 
 
 def click_type(option: Option) -> Any:

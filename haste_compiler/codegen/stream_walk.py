@@ -18,12 +18,10 @@ from tvm import relax
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered
+from haste_compiler.codegen.stream_plan import Described, StreamLayer, StreamPlan
 from haste_compiler.codegen.tables import Joined
 from haste_compiler.codegen.walk import M, Value, Walk
 from haste_compiler.errors import UnsupportedOperatorError
-
-Described = tuple[tuple[int, ...], str]
-"""Shape and dtype of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,12 @@ class Streams:
 
     Attributes:
         rules: by operator, what lowers a call so that a part of it is computed; it returns None where it can't.
-        enter: holds a node's tensor against what is kept of it, and keeps it: how any other tensor gets its planes.
+        enter: holds a node's tensor against what is kept of it, and keeps it: how any other tensor gets its planes. If
+            it is tolerant, a pixel stays as it is that differs a little.
     """
 
     rules: Mapping[Any, Callable[[StreamWalk[Any], fx.Node], Value | None]]
-    enter: Callable[[StreamWalk[Any], fx.Node], None]
+    enter: Callable[[StreamWalk[Any], fx.Node, bool], None]
 
 
 @dataclass(frozen=True)
@@ -45,38 +44,6 @@ class Planes:
 
     sizes: Any
     changes: Any
-
-
-@dataclass(frozen=True)
-class StreamLayer:
-    """A layer of which a stream computes some tiles.
-
-    Attributes:
-        name: of the layer.
-        side: of a tile of its outputs, in pixels.
-        tiles: that there are, of all images.
-        macs: multiply-adds of all of them.
-        state: the number of the state, (1,) int32, that says how many the last frame took.
-    """
-
-    name: str
-    side: int
-    tiles: int
-    macs: int
-    state: int
-
-
-@dataclass(frozen=True)
-class StreamPlan:
-    """What code of a stream takes behind the frame: the tolerances, (2,) float32, then the states.
-
-    Attributes:
-        states: their shapes and dtypes; they are zero before the first frame.
-        layers: those of which tiles are computed, in order.
-    """
-
-    states: tuple[Described, ...]
-    layers: tuple[StreamLayer, ...]
 
 
 def lower_stream(
@@ -132,10 +99,15 @@ class StreamWalk(Walk[M]):
         value = None if rule is None else rule(self, node)
         return super()._lowered(node) if value is None else value
 
-    def planes(self, node: fx.Node) -> Planes:
-        """The planes of a node's tensor, which is kept from now on if it wasn't."""
+    def planes(self, node: fx.Node, *, tolerant: bool = False) -> Planes:
+        """The planes of a node's tensor, which is kept from now on if it wasn't.
+
+        Args:
+            node: (N, C, H, W).
+            tolerant: a pixel stays as it is that differs a little; so it is with what comes in.
+        """
         if node not in self._planes:
-            self._streams.enter(self, node)
+            self._streams.enter(self, node, tolerant or node.op == "placeholder")
         return self._planes[node]
 
     def has_planes(self, node: fx.Node) -> bool:

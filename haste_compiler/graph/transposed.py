@@ -143,6 +143,12 @@ class TransposedGeometry:
         """One input channel and one output channel a group."""
         return self.groups == self.in_channels == self.out_channels and self.groups > 1
 
+    @property
+    def is_tiling(self) -> bool:
+        """Whether every input pixel has a block of outputs to itself, of all its channels, and no output is cut off."""
+        plain = (self.padding, self.output_padding, self.dilation, self.groups) == ((0, 0), (0, 0), (1, 1), 1)
+        return plain and self.kernel == self.stride
+
     @cached_property
     def axes(self) -> tuple[Axis, Axis]:
         """The vertical and the horizontal axis."""

@@ -110,6 +110,10 @@ class Configs:
         """With another configuration of one method."""
         return Configs(tuple(config if each.METHOD == config.METHOD else each for each in self.all))
 
+    def in_float32(self) -> Configs:
+        """With those methods disabled that stand for a precision of products."""
+        return Configs(tuple(config.replace(enabled=False) if each.PRECISION else config for each, config in self))
+
     def configured(self, machine: Machine) -> Configs:
         """With a machine's values for what they leave open."""
         return Configs(tuple(each.configured(config, machine) for each, config in self))

@@ -154,7 +154,7 @@ class Artifact:
         try:
             described = upgraded(self.manifest)
             check_manifest(described)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise DamagedArtifactError(f"{self.path} doesn't describe a network: {reason(error)}") from None
         return described
 

@@ -17,7 +17,7 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as the newest format has it.
 
     Raises:
-        LookupError, TypeError, ValueError, AttributeError: it is something else.
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError: it is something else.
     """
     made = dict(manifest)
     if made["format_version"] < 2:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -19,6 +20,7 @@ from haste_compiler.codegen.loading import Library
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.processor import missing_here
 from haste_compiler.codegen.program import Program
+from haste_compiler.codegen.stream_plan import StreamLayer, StreamPlan
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.errors import (
     ArtifactError,
@@ -50,6 +52,7 @@ from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.huge_pages import place
 from haste_compiler.runtime.steerable import Steerable
+from haste_compiler.runtime.stream import Stream, StreamCode, refuse_frame
 
 Shape = tuple[int, ...]
 
@@ -129,17 +132,33 @@ def _load(artifact: Artifact, parts: Mapping[str, bytes]) -> LoadedModule:
     )
     # Specializations share them, so they are placed once for all.
     weights = dict(zip(stored_weights, placed, strict=True))
-    programs = [_program(stored, weights) for stored in described["specializations"]]
-    layers = [tuple(map(_choice, stored["layers"])) for stored in described["specializations"]]
-    made = []
-    for stored, program, choices in zip(described["specializations"], programs, layers, strict=True):
+    stored_parts = described["specializations"]
+    programs = [_program(stored, stored["outputs"], weights) for stored in stored_parts]
+    streams = [_stream(stored, weights) for stored in stored_parts]
+    layers = [tuple(map(_choice, stored["layers"])) for stored in stored_parts]
+
+    def executable(stored: Mapping[str, Any], program: Program, inputs: int) -> Executable:
         library = stored["library"]
         try:
             with machine.compiling(parts.get(library.replace(".so", ".fatbin"))):
                 code = Code(Library(parts[library]).module, target)
         except OSError as error:
             raise ArtifactError(f"the machine code can't be loaded: {last_line(error)}") from None
-        made.append(_part(stored, Executable(code, program, machine.threads), choices))
+        made = Executable(code, program, machine.threads)
+        arguments = inputs + len(program.records) + len(program.constants)
+        if made.arity != arguments:
+            raise ValueError(f"{library} takes {made.arity} arguments, and {arguments} are described")
+        return made
+
+    made, fitting = [], partial(_fitting, artifact.path)
+    for stored, program, stream, choices in zip(stored_parts, programs, streams, layers, strict=True):
+        inputs = len(stored["inputs"])
+        part = _part(stored, executable(stored, program, inputs), choices)
+        if stream is not None:
+            of_stream, plan = stream
+            begun = executable(stored["stream"], of_stream, inputs + 1 + len(plan.states))
+            part = replace(part, stream=StreamCode(begun, part.executable, plan, part.build, fitting))
+        made.append(part)
     return LoadedModule(made, configs, machine, artifact)
 
 
@@ -156,6 +175,7 @@ class LoadedPart:
         outputs: structure of what it returns.
         values: outputs that are no tensors, by their position among the outputs' leaves.
         choices: see ``Choices``.
+        stream: its code for streams; None: it was saved without.
     """
 
     executable: Executable
@@ -166,6 +186,7 @@ class LoadedPart:
     outputs: Structure
     values: tuple[tuple[int, Any], ...]
     choices: Choices
+    stream: StreamCode | None = None
 
     def takes(self, shapes: Sequence[Shape]) -> bool:
         """Whether these are its inputs' shapes, but for a dynamic batch.
@@ -201,21 +222,31 @@ class LoadedPart:
         return self.outputs.build(leaves)
 
 
-def _program(stored: Mapping[str, Any], weights: Mapping[str, Any]) -> Program:
+def _program(stored: Mapping[str, Any], outputs: int, weights: Mapping[str, Any]) -> Program:
     return Program(
         [weights[name] for name in stored["constants"]],
         list(map(record_of, stored["records"])),
-        stored["outputs"],
+        outputs,
         [(symbol, layer) for symbol, layer in stored["kernels"]],
         _batch(stored["batch"]) if "batch" in stored else None,
         fallbacks=[Fallback(**each) for each in stored["fallbacks"]],
     )
 
 
+def _stream(stored: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[Program, StreamPlan] | None:
+    """Of streams of a specialization, how to call their code; None: it was saved without."""
+    if "stream" not in stored:
+        return None
+    stream = stored["stream"]
+    plan = StreamPlan(
+        tuple((tuple(state["shape"]), state["dtype"]) for state in stream["states"]),
+        tuple(StreamLayer(**layer) for layer in stream["tiles"]),
+        stream["most_work"],
+    )
+    return _program(stream, stored["outputs"], weights), plan
+
+
 def _part(stored: Mapping[str, Any], executable: Executable, choices: Choices) -> LoadedPart:
-    arguments = len(stored["inputs"]) + len(stored["records"]) + len(stored["constants"])
-    if executable.arity != arguments:
-        raise ValueError(f"{stored['library']} takes {executable.arity} arguments, and {arguments} are described")
     return LoadedPart(
         executable,
         tuple(tuple(item["shape"]) for item in stored["inputs"]),
@@ -226,6 +257,20 @@ def _part(stored: Mapping[str, Any], executable: Executable, choices: Choices) -
         tuple((position, value_from_json(value)) for position, value in stored["output_values"]),
         choices,
     )
+
+
+@contextlib.contextmanager
+def _fitting(path: str | PathLike[str]) -> Iterator[None]:
+    """Say it in the project's words where a file's description doesn't fit the machine code that is called."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error)
+        if not isinstance(error, MisfitError) and _NO_ARGUMENT not in said and NOT_DESCRIBED not in said:
+            raise
+        raise ArtifactError(
+            f"{path} describes another network than its machine code computes: {first_line(error)}"
+        ) from None
 
 
 def _parameters(stored: Mapping[str, Any]) -> Parameters:
@@ -270,7 +315,7 @@ class LoadedModule(Steerable):
             InputError: an input has a structure, dtype, shape or device that the network wasn't saved for.
         """
         made, tensors, convert = self._for_inputs(inputs, named)
-        with self._fitting():
+        with _fitting(self._path):
             outputs, _ = made.executable.run(tensors, convert)
         return made.build(outputs)
 
@@ -281,28 +326,39 @@ class LoadedModule(Steerable):
     def run_with_stats(self, *inputs: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
         """Run the network once and return what ``loaded(...)`` and ``loaded.stats(...)`` do."""
         made, tensors, convert = self._for_inputs(inputs, named)
-        with self._fitting():
+        with _fitting(self._path):
             outputs, stats = made.executable.run_with_stats(tensors, convert)
         return made.build(outputs), stats
+
+    def stream(self, tolerance: float = 0.05, refresh: int | None = None) -> Stream:
+        """Begin a stream, see ``CompiledModule.stream``.
+
+        Raises:
+            ConfigError: the tolerance is negative, or ``refresh`` is no positive number.
+            HasteError: the network was saved without streams.
+        """
+        if self._made[-1].stream is None:
+            raise HasteError(
+                f"{self._path} was saved without streams: save it with compiled.save(path, streams=True), or by "
+                "`haste compile --streams`"
+            )
+        return Stream(self._stream_code, tolerance, refresh)
+
+    def _stream_code(
+        self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
+    ) -> tuple[StreamCode, list[Any], Callable[[Any], Any]]:
+        """The code of streams of these inputs, see ``CodeFor``."""
+        made, tensors, convert = self._for_inputs(inputs, named)
+        assert made.stream is not None
+        if begun is not None and made.stream is not begun:
+            raise refuse_frame(made.shapes)
+        return made.stream, tensors, convert
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
         made, tensors, convert = self._for_inputs(inputs, named)
-        with self._fitting():
+        with _fitting(self._path):
             return made.executable.profile(tensors, convert)
-
-    @contextlib.contextmanager
-    def _fitting(self) -> Iterator[None]:
-        """Say it in the project's words where the file's description doesn't fit the machine code that is called."""
-        try:
-            yield
-        except Exception as error:
-            said = str(error)
-            if not isinstance(error, MisfitError) and _NO_ARGUMENT not in said and NOT_DESCRIBED not in said:
-                raise
-            raise ArtifactError(
-                f"{self._path} describes another network than its machine code computes: {first_line(error)}"
-            ) from None
 
     def explain(self) -> Explanation:
         """For every convolution the method that takes it, and why; and what PyTorch runs. It prints as a table.

@@ -30,7 +30,7 @@ from haste_compiler.runtime.schema import (
 )
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Counts up when what is written has other fields."""
 
 WEIGHTS = "weights.safetensors"
@@ -129,6 +129,25 @@ def _values(value: Any, place: str) -> None:
     sequence(entries(_count, check_value))(value, place)
 
 
+_CODE = {
+    "library": text,
+    "constants": sequence(text),
+    "records": sequence(_RECORD),
+    "kernels": sequence(entries(text, text)),
+    "fallbacks": sequence(fields({"layer": text, "program": _program})),
+}
+
+_STREAM = fields(
+    {
+        **_CODE,
+        "states": sequence(fields({"shape": sequence(_size), "dtype": one_of("float32", "int8", "int32")})),
+        "tiles": sequence(
+            fields({"name": text, "side": _size, "tiles": _size, "macs": integer(0, 2**63 - 1), "state": _count}), 1
+        ),
+        "most_work": number,
+    }
+)
+
 _SPECIALIZATION = fields(
     {
         "inputs": sequence(fields({"shape": sequence(_count), "dtype": one_of(*_DTYPES)})),
@@ -137,17 +156,14 @@ _SPECIALIZATION = fields(
         "outputs": _count,
         "output_structure": Structure.check,
         "output_values": _values,
-        "records": sequence(_RECORD),
-        "kernels": sequence(entries(text, text)),
-        "fallbacks": sequence(fields({"layer": text, "program": _program})),
         "layers": sequence(_LAYER),
-        "library": text,
-        "constants": sequence(text),
+        **_CODE,
     },
     {
         "batch": fields(
             {"name": text, "least": _size, "most": optional(_size), "inputs": sequence(_count, 1)},
-        )
+        ),
+        "stream": _STREAM,
     },
 )
 
@@ -184,12 +200,39 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     for index, each in enumerate(manifest["specializations"]):
         place = f"specializations[{index}]"
         libraries.append(f"code/{index}.so")
-        one_of(libraries[-1])(each["library"], f"{place}.library")
+        _check_code(each, libraries[-1], place)
         _check_inputs(each, place)
         _check_outputs(each, place)
-        for number_, record in enumerate(each["records"]):
-            _check_record(record, f"{place}.records[{number_}]")
+        if "stream" in each:
+            libraries.append(f"code/{stream_library(index)}.so")
+            _check_code(each["stream"], libraries[-1], f"{place}.stream")
+            _check_stream(each["stream"], f"{place}.stream")
+    if len({"stream" in each for each in manifest["specializations"]}) > 1:
+        raise ValueError("specializations: some have a stream, and others have none")
     _check_files(manifest["files"], libraries)
+
+
+def stream_library(number: int) -> str:
+    """The name of the library for streams of a specialization."""
+    return f"{number}.stream"
+
+
+def _check_code(stored: Mapping[str, Any], library: str, place: str) -> None:
+    one_of(library)(stored["library"], f"{place}.library")
+    for number_, record in enumerate(stored["records"]):
+        _check_record(record, f"{place}.records[{number_}]")
+
+
+def _check_stream(stored: Mapping[str, Any], place: str) -> None:
+    states = stored["states"]
+    for index, each in enumerate(states):
+        if math.prod(each["shape"]) > _MOST:
+            raise SchemaError(f"{place}.states[{index}].shape", each["shape"], f"{_MOST} elements at most")
+    for index, layer in enumerate(stored["tiles"]):
+        at = f"{place}.tiles[{index}].state"
+        integer(0, len(states) - 1)(layer["state"], at)
+        if states[layer["state"]] != {"shape": [1], "dtype": "int32"}:
+            raise ValueError(f"{at} is {layer['state']}: that state is no count of tiles")
 
 
 def _check_parameters(parameters: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from haste_compiler.graph.parameters import Parameters
 from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import LayerChoice
 from haste_compiler.runtime.artifact_file import write_artifact
-from haste_compiler.runtime.artifact_manifest import WEIGHTS
+from haste_compiler.runtime.artifact_manifest import WEIGHTS, stream_library
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.version import __version__
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from haste_compiler.methods.layers import ConvLayer
     from haste_compiler.runtime.inputs import Signature
     from haste_compiler.runtime.specialization import Specialization
+    from haste_compiler.runtime.stream import StreamCode
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,19 @@ class Saved:
     machine: Machine
 
 
-def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Specialization]) -> None:
+def save(
+    path: str | PathLike[str],
+    saved: Saved,
+    made: Mapping[Signature, Specialization],
+    streams: Mapping[Signature, StreamCode],
+) -> None:
     """Write a compiled network to a file.
 
     Args:
         path: of the file.
         saved: what it is.
         made: what was compiled, by input signature.
+        streams: the same for streams, for none of them or all.
 
     Raises:
         ArtifactError, TargetError: see ``CompiledModule.save``.
@@ -74,17 +81,23 @@ def save(path: str | PathLike[str], saved: Saved, made: Mapping[Signature, Speci
         parts: dict[str, Path] = {}
         described = []
         for number, (signature, each) in enumerate(made.items()):
-            library = f"code/{number}.so"
-            parts[library] = folder / f"{number}.so"
-            each.executable.code.write_library(parts[library])
             code = each.executable.code
+            called = {**_describe(signature, each), **_code(each.executable, f"{number}", folder, parts, weights)}
             # A library that was read from the cache is one that runs here: it holds machine code.
             binary = machine.binary(code.module.mod) if code.library is None else None
             if binary is not None:
                 parts[f"code/{number}.fatbin"] = folder / f"{number}.fatbin"
                 parts[f"code/{number}.fatbin"].write_bytes(binary)
-            names = [_remember(weights, constant.numpy()) for constant in each.executable.constants]
-            described.append({**_describe(signature, each), "library": library, "constants": names})
+            if signature in streams:
+                stream = streams[signature]
+                plan = dataclasses.asdict(stream.plan)
+                called["stream"] = {
+                    **_code(stream.executable, stream_library(number), folder, parts, weights),
+                    "states": [{"shape": list(shape), "dtype": dtype} for shape, dtype in plan["states"]],
+                    "tiles": list(plan["layers"]),
+                    "most_work": plan["most_work"],
+                }
+            described.append(called)
         parts[WEIGHTS] = folder / WEIGHTS
         save_file(weights, parts[WEIGHTS])
         manifest = {
@@ -125,6 +138,22 @@ def _warn_of_fallbacks(name: str, made: Mapping[Signature, Specialization]) -> N
         )
 
 
+def _code(
+    executable: Executable, name: str, folder: Path, parts: dict[str, Path], weights: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """What is said of machine code that is added to the parts, and its weights to the weights."""
+    library = f"code/{name}.so"
+    parts[library] = folder / f"{name}.so"
+    executable.code.write_library(parts[library])
+    return {
+        "library": library,
+        "constants": [_remember(weights, constant.numpy()) for constant in executable.constants],
+        "records": _records(executable),
+        "kernels": executable.kernels,
+        "fallbacks": [dataclasses.asdict(fallback) for fallback in executable.fallbacks],
+    }
+
+
 def _remember(weights: dict[str, NDArray[Any]], constant: NDArray[Any]) -> str:
     """Add a tensor to the weights, once: specialisations share most of theirs. Returns its name."""
     digest = hashlib.sha256(np.ascontiguousarray(constant).data if constant.size else b"")
@@ -145,9 +174,6 @@ def _describe(signature: Signature, each: Specialization) -> dict[str, Any]:
         "outputs": each.executable.outputs,
         "output_structure": Structure.of_spec(each.out_spec).to_json(),
         "output_values": [[position, value_to_json(value)] for position, value in each.constants.items()],
-        "records": _records(each.executable),
-        "kernels": each.executable.kernels,
-        "fallbacks": [dataclasses.asdict(fallback) for fallback in each.executable.fallbacks],
         "layers": list(map(_layer, each.layers)),
     }
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_unflatten
 
 from haste_compiler.codegen.machine import Machine
-from haste_compiler.errors import HasteError, InputError, first_line
+from haste_compiler.codegen.stream_plan import StreamPlan
+from haste_compiler.errors import ArtifactError, HasteError, InputError, first_line
 from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.checksums import changed, checksums
 from haste_compiler.graph.parameters import Parameters
@@ -20,11 +22,12 @@ from haste_compiler.methods.configs import Configs
 from haste_compiler.methods.explanation import Explanation, described
 from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_save import Saved, save
+from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.fallbacks import explain_fallbacks
 from haste_compiler.runtime.inputs import PlainKey, Signature, known_like, plain_key, prepare, signature_of, split
 from haste_compiler.runtime.specialization import Specialization
 from haste_compiler.runtime.steerable import Steerable
-from haste_compiler.runtime.stream import Stream, StreamCode
+from haste_compiler.runtime.stream import Stream, StreamCode, refuse_frame
 from haste_compiler.runtime.torch_threads import with_torch
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ Specialize = Callable[[Sequence[Any], Configs, Callable[[], None]], Specializati
 """Compiles the network for example inputs under configurations, and calls a function once it is known that they fit."""
 
 
-SpecializeStream = Callable[[Sequence[Any], Configs], StreamCode]
+SpecializeStream = Callable[[Sequence[Any], Configs], tuple[Executable, StreamPlan]]
 """Compiles the network for streams of inputs like these."""
 
 
@@ -93,7 +96,7 @@ class CompiledModule(Steerable):
         if made is None:
             return self._run_empty(inputs, named)
         outputs, _ = made.executable.run(tensors)
-        return made.outputs(outputs)
+        return made.build(outputs)
 
     def stats(self, *inputs: Any, **named: Any) -> dict[str, Any]:
         """Run the network and return what each layer of a method did, by layer name, in order."""
@@ -105,7 +108,7 @@ class CompiledModule(Steerable):
         if made is None:
             return self._run_empty(inputs, named), {}
         outputs, stats = made.executable.run_with_stats(tensors)
-        return made.outputs(outputs), stats
+        return made.build(outputs), stats
 
     def profile(self, *inputs: Any, **named: Any) -> dict[str, float]:
         """Run the network and return the seconds spent by layer name; other kernels go under their own name."""
@@ -120,7 +123,8 @@ class CompiledModule(Steerable):
         """Begin a stream: frames of one camera, or of a batch of them, of which only what changed is computed anew.
 
         Streams are independent of each other. They share the machine code, which is made when the first frame of its
-        shape comes, and its weights.
+        shape comes, and its weights. While most of every frame moves, the network itself computes the frames. Tiles are
+        computed in float32, also where the network is compiled for int8 or bfloat16.
 
         Args:
             tolerance: a tile of a convolution's outputs stays as it is while what it reads has moved by no more than
@@ -188,7 +192,7 @@ class CompiledModule(Steerable):
         return self._last().graphs if self._made else {}
 
     @deferred_interrupts()
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], streams: bool = False) -> None:
         """Write machine code, weights and settings to one file that ``haste_compiler.load`` runs without the model.
 
         The file holds the network for the input shapes it was compiled for so far, with the settings that it is steered
@@ -196,15 +200,19 @@ class CompiledModule(Steerable):
 
         Args:
             path: of the file, such as "net.haste".
+            streams: with the code of streams of these input shapes, which is compiled if need be: the loaded network
+                has ``stream`` too. The file holds the filters of most layers twice then.
 
         Raises:
             ArtifactError: the network is not compiled yet, returns something that can't be described in JSON, or the
-                file can't be written.
-            TargetError: there is no linker for the target.
+                file can't be written; or there are to be streams, and it was compiled for any batch.
+            TargetError: there is no linker for the target, or it has no streams.
+            UnsupportedOperatorError: there are to be streams, and no convolution of which a part could be computed.
         """
         with self._lock.lock:
             made = dict(self._made)
-        save(path, Saved(self._name, self._parameters, self.configs, self._machine), made)
+            found = {signature: self._stream_like(signature, each) for signature, each in made.items() if streams}
+        save(path, Saved(self._name, self._parameters, self.configs, self._machine), made, found)
 
     def _parts(self) -> list[Specialization]:
         return list(self._made.values())
@@ -239,31 +247,50 @@ class CompiledModule(Steerable):
 
     def _stream_code(
         self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
-    ) -> tuple[StreamCode, list[Tensor]]:
-        """The code of streams of these inputs, compiled if need be, and the tensors to run it on.
+    ) -> tuple[StreamCode, list[Tensor], Callable[[Any], Any]]:
+        """The code of streams of these inputs, compiled if need be, see ``CodeFor``.
 
         Raises:
             InputError: a stream that has ``begun`` with some code takes no such inputs.
         """
         leaves, structure = split(self._parameters.positional(inputs, named))
-        known = known_like([*self._made, *self._streams], structure)
+        known = known_like(list(self._made), structure)
         tensors = prepare(leaves, known, self._machine.torch_devices)
         if any(tensor.numel() == 0 for tensor in tensors):
             raise InputError("a frame of a stream has no pixels")
         signature = signature_of(tensors, structure)
         if begun is not None and self._streams.get(signature) is not begun:
-            shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
-            raise InputError(
-                f"a frame is {shapes}: the stream began with another shape, or before refresh(); reset() begins anew"
-            )
+            raise refuse_frame([tensor.shape for tensor in tensors])
         with self._lock.lock:
             if signature not in self._streams:
                 given = structure.inputs(tensors)
-                self._streams[signature] = with_torch(lambda: self._compiled_stream(given))
-        return self._streams[signature], tensors
+                made, _ = self._for_inputs(given, {}, asked=True)
+                assert made is not None
+                self._streams[signature] = self._make_stream(made, given)
+        return self._streams[signature], tensors, to_torch
+
+    def _make_stream(self, made: Specialization, inputs: Sequence[Any]) -> StreamCode:
+        """Compile for streams what was compiled."""
+        executable, plan = with_torch(lambda: self._compiled_stream(inputs))
+        return StreamCode(executable, made.executable, plan, made.build)
+
+    def _stream_like(self, signature: Signature, made: Specialization) -> StreamCode:
+        """The code of streams of a signature that the network was compiled for, compiled if need be."""
+        if made.executable.batch is not None:
+            raise ArtifactError(
+                f"{self._name} is compiled for any batch, and streams are of fixed shapes: compile it without dynamic"
+            )
+        if signature not in self._streams:
+            leaves: list[Any] = list(map(torch.zeros, signature.shapes))
+            leaves = [leaf.to(dtype) for leaf, dtype in zip(leaves, signature.dtypes, strict=True)]
+            for position, value in signature.constants:
+                leaves.insert(position, value)
+            inputs, _ = tree_unflatten(leaves, made.in_spec)
+            self._streams[signature] = self._make_stream(made, inputs)
+        return self._streams[signature]
 
     @deferred_interrupts()
-    def _compiled_stream(self, inputs: Sequence[Any]) -> StreamCode:
+    def _compiled_stream(self, inputs: Sequence[Any]) -> tuple[Executable, StreamPlan]:
         self._check_weights()
         return self._specialize_stream(inputs, self.configs)
 

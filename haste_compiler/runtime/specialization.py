@@ -41,7 +41,7 @@ class Specialization:
         """Of the convolutions that no method takes, why."""
         return {layer.name: layer.reason for layer in self.layers if layer.method is None}
 
-    def outputs(self, tensors: Sequence[Tensor]) -> Any:
+    def build(self, tensors: Sequence[Tensor]) -> Any:
         """What the model returns, from the tensors that the machine code made."""
         leaves: list[Any] = list(tensors)
         for position, value in self.constants.items():

@@ -1,19 +1,20 @@
-"""``Stream``: frames of a camera, of which only what changed is computed anew."""
+"""``Stream``: frames of a camera, of which only what changed is computed anew. It needs no PyTorch of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+import tvm
 
-from haste_compiler.codegen.stream_walk import StreamPlan
-from haste_compiler.errors import ConfigError
+from haste_compiler.codegen.stream_plan import StreamPlan
+from haste_compiler.errors import ConfigError, HasteError, InputError
 from haste_compiler.forking import Lock
-from haste_compiler.runtime.specialization import Specialization
+from haste_compiler.runtime.executable import Executable
 
 _ALL = -1.0
 """A tolerance that every tile exceeds."""
@@ -22,17 +23,50 @@ _OF_PIXELS = 0.5
 """Tolerance of a frame's pixels, over that of tiles: a camera's noise stays below it, and costs nothing further on."""
 
 
+_PLAIN_FRAMES = 14
+"""That follow a frame of which most moved. Then two go by tiles again: the first brings what is kept up to date, the
+second shows whether the camera has come to rest."""
+
+
 @dataclass(frozen=True)
 class StreamCode:
-    """A network compiled for streams.
+    """A network compiled for streams of inputs of one signature.
 
     Attributes:
-        made: the code, and what is known of it.
+        executable: the code.
+        plain: that of the network itself, which computes a frame as a whole and keeps nothing.
         plan: what the code takes behind a frame.
+        build: makes what the network returns of the tensors that the code made.
+        fitting: around a call; says in the project's words what goes wrong.
     """
 
-    made: Specialization
+    executable: Executable
+    plain: Executable
     plan: StreamPlan
+    build: Callable[[Sequence[Any]], Any]
+    fitting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+
+class CodeFor(Protocol):
+    """Finds the code for a frame."""
+
+    def __call__(
+        self, inputs: Sequence[Any], named: Mapping[str, Any], begun: StreamCode | None
+    ) -> tuple[StreamCode, list[Any], Callable[[Any], Any]]:
+        """The code, the tensors to run it on, and what makes its outputs the caller's kind of tensor.
+
+        Args:
+            inputs, named: what the stream was called with.
+            begun: the code that the stream began with; None: this is the first frame.
+        """
+
+
+def refuse_frame(shapes: Sequence[Sequence[int]]) -> InputError:
+    """The error of a frame that isn't what a stream began with."""
+    said = ", ".join("x".join(map(str, shape)) for shape in shapes)
+    return InputError(
+        f"a frame is {said}: the stream began with another shape, or before refresh(); reset() begins anew"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,10 +94,12 @@ class StreamStatistics:
 
     Attributes:
         frames: so many there were.
+        plain: of these, computed as a whole by the network itself, as most of the frames before them had moved.
         layers: by name, those of which tiles are computed.
     """
 
     frames: int
+    plain: int
     layers: Mapping[str, LayerWork]
 
     @property
@@ -88,23 +124,20 @@ class Stream:
     threads take turns. The first frame says what shape all have.
     """
 
-    def __init__(
-        self,
-        code: Callable[[Sequence[Any], Mapping[str, Any], StreamCode | None], tuple[StreamCode, list[Tensor]]],
-        tolerance: float,
-        refresh: int | None,
-    ) -> None:
+    def __init__(self, code_for: CodeFor, tolerance: float, refresh: int | None) -> None:
         if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
             raise ConfigError(f"tolerance is {tolerance!r}: allowed are numbers from 0 on")
         if refresh is not None and (not isinstance(refresh, int) or isinstance(refresh, bool) or refresh < 1):
             raise ConfigError(f"refresh is {refresh!r}: allowed are whole numbers from 1 on, and None")
-        self._code_for, self._tolerance, self._refresh = code, float(tolerance), refresh
+        self._code_for, self._tolerance, self._refresh = code_for, float(tolerance), refresh
         self._lock = Lock(brief=False)
         self._code: StreamCode | None = None
-        self._states: list[Tensor] = []
-        self._frames = 0
+        self._states: list[Any] = []
         self._last: list[int] = []
         self._computed: list[int] = []
+        self._frames, self._plain = 0, 0
+        # Frames that are still to be computed plainly, and whether what is kept is that of the frame before.
+        self._plain_left, self._is_recent = 0, False
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network on the next frame.
@@ -120,36 +153,79 @@ class Stream:
             InputError: the frame isn't of the first one's shape, or as of ``CompiledModule``.
             UnsupportedOperatorError: the network has no convolution of which a part could be computed, or as there.
             TargetError: the target has no streams.
+            HasteError: there is no memory for what it keeps.
         """
         with self._lock.lock:
-            code, tensors = self._code_for(inputs, named, self._code)
+            code, tensors, convert = self._code_for(inputs, named, self._code)
             if self._code is None:
-                self._code = code
-                self._states = [torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in code.plan.states]
-                self._computed = [0] * len(code.plan.layers)
-            outputs, _ = code.made.executable.run([*tensors, self._tolerances(), *self._states])
+                self._states = [_zeros(shape, dtype) for shape, dtype in code.plan.states]
+                self._code, self._computed = code, [0] * len(code.plan.layers)
+            plainly = self._plain_left > 0 and not self._is_due()
+            with code.fitting():
+                outputs = self._run_plainly(code, tensors, convert) if plainly else self._run(code, tensors, convert)
             self._frames += 1
-            self._last = [int(self._states[layer.state]) for layer in code.plan.layers]
             self._computed = [a + b for a, b in zip(self._computed, self._last, strict=True)]
-            return code.made.outputs(outputs)
+            return code.build(outputs)
+
+    def _run(self, code: StreamCode, tensors: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
+        """Compute what moved, and count it."""
+        due = self._is_due()
+        outputs, _ = code.executable.run([*tensors, self._tolerances(due), *self._states], convert)
+        self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
+        moving = self._is_recent and not due and self._statistics().last_work > code.plan.most_work
+        self._plain_left, self._is_recent = _PLAIN_FRAMES if moving else 0, True
+        return outputs
+
+    def _run_plainly(self, code: StreamCode, tensors: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
+        """Compute everything. What is kept stays as it is: the next frame by tiles is held against that."""
+        outputs, _ = code.plain.run(tensors, convert)
+        self._last = [layer.tiles for layer in code.plan.layers]
+        self._plain_left -= 1
+        self._plain += 1
+        self._is_recent = False
+        return outputs
 
     def reset(self) -> None:
         """Forget all frames: the next one is computed as a whole, and may have another shape."""
         with self._lock.lock:
-            self._code, self._states = None, []
-            self._frames, self._last, self._computed = 0, [], []
+            self._forget()
+
+    def _forget(self) -> None:
+        self._code, self._states, self._last, self._computed = None, [], [], []
+        self._frames, self._plain, self._plain_left, self._is_recent = 0, 0, 0, False
 
     def stats(self) -> StreamStatistics:
         """What was computed of the frames since the stream began, by layer."""
         with self._lock.lock:
-            layers = self._code.plan.layers if self._code is not None else ()
-            work = {
-                layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
-                for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
-            }
-            return StreamStatistics(self._frames, work)
+            return self._statistics()
 
-    def _tolerances(self) -> Tensor:
-        """Of tiles, and of pixels, for the next frame."""
-        whole = self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
-        return torch.tensor([_ALL, 0.0] if whole else [self._tolerance, self._tolerance * _OF_PIXELS])
+    def _statistics(self) -> StreamStatistics:
+        layers = self._code.plan.layers if self._code is not None else ()
+        work = {
+            layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
+            for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
+        }
+        return StreamStatistics(self._frames, self._plain, work)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what it keeps from frame to frame; 0 before the first one."""
+        with self._lock.lock:
+            return sum(math.prod(state.shape) * np.dtype(state.dtype).itemsize for state in self._states)
+
+    def _is_due(self) -> bool:
+        """Whether the next frame is to be computed as a whole, and kept."""
+        return self._frames == 0 or (self._refresh is not None and self._frames % self._refresh == 0)
+
+    def _tolerances(self, due: bool) -> Any:
+        """Of tiles, and of pixels."""
+        return np.array([_ALL, 0.0] if due else [self._tolerance, self._tolerance * _OF_PIXELS], np.float32)
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> Any:
+    """A TVM tensor of zeros, aligned as the code wants it."""
+    try:
+        return tvm.runtime.tensor(np.zeros(shape, dtype))
+    except MemoryError:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise HasteError(f"a stream keeps {size} bytes of one tensor of these frames: there is no memory") from None

@@ -16,7 +16,7 @@ import sys
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,14 @@ INPUTS: dict[str, tuple[Any, ...]] = {
     "old": (_image(12),),
     "dynamic": (_image(12, 3),),
     "mixed": ({"image": _image(12)},),
+    "stream": (_image(12),),
 }
 """What each network is called with."""
 
 
 def save_all(folder: Path) -> None:
-    """Save a network of two signatures, the same as format 1 wrote it, one for any batch, and one with all else."""
+    """Save a network of two signatures, as format 1 wrote it too, one for any batch, one with streams, one with all
+    else."""
     config = HasteConfig(cost_model=False)
     haste = haste_compiler.compile(_convs(), INPUTS["haste"], config=config, threads=1)
     haste.prepare(_image(9))
@@ -83,6 +85,8 @@ def save_all(folder: Path) -> None:
     haste_compiler.compile(_convs(), (_image(12, 2),), config=config, threads=1, dynamic=True).save(
         folder / "dynamic.haste"
     )
+    plain = haste_compiler.compile(_convs(), INPUTS["stream"], config=HasteConfig(enabled=False), threads=1)
+    plain.save(folder / "stream.haste", streams=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         haste_compiler.compile(Mixed(), INPUTS["mixed"], config=config, threads=1).save(folder / "mixed.haste")
@@ -187,7 +191,18 @@ def outcome(path: Path, where: str, inputs: tuple[Any, ...]) -> str:
         return "refused" if str(path) in str(error) else f"refused without naming the file: {error}"
     except BaseException as error:
         return f"load: {type(error).__name__}: {error}"
-    for use in (network, network.stats, network.profile, lambda *given: (network.explain(), network.layers, network)):
+
+    def streamed(*given: Any) -> Any:
+        stream = network.stream()
+        return stream(*given), stream(*given), stream.stats()
+
+    def told(*given: Any) -> Any:
+        return network.explain(), network.layers, network
+
+    uses: list[Callable[..., Any]] = [network, network.stats, network.profile, told]
+    if path.name.startswith("stream"):
+        uses.append(streamed)
+    for use in uses:
         try:
             str(use(*inputs))
         except HasteError as error:
@@ -207,8 +222,8 @@ def main(folder: Path, first: int, last: int) -> None:
     lines = Path("/proc/self/status").read_text().splitlines()
     used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (used + _SPARE_BYTES, used + _SPARE_BYTES))
-    path = folder / "altered.haste"
     for name, where, manifest in chosen(folder)[first:last]:
+        path = folder / f"{name}_altered.haste"
         write(path, manifest, parts[name])
         # Said before it is loaded: the last line names what crashed.
         print(name, where, end=" ", flush=True)

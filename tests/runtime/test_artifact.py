@@ -207,6 +207,73 @@ def test_it_runs_without_pytorch(compiled: CompiledModule, file: Path, tmp_path:
     assert "blocks.0.conv1" in done.stdout and done.stdout.split()[-1] == "False"
 
 
+STREAM_WITHOUT_TORCH = f"""{NO_TORCH}
+import numpy as np
+import haste_compiler
+
+stream = haste_compiler.load(sys.argv[1]).stream(tolerance=0.1)
+data = np.load(sys.argv[2])
+for x, y in zip(data["x"], data["y"]):
+    assert np.array_equal(stream(x), y), "other bits"
+print(stream.stats().last_work, "torch" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The carried network, plain, with streams of one image and of three."""
+    made = haste_compiler.compile(load_network(), (images(3),), config=HasteConfig(enabled=False), threads=1)
+    made.prepare(images(1))
+    path = tmp_path_factory.mktemp("artifact") / "stream.haste"
+    made.save(path, streams=True)
+    return path
+
+
+def frames(count: int) -> list[Tensor]:
+    """A picture of which a corner changes, then nothing."""
+    changed = images(count).clone()
+    changed[:, :, :6, :6] += 1
+    return [images(count), changed, changed]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_streams_come_back(streaming: Path, count: int) -> None:
+    compiled = haste_compiler.compile(load_network(), config=HasteConfig(enabled=False), threads=1)
+    mine, theirs = haste_compiler.load(streaming).stream(tolerance=0.1), compiled.stream(tolerance=0.1)
+    work = []
+    for frame in frames(count):
+        assert torch.equal(mine(frame), theirs(frame))
+        assert mine.stats() == theirs.stats()
+        work.append(mine.stats().last_work)
+    assert work[0] == 1 > work[1] > work[2] == 0
+    with pytest.raises(InputError, match="the stream began with another shape"):
+        mine(images(4 - count))
+    mine.reset()
+    mine(images(4 - count))
+
+
+def test_streams_run_without_pytorch(streaming: Path, tmp_path: Path) -> None:
+    stream = haste_compiler.load(streaming).stream(tolerance=0.1)
+    y = np.stack([stream(frame).numpy() for frame in frames(1)])
+    np.savez(tmp_path / "data.npz", x=np.stack([frame.numpy() for frame in frames(1)]), y=y)
+    command = [sys.executable, "-c", STREAM_WITHOUT_TORCH, str(streaming), str(tmp_path / "data.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0.0", "False"]
+
+
+def test_saved_without_streams(file: Path) -> None:
+    with pytest.raises(HasteError, match=r"digits\.haste was saved without streams: save it with .*streams=True"):
+        haste_compiler.load(file).stream()
+
+
+def test_streams_of_any_batch_are_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(16, 8, 3))
+    made = haste_compiler.compile(model, (torch.zeros(2, 16, 12, 12),), dynamic=True, threads=1)
+    with pytest.raises(ArtifactError, match="Sequential is compiled for any batch, and streams are of fixed shapes"):
+        made.save(tmp_path / "net.haste", streams=True)
+
+
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_loaded_network_cannot_be_copied(file: Path, copied: Callable[[Any], Any]) -> None:
     with pytest.raises(HasteError, match="a loaded DigitsResNet can't be pickled or copied: its machine code"):
@@ -246,6 +313,14 @@ def test_format_4_is_still_read(compiled: CompiledModule, file: Path, tmp_path: 
 
     loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
     assert str(loaded.explain()) == str(compiled.explain())
+
+
+def test_format_5_is_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
+    """It has no streams, and all else that format 6 has without them."""
+    loaded = haste_compiler.load(
+        altered_manifest(file, tmp_path / "net.haste", lambda manifest: manifest.update(format_version=5))
+    )
+    assert torch.equal(loaded(images(3)), compiled(images(3)))
 
 
 def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
@@ -381,7 +456,7 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 6.*reads up to 5"),
+        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 7.*reads up to 6"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
         (

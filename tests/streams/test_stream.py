@@ -1,6 +1,7 @@
 """Streams against their definition in plain PyTorch, and against the network that is run on every frame."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import haste_compiler
-from haste_compiler import CompiledModule, ConfigError, HasteConfig, InputError
+from haste_compiler import CompiledModule, ConfigError, HasteConfig, InputError, QuantizedConfig
 from haste_compiler.graph.capture import capture
 from haste_compiler.passes.pipeline import rewrite
 from haste_compiler.streams.reference import ReferenceStream, tile_sides
@@ -69,7 +70,7 @@ def test_without_tolerance_it_is_the_network(compiled: CompiledModule) -> None:
         for actual, wanted in zip(stream(frame), compiled(frame), strict=True):
             assert torch.equal(actual, wanted)
     layers = stream.stats().layers
-    assert len(layers) == 7
+    assert len(layers) == 8
     assert all(0 < layer.last < layer.tiles for layer in layers.values())
 
 
@@ -87,7 +88,9 @@ def test_definition(network: Network, compiled: CompiledModule, tolerance: float
             wanted = reference.run(frame)
             for actual, each in zip(stream(frame), wanted, strict=True):
                 assert error(actual, each) < 1e-5
-            assert [layer.last for layer in stream.stats().layers.values()] == list(reference.listed.values())
+            assert [layer.last for layer in stream.stats().layers.values()] == [
+                int(tiles.sum()) for tiles in reference.listed.values()
+            ]
 
 
 def test_errors_do_not_add_up(compiled: CompiledModule) -> None:
@@ -111,6 +114,40 @@ def test_refresh_and_reset(compiled: CompiledModule) -> None:
     assert stream.stats().frames == 0
     stream(still)
     assert stream.stats().last_work == 1
+
+
+def test_a_camera_that_moves_is_left_to_the_network(compiled: CompiledModule) -> None:
+    """All pixels change with every frame; then none does, and the stream finds out by itself."""
+    torch.manual_seed(0)
+    stream, moving = compiled.stream(tolerance=0.1), [torch.randn(2, 3, *SIZE) for _ in range(20)]
+    plain = []
+    for frame in [*moving, *[moving[-1]] * 14]:
+        before = stream.stats().plain
+        for actual, wanted in zip(stream(frame), compiled(frame), strict=True):
+            assert error(actual, wanted) < 1e-6
+        plain.append(stream.stats().plain - before)
+    assert plain == [0, 0, *[1] * 14, 0, 0, *[1] * 14, 0, 0]
+    assert stream.stats().last_work == 0
+
+
+def test_a_network_in_int8(network: Network, compiled: CompiledModule, tmp_path: Path) -> None:
+    """Tiles are float32's; frames of a camera that moves are the network's own, in integers."""
+    quantized = haste_compiler.compile(network, threads=1, config=QuantizedConfig(cost_model=False, max_error=1))
+    video, other = frames(3), torch.randn(2, 3, *SIZE)
+    stream, plain = quantized.stream(tolerance=0.1), compiled.stream(tolerance=0.1)
+    for frame in video:
+        assert all(map(torch.equal, stream(frame), plain(frame)))
+    assert stream.stats().layers == plain.stats().layers
+    for _ in range(2):
+        outputs = stream(other)
+    assert stream.stats().plain == 1
+    assert all(map(torch.equal, outputs, quantized(other)))
+    assert not torch.equal(outputs[0], compiled(other)[0])
+    quantized.save(tmp_path / "net.haste", streams=True)
+    loaded = haste_compiler.load(tmp_path / "net.haste").stream(tolerance=0.1)
+    for frame in (*video, other, other):
+        outputs = loaded(frame)
+    assert loaded.stats() == stream.stats()
 
 
 def test_another_shape_after_reset() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,15 +47,12 @@ def pooling_rules(kernel: PoolingKernel) -> Rules:
         return Value(walk.reshaped(pooled.expr, walk.shape(node)))
 
     return {
-        aten.max_pool2d.default: lambda walk, node: pool(walk, node, max_pooling(node)),
-        aten.avg_pool2d.default: lambda walk, node: pool(walk, node, _avg_pool(node)),
-        aten.adaptive_avg_pool2d.default: lambda walk, node: pool(walk, node, _adaptive(node)),
+        **dict.fromkeys(POOLINGS, lambda walk, node: pool(walk, node, POOLINGS[node.target](node))),
         aten.mean.dim: mean,
     }
 
 
-def max_pooling(node: fx.Node) -> Pooling:
-    """What a call of ``max_pool2d`` is."""
+def _max_pool(node: fx.Node) -> Pooling:
     kernel = _pair(args_of(node)[1])
     stride = _pair(argument(node, 2, "stride", None) or kernel)
     padding, dilation = _pair(argument(node, 3, "padding", 0)), _pair(argument(node, 4, "dilation", 1))
@@ -75,6 +72,14 @@ def _avg_pool(node: fx.Node) -> Pooling:
 
 def _adaptive(node: fx.Node) -> Pooling:
     return Pooling("adaptive_avg", _size(args_of(node)[0]), _size(node))
+
+
+POOLINGS: Mapping[Any, Callable[[fx.Node], Pooling]] = {
+    aten.max_pool2d.default: _max_pool,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.adaptive_avg_pool2d.default: _adaptive,
+}
+"""What a call of each operator is."""
 
 
 def _is_over_plane(node: fx.Node) -> bool:

@@ -16,7 +16,7 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from tests.codegen.examples import ConvExample, conv_examples, several
-from tests.codegen.kernels import Arguments, build, nhwc, run_dense
+from tests.codegen.kernels import Arguments, build, nhwc, run_dense, run_depthwise
 
 TOLERANCE = 0.5
 
@@ -30,12 +30,13 @@ class Example(ConvExample):
 
     def check(self) -> None:
         case, geometry, unit = self.case(), self.geometry, vector_unit(parse_target(self.target))
-        dense = choose_dense(geometry, self.batch, unit, self.threads, self.winograd)
+        depthwise = geometry.is_depthwise
+        dense = None if depthwise else choose_dense(geometry, self.batch, unit, self.threads, self.winograd)
         tiling = choose_listed(geometry, self.batch, unit, self.threads, dense)
         tiles = Tiles(geometry, self.batch, tiling.side)
         listed = torch.rand(tiles.count) < self.share
         kernel = listed_kernel(
-            "listed", geometry, self.batch, tiling, residual=self.residual, activation=self.activation
+            "listed", geometry, self.batch, tiling, unit, residual=self.residual, activation=self.activation
         )
         bias = None if case.bias is None else case.bias.numpy()
         described = listed_arguments(geometry, self.batch, tiling, residual=self.residual)
@@ -55,7 +56,9 @@ class Example(ConvExample):
         changes = arguments.write(shapes["y_changes"])
         arguments.call(build({"listed": kernel}, self.target)["listed"])
 
-        wanted = nhwc(run_dense(case, self.target, dense))
+        target = self.target
+        plain = run_depthwise(case, target, self.threads) if dense is None else run_dense(case, target, dense)
+        wanted = nhwc(plain)
         computed = self._pixels(tiles, listed)
         assert torch.equal(y, torch.where(computed[..., None], wanted, torch.tensor(7.0)))
         of_pixels = torch.where(computed, wanted.square().sum(-1), -torch.ones(()))
@@ -87,15 +90,15 @@ def geometries(draw: st.DrawFn) -> ConvGeometry:
         channels, filters, groups = draw(st.integers(8, 40)), draw(st.integers(8, 40)), 1
         kernel, stride, dilation, padding = (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)
     else:
-        groups = draw(st.sampled_from((1, 1, 2)))
+        groups = draw(st.sampled_from((1, 1, 2, 0)))
         channels, filters = (groups * draw(st.integers(1, 20)) for _ in range(2))
+        if groups == 0:
+            channels = filters = groups = draw(st.integers(2, 40))
         kernel = draw(st.sampled_from(((1, 1), (3, 3), (5, 1), (2, 3))))
         stride = draw(st.sampled_from(((1, 1), (2, 2), (1, 3))))
         dilation = draw(st.sampled_from(((1, 1), (1, 1), (2, 1))))
         padding = draw(st.sampled_from(((0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0))))
     size = draw(st.integers(8, 21)), draw(st.integers(8, 21))
-    if filters == channels == groups:
-        filters += groups
     return ConvGeometry(channels, filters, kernel, stride, padding, dilation, groups, size, (8, 8))
 
 

@@ -37,6 +37,21 @@ def pack_depthwise_filters(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T).reshape(-1)
 
 
+def depthwise_arguments(
+    geometry: ConvGeometry, batch: Batch, *, residual: bool = False, element: Element = FLOAT32
+) -> list[tuple[str, tuple[Any, ...], str]]:
+    """(name, shape, dtype) of what the kernel takes: x NHWC, packed filters, bias (C,)[, residual NHWC], y NHWC."""
+    channels = geometry.in_channels
+    out_shape = (batch, *geometry.output_size, channels)
+    return [
+        ("x", (batch, *geometry.input_size, channels), element.dtype),
+        ("filters", (geometry.taps * channels,), element.dtype),
+        ("bias", (channels,), element.accumulator),
+        *([("residual", out_shape, element.dtype)] if residual else []),
+        ("y", out_shape, element.dtype),
+    ]
+
+
 def depthwise_kernel(
     name: str,
     geometry: ConvGeometry,
@@ -48,16 +63,8 @@ def depthwise_kernel(
     activation: str = "none",
     element: Element = FLOAT32,
 ) -> tirx.PrimFunc:
-    """The kernel (x NHWC, packed filters, bias (C,)[, residual NHWC], y NHWC); sums start with the bias."""
-    channels = geometry.in_channels
-    out_shape = (batch, *geometry.output_size, channels)
-    arguments: list[tuple[str, tuple[Any, ...], str]] = [
-        ("x", (batch, *geometry.input_size, channels), element.dtype),
-        ("filters", (geometry.taps * channels,), element.dtype),
-        ("bias", (channels,), element.accumulator),
-        *([("residual", out_shape, element.dtype)] if residual else []),
-        ("y", out_shape, element.dtype),
-    ]
+    """The kernel; see ``depthwise_arguments``. Sums start with the bias."""
+    arguments = depthwise_arguments(geometry, batch, residual=residual, element=element)
     block = _block_rows(geometry, hint_of(batch), unit, threads, element)
 
     def body(*buffers: Expr) -> None:

@@ -8,7 +8,7 @@ and nowhere else, so that who looks for changes misses none.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,20 +71,30 @@ class Kept:
 
     def write(self, pixel: Expr, value: Callable[[Expr, int], Expr]) -> None:
         """Write a pixel; ``value(channel, lanes)`` are its new values from a channel on."""
+        self.write_parts(pixel, [(self.channels, value)])
+
+    def write_parts(self, pixel: Expr, parts: Sequence[tuple[int, Callable[[Expr, int], Expr]]]) -> None:
+        """Write a pixel; each of ``parts`` gives so many of its channels, counted from the part's first one."""
         at = emit.bind(pixel * self.channels)
         change, size = emit.Register(self.lanes, 0.0), emit.Register(self.lanes, 0.0)
         differing = emit.Register(self.lanes, emit.splat(T.int32(0), self.lanes), "int32")
 
-        def piece(c: Expr, n: int) -> None:
-            new = T.bind(value(c, n))
-            old = T.bind(emit.load(self.values, at + c, n))
+        def put(place: Expr, new: Expr, n: int) -> None:
+            old = T.bind(emit.load(self.values, place, n))
             step = T.bind(new - old)
             emit.store(change.buffer, 0, change.get(n) + step * step, n)
             emit.store(size.buffer, 0, size.get(n) + new * new, n)
             emit.store(differing.buffer, 0, differing.get(n) | (_bits(new, n) ^ _bits(old, n)), n)
-            emit.store(self.values, at + c, new, n)
+            emit.store(self.values, place, new, n)
 
-        emit.sweep(self.channels, self.lanes, piece)
+        first = 0
+        for channels, value in parts:
+
+            def piece(c: Expr, n: int, first: int = first, value: Callable[[Expr, int], Expr] = value) -> None:
+                put(at + first + c, T.bind(value(c, n)), n)
+
+            emit.sweep(channels, self.lanes, piece)
+            first += channels
         noted = T.bind(change.get())
         least = emit.splat(LEAST_CHANGE, self.lanes)
         none = differing.get() == emit.splat(T.int32(0), self.lanes)

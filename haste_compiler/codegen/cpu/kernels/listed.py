@@ -10,6 +10,7 @@ Sums are made in the order of the plain kernel (``conv2d``), so outputs are the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,12 @@ from haste_compiler.codegen.cpu.kernels.conv2d import (
     start_sums,
     unrolled,
     write_conv2d,
+)
+from haste_compiler.codegen.cpu.kernels.depthwise import (
+    DepthwiseRows,
+    ImagePlane,
+    depthwise_arguments,
+    pack_depthwise_filters,
 )
 from haste_compiler.codegen.cpu.kernels.kept import Kept, Planes, plane_arguments
 from haste_compiler.codegen.cpu.kernels.tile_list import Tiles, list_tiles, sources
@@ -59,26 +66,28 @@ class ListedTiling:
         side: of a tile of outputs.
         tile: the register tile; rows and columns divide a tile's, but for Winograd's, where columns are tiles.
         block: tiles of one task.
-        dense: the plain kernel's tiling: Winograd's algorithm computes the tiles if it computes that.
+        dense: the plain kernel's tiling: Winograd's algorithm computes the tiles if it computes that; None: the
+            convolution is depthwise.
     """
 
     side: int
     tile: RegisterTile
     block: int
-    dense: ConvTiling | WinogradTiling
+    dense: ConvTiling | WinogradTiling | None
 
 
 def choose_listed(
-    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, dense: ConvTiling | WinogradTiling
+    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, dense: ConvTiling | WinogradTiling | None
 ) -> ListedTiling:
-    """The tiling for a convolution that ``dense`` is the plain kernel's tiling of: outputs are the same as its."""
+    """The tiling for a convolution that ``dense`` is the plain kernel's tiling of, None of a depthwise one: outputs are
+    the same as its."""
     side = dense.size if isinstance(dense, WinogradTiling) else _SIDE
     tiles = Tiles(geometry, batch, side)
     rows, columns = tiles.size
     if isinstance(dense, WinogradTiling):
         tile, each = dense.tile, (side + 2) ** 2 * (geometry.in_channels + dense.tile.channels)
     else:
-        tile = _register_tile(geometry, rows, columns, unit)
+        tile = _register_tile(geometry, rows, columns, unit) if dense is not None else _vector(unit)
         each = math.prod(tiles.window) * geometry.in_channels
     each = (each + rows * columns * geometry.out_channels) * tile.element.bytes
     least = tile.columns if isinstance(dense, WinogradTiling) else 1
@@ -97,11 +106,18 @@ def _register_tile(geometry: ConvGeometry, rows: int, columns: int, unit: Vector
     return min((tile for tile in fitting if columns % tile.columns == 0), key=cycles)
 
 
+def _vector(unit: VectorUnit) -> RegisterTile:
+    """A vector of channels, of which a depthwise convolution takes as many as fit the registers."""
+    return RegisterTile(1, 1, 1, unit.lanes)
+
+
 def pack_listed(
     weight: NDArray[np.float32], bias: NDArray[np.float32] | None, geometry: ConvGeometry, tiling: ListedTiling
 ) -> list[NDArray[np.float32]]:
     """(K, C/groups, kh, kw) and (K,) or None as the kernel takes them: what comes after x."""
     dense = tiling.dense
+    if dense is None:
+        return [pack_depthwise_filters(weight), np.zeros(len(weight), np.float32) if bias is None else bias]
     if not isinstance(dense, WinogradTiling):
         return [
             pack_filters(weight, geometry.groups, tiling.tile),
@@ -124,7 +140,9 @@ def listed_arguments(
     brought up to date: the tiles' numbers, y and its sizes, and how many tiles were listed; last, y's changes.
     """
     tiles = Tiles(geometry, batch, tiling.side)
-    if isinstance(tiling.dense, WinogradTiling):
+    if tiling.dense is None:
+        *given, y = depthwise_arguments(geometry, batch, residual=residual)
+    elif isinstance(tiling.dense, WinogradTiling):
         *given, y = winograd_arguments(geometry, batch, tiling.dense, residual=residual)
     else:
         *given, y = conv2d_arguments(geometry, batch, tiling.tile, residual=residual)
@@ -147,6 +165,7 @@ def listed_kernel(
     geometry: ConvGeometry,
     batch: int,
     tiling: ListedTiling,
+    unit: VectorUnit,
     *,
     residual: bool = False,
     activation: str = "none",
@@ -156,14 +175,19 @@ def listed_kernel(
 
     def body(*buffers: Expr) -> None:
         named = dict(zip((label for label, _, _ in arguments), buffers, strict=True))
-        writer = _ListedWinograd if isinstance(tiling.dense, WinogradTiling) else _ListedDirect
-        writer(geometry, batch, tiling, activation, named).write()
+        described = (geometry, batch, tiling, activation, named)
+        if tiling.dense is None:
+            _ListedDepthwise(*described, unit).write()
+        elif isinstance(tiling.dense, WinogradTiling):
+            _ListedWinograd(*described).write()
+        else:
+            _ListedDirect(*described).write()
 
     return emit.kernel(name, arguments, body)
 
 
 class _Listed:
-    """Emits what both algorithms have in common; ``_sum`` is their own."""
+    """Emits what all algorithms have in common; ``_sum`` is their own."""
 
     def __init__(
         self, geometry: ConvGeometry, batch: int, tiling: ListedTiling, activation: str, buffers: dict[str, Expr]
@@ -326,6 +350,46 @@ class _ListedDirect(_Listed):
                     taken = (self.buffers["filters"], filters + c * tile.channels)
                     add_products(registers, tile, taken, source, read + c, offsets)
         writer.store(registers, k_tile, step, row, column)
+
+
+class _ListedDepthwise(_Listed):
+    """Each channel by itself: rows of the plain kernel, of a tile's window."""
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        batch: int,
+        tiling: ListedTiling,
+        activation: str,
+        buffers: dict[str, Expr],
+        unit: VectorUnit,
+    ) -> None:
+        super().__init__(geometry, batch, tiling, activation, buffers)
+        self.copies = any(geometry.padding)
+        one = dataclasses.replace(geometry, padding=(0, 0, 0, 0), input_size=self.tiles.window)
+        self.rows = DepthwiseRows(one, unit, "none", (buffers["filters"], buffers["bias"]))
+
+    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        (height, width), (rows, columns) = self.geometry.input_size, self.tiles.window
+        window = T.alloc_buffer((rows * columns * self.channels,), FLOAT32.dtype) if self.copies else None
+        with T.serial(0, mine) as step:
+            number = emit.bind(listed[first + step])
+            image, top, left = self.tiles.place(number)
+            row, column = self.tiles.corner(top, left)
+            target = ImagePlane(sums, self.channels, emit.bind(step * self.pixels * self.channels), self.tiles.size[1])
+            start = emit.bind(((image * height + row) * width + column) * self.channels)
+            source = ImagePlane(self.x, self.channels, start, width)
+            if window is None:
+                self.rows.write(source, target, 0, self.tiles.size[0])
+            else:
+                inside = tirx.all(row >= 0, row + rows <= height, column >= 0, column + columns <= width)
+                with T.If(inside):
+                    with T.Then():
+                        self.rows.write(source, target, 0, self.tiles.size[0])
+                    with T.Else():
+                        self._copy_window(number, window, 0)
+                        self.rows.write(ImagePlane(window, self.channels, 0, columns), target, 0, self.tiles.size[0])
+        return None
 
 
 class _ListedWinograd(_Listed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -128,19 +128,23 @@ def resize(walk: Walk[Cpu], node: fx.Node) -> Value | None:
     return Value(y, nhwc=True)
 
 
-def pad(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+Picks = tuple[Sequence[NDArray[np.int32]], float | None]
+"""Which rows and columns of images are picked, and the value where one is negative; None: none is."""
+
+
+def padding(node: fx.Node) -> Picks | None:
     """Padding of height and width: with a number, or with what is there (reflected, repeated, from the other side)."""
     pads = [int(each) for each in argument(node, 1, "pad")]
     if len(pads) > 4:
         return None
     if is_call(node, aten.constant_pad_nd.default):
-        return _filled(walk, node, pads, argument(node, 2, "value", 0))
+        return _filled(node, pads, argument(node, 2, "value", 0))
     if argument(node, 2, "mode", "constant") == "constant":
-        return _filled(walk, node, pads, argument(node, 3, "value"))
-    return gather(walk, node) if len(pads) == 4 else None
+        return _filled(node, pads, argument(node, 3, "value"))
+    return picking(node) if len(pads) == 4 else None
 
 
-def _filled(walk: Walk[Cpu], node: fx.Node, pads: list[int], number: float | None) -> Value | None:
+def _filled(node: fx.Node, pads: list[int], number: float | None) -> Picks:
     left, right, top, bottom = [*pads, 0, 0, 0, 0][:4]
     sides = ((top, bottom), (left, right))
     sizes = shape_of(args_of(node)[0])[-2:]
@@ -148,21 +152,33 @@ def _filled(walk: Walk[Cpu], node: fx.Node, pads: list[int], number: float | Non
         np.array([place if 0 <= place < size else -1 for place in range(-before, size + after)], np.int32)
         for size, (before, after) in zip(sizes, sides, strict=True)
     ]
-    return _picked(walk, node, places, float(number or 0.0))
+    return places, float(number or 0.0)
 
 
-def gather(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+def picking(node: fx.Node) -> Picks:
     """What picks rows and columns of images, whichever; they are read off PyTorch's own operator."""
     sizes = shape_of(args_of(node)[0])[2:]
     found = [on_axis(node, torch.arange(size, dtype=torch.float32)[None], axis) for axis, size in enumerate(sizes)]
-    return _picked(walk, node, [each[0].int().numpy() for each in found], None)
+    return [each[0].int().numpy() for each in found], None
 
 
-def _picked(walk: Walk[Cpu], node: fx.Node, places: Sequence[NDArray[np.int32]], fill: float | None) -> Value | None:
-    """The pixels of some rows and columns; ``fill`` where those are negative."""
-    x = args_of(node)[0]
-    if not is_float(x, node) or len(shape_of(x)) != 4:
+PICKED: Mapping[Any, Callable[[fx.Node], Picks | None]] = {
+    aten.upsample_nearest2d.vec: picking,
+    aten._upsample_nearest_exact2d.vec: picking,
+    aten.constant_pad_nd.default: padding,
+    aten.pad.default: padding,
+    aten.reflection_pad2d.default: picking,
+    aten.replication_pad2d.default: picking,
+}
+"""What each operator picks; None: it does more than that."""
+
+
+def gather(walk: Walk[Cpu], node: fx.Node) -> Value | None:
+    """The pixels of some rows and columns."""
+    x, picks = args_of(node)[0], PICKED[node.target](node)
+    if picks is None or not is_float(x, node) or len(shape_of(x)) != 4:
         return None
+    places, fill = picks
     batch, channels, *before = walk.shape(x)
     sizes = (before[0], before[1]), (shape_of(node)[2], shape_of(node)[3])
     y = walk.launch(
@@ -235,10 +251,5 @@ RULES: Rules = {
     aten.cat.default: cat,
     CHANNEL_SHUFFLE: channel_shuffle,
     aten.upsample_bilinear2d.vec: resize,
-    aten.upsample_nearest2d.vec: gather,
-    aten._upsample_nearest_exact2d.vec: gather,
-    aten.constant_pad_nd.default: pad,
-    aten.pad.default: pad,
-    aten.reflection_pad2d.default: gather,
-    aten.replication_pad2d.default: gather,
+    **dict.fromkeys(PICKED, gather),
 }
