@@ -23,7 +23,7 @@ from benchmarks import runners
 from benchmarks.progress import tick
 from benchmarks.report import machine
 from benchmarks.runners import Make, Runner
-from benchmarks.streams_picture import draw
+from benchmarks.streams_picture import draw, scene
 from haste_compiler import HasteConfig, compile
 from haste_compiler.errors import first_line
 from haste_compiler.runtime.stream import Stream
@@ -221,8 +221,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="measure nothing: draw the computed tiles of a frame to this file")
     args = parser.parse_args()
     if args.picture:
-        model = CASES["resnet18"].load()
-        draw(model, frames("resnet18", "static", 6), vision.real_networks().video("static_camera")[5], args.picture)
+        draw(CASES["resnet18"].load(), scene(CASES["resnet18"].size, 6), args.picture)
         return
     os.environ["TVM_NUM_THREADS"] = str(args.threads)
     torch.set_num_threads(args.threads)

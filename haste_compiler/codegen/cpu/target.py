@@ -9,6 +9,9 @@ from tvm.target import Target, codegen
 
 from haste_compiler.codegen.processor import architecture
 
+_L2_BYTES = {"znver1": 1 << 19, "znver2": 1 << 19, "znver3": 1 << 19}
+"""Of the second-level cache of a core, by LLVM's name, where it is larger than what such a vector unit goes with."""
+
 
 @dataclass(frozen=True)
 class VectorUnit:
@@ -38,5 +41,5 @@ def vector_unit(target: Target) -> VectorUnit:
     if codegen.target_has_features("avx512f", target):
         return VectorUnit(lanes=16, registers=32)
     if codegen.target_has_features("avx2", target):
-        return VectorUnit(lanes=8, registers=16, l2_bytes=1 << 18)
+        return VectorUnit(lanes=8, registers=16, l2_bytes=_L2_BYTES.get(str(target.attrs.get("mcpu")), 1 << 18))
     return VectorUnit(lanes=4, registers=16, l2_bytes=1 << 18)

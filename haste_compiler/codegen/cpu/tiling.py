@@ -17,11 +17,18 @@ from haste_compiler.graph.geometry import ConvGeometry
 
 L3_BYTES_PER_CYCLE = 12.0
 L2_BYTES_PER_CYCLE = 32.0
+MEMORY_BYTES_PER_CYCLE = 4.0
 CROSS_BYTES_PER_CYCLE = 4.0
 """What another core's cache holds."""
 
 COLD_BYTES_PER_CYCLE = 5.0
 """Filters that no cache holds when their layer begins."""
+
+L3_SHARE_BYTES = 1 << 21
+"""What a thread may count on of the third-level cache, which others read and write too."""
+
+_SEEN = 0.5
+"""Share of the time of reading the third-level cache that products don't hide."""
 
 _CLOSE = 1.15
 """Register tiles whose sums take at most so many times the fewest cycles are tried with every block."""
@@ -213,6 +220,22 @@ def _cheapest_with(work: ConvWork, unit: VectorUnit, threads: int, tile: Registe
                     best = (cost, ConvTiling(tile, block, chunk, channels_first))
     assert best is not None
     return best
+
+
+def again_cycles(moved: float, held: float, unit: VectorUnit) -> float:
+    """Cycles of reading and writing what has been read or written shortly before, past the second-level cache.
+
+    What is larger than a thread's share of the third-level cache is found there in part: as much as that share holds.
+
+    Args:
+        moved: bytes that are read and written.
+        held: of them, those that are different: what is gone over again and again.
+        unit: the target's caches.
+    """
+    if held <= unit.l2_bytes:
+        return 0.0
+    near = min(1.0, L3_SHARE_BYTES / held)
+    return moved * (_SEEN * near / L3_BYTES_PER_CYCLE + (1 - near) / MEMORY_BYTES_PER_CYCLE)
 
 
 def foreign_cycles(window_bytes: float, output_bytes: float, blocks: int, places: int, threads: int) -> float:

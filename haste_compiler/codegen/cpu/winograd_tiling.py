@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from haste_compiler.codegen.cpu.target import VectorUnit
 from haste_compiler.codegen.cpu.tiling import (
     COLD_BYTES_PER_CYCLE,
-    L3_BYTES_PER_CYCLE,
     ConvTiling,
     RegisterTile,
     WinogradTiling,
+    again_cycles,
     foreign_cycles,
     register_tiles,
 )
@@ -61,18 +61,18 @@ def winograd_cost(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, un
     filters = filter_bytes(geometry, tiling)
     transforms = transform_cycles(geometry, tiling, unit)
     products = tiling.channel_tiles * positions * _product_cycles(tile, tiles, geometry)
-    if inputs + sums > unit.l2_bytes:
-        # Transformed inputs are read again for every tile of output channels.
-        products += 0.5 * inputs * tiling.channel_tiles / L3_BYTES_PER_CYCLE
-    fits = filters * tiling.channel_tiles + inputs + sums < unit.l2_bytes
-    again = 0 if fits else filters * tiling.channel_tiles * (waves - 1) / L3_BYTES_PER_CYCLE
-    cold = filters * tiling.channel_tiles / COLD_BYTES_PER_CYCLE
+    # Transformed inputs are written, and read for every tile of output channels; so are that one's sums.
+    moved = inputs * (1 + tiling.channel_tiles) + 2 * sums * tiling.channel_tiles
+    products += again_cycles(moved, inputs + sums, unit)
+    read = filters * tiling.channel_tiles
+    again = again_cycles(read * (waves - 1), read + inputs + sums, unit)
+    cold = read / COLD_BYTES_PER_CYCLE
     blocks = _blocks(geometry, batch, tiling)
     image_bytes = float(tiling.direct.tile.element.bytes)
     window = image_bytes * tiling.block * tiling.size * geometry.input_size[1] * geometry.in_channels
     output = image_bytes * batch * math.prod(geometry.output_size) * geometry.out_channels
     foreign = foreign_cycles(window, output, blocks, min(blocks, waves), threads)
-    return waves * (transforms + products + _TASK_CYCLES) + 0.5 * again + cold + foreign
+    return waves * (transforms + products + _TASK_CYCLES) + again + cold + foreign
 
 
 def cold_bytes(geometry: ConvGeometry, batch: int, tiling: WinogradTiling, unit: VectorUnit, threads: int) -> float:
