@@ -156,14 +156,14 @@ def listed_kernel(
 
     def body(*buffers: Expr) -> None:
         named = dict(zip((label for label, _, _ in arguments), buffers, strict=True))
-        writer = _ListedWinograd if isinstance(tiling.dense, WinogradTiling) else _ListedDirect
+        writer = ListedWinograd if isinstance(tiling.dense, WinogradTiling) else ListedDirect
         writer(geometry, batch, tiling, activation, named).write()
 
     return emit.kernel(name, arguments, body)
 
 
-class _Listed:
-    """Emits what both algorithms have in common; ``_sum`` is their own."""
+class Listed:
+    """Emits what both algorithms have in common; ``sum_tiles`` is their own."""
 
     def __init__(
         self, geometry: ConvGeometry, batch: int, tiling: ListedTiling, activation: str, buffers: dict[str, Expr]
@@ -172,9 +172,13 @@ class _Listed:
         self.batch, self.buffers, self.x = batch, buffers, buffers["x"]
         self.tiles = Tiles(geometry, batch, tiling.side)
         self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
-        planes = Planes(buffers["y_sizes"], buffers["y_changes"], geometry.output_size)
-        self.kept = Kept(buffers["y"], planes, geometry.out_channels, tiling.tile.lanes)
         self.pixels = math.prod(self.tiles.size)
+
+    @property
+    def kept(self) -> Kept:
+        """What is written."""
+        planes = Planes(self.buffers["y_sizes"], self.buffers["y_changes"], self.geometry.output_size)
+        return Kept(self.buffers["y"], planes, self.out_channels, self.tile.lanes)
 
     def write(self) -> None:
         """The list, then all tasks in parallel."""
@@ -201,16 +205,16 @@ class _Listed:
             self._task(task, listed, count)
 
     def _task(self, task: Expr, listed: Expr, count: Expr) -> Expr:
-        """Compute some tiles of the list; returns what ``_sum`` does."""
+        """Compute some tiles of the list; returns what ``sum_tiles`` does."""
         first = emit.bind(task * self.tiling.block)
         mine = emit.bind(T.min(self.tiling.block, count - first))
         sums = T.alloc_buffer((self.tiling.block * self.pixels * self.out_channels,), FLOAT32.dtype)
-        result = self._sum(listed, first, mine, sums)
+        result = self.sum_tiles(listed, first, mine, sums)
         with T.serial(0, mine) as step:
             self._finish(emit.bind(listed[first + step]), emit.bind(step * self.pixels), sums)
         return result
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
         """Write the sums, with bias, of ``mine`` tiles of the list to ``sums``, (tiles, pixels, K)."""
         raise NotImplementedError
 
@@ -263,7 +267,7 @@ class _Listed:
                             zero(pixel, self.channels)
 
 
-class _ListedDirect(_Listed):
+class ListedDirect(Listed):
     """The convolution as it is written."""
 
     def __init__(
@@ -275,7 +279,7 @@ class _ListedDirect(_Listed):
         self.group_channels = self.channels // geometry.groups
         self.slice = self.group_channels * geometry.taps * self.tile.channels
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
         rows, columns = self.tiles.size
         window_elements = math.prod(self.tiles.window) * self.channels
         source = self.x
@@ -328,7 +332,7 @@ class _ListedDirect(_Listed):
         writer.store(registers, k_tile, step, row, column)
 
 
-class _ListedWinograd(_Listed):
+class ListedWinograd(Listed):
     """Winograd's algorithm. Where a sum is not finite all outputs are computed plainly, as ``write_winograd`` does."""
 
     def _tasks(self, listed: Expr, count: Expr) -> None:
@@ -361,7 +365,7 @@ class _ListedWinograd(_Listed):
         forget(self.buffers["y_changes"], self.batch * self.kept.planes.pixels)
         forget(self.buffers["moved"], self.tiles.count)
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
         dense, side = self.tiling.dense, self.tiling.side
         assert isinstance(dense, WinogradTiling)
         given = [self.x, self.buffers["transformed"], self.buffers["bias"], sums]
