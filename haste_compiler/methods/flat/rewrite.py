@@ -17,12 +17,13 @@ from haste_compiler.graph.nodes import (
     replace,
     sole_user,
 )
-from haste_compiler.methods.flat.carry import carried, is_source
+from haste_compiler.methods.flat.carry import carried, is_source, windows_of
 from haste_compiler.methods.flat.config import NAME, FlatConfig
 from haste_compiler.methods.flat.ops.conv2d import FlatConvCall
 from haste_compiler.methods.flat.ops.join_labels import JoinLabelsCall
 from haste_compiler.methods.flat.ops.label_pixels import LabelPixelsCall
-from haste_compiler.methods.flat.sites import eligibility, sites
+from haste_compiler.methods.flat.ops.window_labels import WindowLabelsCall
+from haste_compiler.methods.flat.sites import eligibility, hands_on, sites
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.prediction import CHOICE
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
@@ -59,17 +60,20 @@ def rewrite_flat(gm: fx.GraphModule, config: FlatConfig) -> fx.GraphModule:
         elif is_source(node):
             with gm.graph.inserting_after(node):
                 labels[node] = LabelPixelsCall(node).insert(gm, node)
-        elif not is_call(node, CONV2D) and (read := carried(node, labels.__contains__)):
-            labels[node] = _joined(gm, node, list(dict.fromkeys(labels[each] for each in read)))
+        elif hands_on(node, labels.__contains__):
+            labels[node] = _handed_on(gm, node, labels)
     return finish(gm)
 
 
-def _joined(gm: fx.GraphModule, node: fx.Node, labels: list[fx.Node]) -> fx.Node:
-    """Labels of pixels that are alike in all of some tensors, behind a node."""
-    if len(labels) == 1:
-        return labels[0]
+def _handed_on(gm: fx.GraphModule, node: fx.Node, labels: dict[fx.Node, fx.Node]) -> fx.Node:
+    """Labels of a node's tensor, from those of what it reads, behind the node."""
+    windows = windows_of(node)
     with gm.graph.inserting_after(node):
-        return JoinLabelsCall(labels).insert(gm, node)
+        if windows is not None:
+            x, numbers = windows
+            return WindowLabelsCall(labels[x], *map(list, numbers)).insert(gm, node)
+        read = list(dict.fromkeys(labels[each] for each in carried(node, labels.__contains__)))
+        return read[0] if len(read) == 1 else JoinLabelsCall(read).insert(gm, node)
 
 
 def _rewrite(

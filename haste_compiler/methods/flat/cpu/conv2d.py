@@ -275,26 +275,30 @@ class _Flat:
                 self.final[T.max(head, 0)] == head,
             )
             with T.If(asked), T.Then():
-                square = emit.bind(self._difference(sums, start, head))
-                with T.If(square <= tolerance * tolerance * self.norms[image * HEADS + each]), T.Then():
+                limit = emit.bind(tolerance * tolerance * self.norms[image * HEADS + each])
+                # Most that are different are so in the first row.
+                square = emit.Register(1, self._difference(sums, start, head, (0, 1)))
+                with T.If(square.get() <= limit), T.Then():
+                    square.add(self._difference(sums, start, head, (1, self.tiles.size[0])))
+                with T.If(square.get() <= limit), T.Then():
                     emit.store(self.final, number, head)
-                    emit.store(self.squares, number, square)
+                    emit.store(self.squares, number, square.get())
 
-    def _difference(self, sums: Expr, start: Expr, head: Expr) -> Expr:
-        """The square of the norm of what a tile's values and a head's differ by."""
+    def _difference(self, sums: Expr, start: Expr, head: Expr, rows: tuple[int, int]) -> Expr:
+        """The square of the norm of what a tile's values and a head's differ by, from one row to before another."""
         height, width = self.geometry.output_size
         image, top, left = self.tiles.place(head)
-        rows, columns = self.tiles.size
+        row_elements = self.tiles.size[1] * self.channels
         total = emit.Register(self.lanes, 0.0)
-        with T.serial(0, rows) as i:
+        with T.serial(rows[0], rows[1]) as i:
             line = emit.bind(((image * height + top + i) * width + left) * self.channels)
-            read = emit.bind(start + i * (columns * self.channels))
+            read = emit.bind(start + i * row_elements)
 
             def piece(at: Expr, n: int) -> None:
                 step = T.bind(emit.load(sums, read + at, n) - emit.load(self.y, line + at, n))
                 emit.store(total.buffer, 0, total.get(n) + step * step, n)
 
-            emit.sweep(columns * self.channels, self.lanes, piece)
+            emit.sweep(row_elements, self.lanes, piece)
         return total.fold(operator.add)
 
     def _store(self, number: Expr, start: Expr, sums: Expr) -> None:

@@ -11,11 +11,13 @@ from tvm.tirx.script import builder as T
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.flat.cpu.table import Table, mixed
-from haste_compiler.methods.flat.labels import UNKNOWN
+from haste_compiler.methods.flat.labels import MOST_COMPUTED, UNKNOWN
 
 
 def join_labels_kernel(name: str, count: int, batch: int, pixels: int) -> tirx.PrimFunc:
     """The kernel (labels of ``count`` tensors, joint labels), (N, pixels) each."""
+
+    most, of = MOST_COMPUTED
 
     def body(*buffers: Expr) -> None:
         *read, joint = buffers
@@ -31,6 +33,7 @@ def join_labels_kernel(name: str, count: int, batch: int, pixels: int) -> tirx.P
                     emit.store(joint, start, T.int32(UNKNOWN))
                 with T.Else():
                     table, label = Table(pixels), emit.Register(1, T.int32(0), "int32")
+                    alone = emit.Register(1, T.int32(0), "int32")
                     with T.serial(0, pixels) as pixel:
                         before = emit.bind(T.max(pixel - 1, 0))
                         alike = emit.bind(differing(pixel, before) == T.int32(0))
@@ -41,7 +44,10 @@ def join_labels_kernel(name: str, count: int, batch: int, pixels: int) -> tirx.P
                                     code, pixel, lambda holder: differing(pixel, holder) == T.int32(0), T.bool(True)
                                 )
                             )
+                        alone.add(tirx.Select(label.get() == pixel, T.int32(1), T.int32(0)))
                         emit.store(joint, start + pixel, label.get())
+                    with T.If(alone.get() * of > pixels * most), T.Then():
+                        emit.store(joint, start, T.int32(UNKNOWN))
 
     described = [(f"labels_{i}", (batch, pixels), "int32") for i in range(count)]
     return emit.kernel(name, [*described, ("joint", (batch, pixels), "int32")], body)

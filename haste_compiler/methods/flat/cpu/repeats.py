@@ -42,11 +42,6 @@ class Source:
         """Labels that a tile reads."""
         return self.window[0] * self.window[1]
 
-    @property
-    def inside(self) -> bool:
-        """Whether all windows may lie in the image: then none is looked at pixel by pixel."""
-        return not any(self.before)
-
 
 def sources(tiles: Tiles, labels: Expr, residual_labels: Expr | None) -> list[Source]:
     """The labels that a convolution's tiles depend on: of its input, and of what is added."""
@@ -78,111 +73,143 @@ class Repeats:
         self.listed = T.alloc_buffer((tiles.count,), "int32")
         self.plain = T.alloc_buffer((tiles.batch,), "int32")
         self.computed = T.alloc_buffer((tiles.batch,), "int32")
+        self._counts = T.alloc_buffer((self.per_image,), "int32")
         self.length = emit.Register(1, T.int32(0), "int32")
 
     def write(self) -> Expr:
         """Emit what makes the lists; returns how many images aren't plain."""
         some = emit.Register(1, T.int32(0), "int32")
         with T.serial(0, self._tiles.batch) as image:
-            unknown = [
-                source.labels[image * (source.size[0] * source.size[1])] == T.int32(UNKNOWN) for source in self._read
-            ]
-            emit.store(self.plain, image, T.int32(1))
-            emit.store(self.computed, image, T.int32(self.per_image))
             self._no_heads(image)
-            with T.If(tirx.Not(reduce(tirx.any, unknown))), T.Then():
-                counts = T.alloc_buffer((self.per_image,), "int32")
-                self._hold(image, counts)
-                most, of = MOST_COMPUTED
-                with T.If(self.computed[image] * of <= self.per_image * most):
-                    with T.Then():
-                        emit.store(self.plain, image, T.int32(0))
-                        some.add(T.int32(1))
-                        self._choose_heads(image, counts)
-                    with T.Else():
-                        emit.store(self.computed, image, T.int32(self.per_image))
+            self.hold(image)
+            with T.If(self.plain[image] == 0), T.Then():
+                some.add(T.int32(1))
+                self._choose_heads(image)
             self._list(image)
         return emit.bind(some.get())
+
+    def hold(self, image: Expr) -> None:
+        """Emit what finds the holders of an image, unless it is plain: nothing is known of it, or too few are copies."""
+        unknown = [
+            source.labels[image * (source.size[0] * source.size[1])] == T.int32(UNKNOWN) for source in self._read
+        ]
+        most, of = MOST_COMPUTED
+        emit.store(self.plain, image, T.int32(1))
+        with T.If(tirx.Not(reduce(tirx.any, unknown))), T.Then():
+            self._hold(image)
+            with T.If(self.computed[image] * of <= self.per_image * most), T.Then():
+                emit.store(self.plain, image, T.int32(0))
+        with T.If(self.plain[image] == 1), T.Then():
+            emit.store(self.computed, image, T.int32(self.per_image))
 
     def _no_heads(self, image: Expr) -> None:
         for head in range(HEADS):
             emit.store(self.heads, image * HEADS + head, T.int32(-1))
 
-    def _hold(self, image: Expr, counts: Expr) -> None:
+    def _hold(self, image: Expr) -> None:
         """Find of every tile the holder, and how many tiles each one holds."""
         length = sum(source.count for source in self._read)
         keys = T.alloc_buffer((self.per_image * length,), "int32")
         table = Table(self.per_image)
-        computed = emit.Register(1, T.int32(0), "int32")
-        with T.serial(0, self.per_image) as step:
-            number = emit.bind(image * self.per_image + step)
-            code = self._write_key(image, number, keys, emit.bind(step * length))
+        computed, holder = emit.Register(1, T.int32(0), "int32"), emit.Register(1, T.int32(0), "int32")
+        before = emit.Register(1, T.int32(0), "int32")
+        down, across = self._tiles.grid
+        with T.serial(0, down) as i, T.serial(0, across) as j:
+            step = emit.bind(i * across + j)
+            self._write_key((image, i, j), keys, emit.bind(step * length))
 
-            def same(holder: Expr) -> Expr:
+            def same(other: Expr) -> Expr:
                 differing = emit.Register(_LANES, emit.splat(T.int32(0), _LANES), "int32")
 
                 def piece(at: Expr, n: int) -> None:
-                    bits = emit.load(keys, step * length + at, n) ^ emit.load(keys, holder * length + at, n)
+                    bits = emit.load(keys, step * length + at, n) ^ emit.load(keys, other * length + at, n)
                     emit.store(differing.buffer, 0, differing.get(n) | bits, n)
 
                 emit.sweep(length, _LANES, piece)
                 return emit.bind(differing.fold(operator.or_)) == T.int32(0)
 
-            rows, columns = self._tiles.own(number)
-            whole = tirx.all(rows == self._tiles.size[0], columns == self._tiles.size[1])
-            holder = table.find(code, step, same, whole)
-            alone = emit.bind(tirx.Select(holder == step, T.int32(1), T.int32(0)))
-            computed.add(alone)
-            emit.store(counts, step, T.int32(0))
-            emit.store(counts, holder, counts[holder] + 1)
-            emit.store(self.holders, number, image * self.per_image + holder)
+            whole = self._is_whole(i, j)
+            # Most copies are the tile's before, and need no look into the table.
+            again = emit.Register(1, T.int32(0), "int32")
+            with T.If(before.get() == 1), T.Then():
+                again.set(tirx.Select(same(step - 1), T.int32(1), T.int32(0)))
+            with T.If(again.get() == 0), T.Then():
+                holder.set(table.find(self._code(keys, emit.bind(step * length)), step, same, whole))
+            computed.add(tirx.Select(holder.get() == step, T.int32(1), T.int32(0)))
+            before.set(tirx.Select(whole, T.int32(1), T.int32(0)))
+            emit.store(self._counts, step, T.int32(0))
+            emit.store(self._counts, holder.get(), self._counts[holder.get()] + 1)
+            emit.store(self.holders, image * self.per_image + step, image * self.per_image + holder.get())
         emit.store(self.computed, image, computed.get())
 
-    def _write_key(self, image: Expr, number: Expr, keys: Expr, start: Expr) -> Expr:
-        """Write the labels that a tile reads; returns a code of them."""
-        _, top, left = self._tiles.place(number)
-        code = emit.Register(1, T.int32(0), "int32")
+    def _is_whole(self, i: Expr, j: Expr) -> Expr:
+        """Whether no later tile takes pixels of one."""
+        whole: Expr = T.bool(True)
+        for index, tiles, pixels, side in zip(
+            (i, j), self._tiles.grid, self._tiles.geometry.output_size, self._tiles.size, strict=True
+        ):
+            if pixels % side:
+                whole = tirx.all(whole, index != tiles - 2)
+        return whole
+
+    def _write_key(self, tile: tuple[Expr, Expr, Expr], keys: Expr, start: Expr) -> None:
+        """Write the labels that a tile reads: the image, and which one down and across it is."""
+        image, *indices = tile
+        places = [
+            emit.minimum(index * side, pixels - side)
+            for index, side, pixels in zip(indices, self._tiles.size, self._tiles.geometry.output_size, strict=True)
+        ]
         done = 0
         for source in self._read:
             (height, width), (rows, columns) = source.size, source.window
-            row, column = emit.bind(top * source.step[0] - source.before[0]), emit.bind(left * source.step[1] - source.before[1])
-            inside = tirx.all(row >= 0, row + rows <= height, column >= 0, column + columns <= width)
-            at = emit.bind(start + done)
+            row, column = (
+                emit.bind(place * step - before)
+                for place, step, before in zip(places, source.step, source.before, strict=True)
+            )
+            at, corner = emit.bind(start + done), emit.bind((image * height + row) * width + column)
 
-            def copy(i: Expr, at: Expr = at, source: Source = source, row: Expr = row, column: Expr = column) -> None:
-                line = emit.bind((image * source.size[0] + row + i) * source.size[1] + column)
-                target = emit.bind(at + i * source.window[1])
+            def copy(target: Expr, line: Expr, source: Source = source) -> None:
                 emit.sweep(
-                    source.window[1], _LANES, lambda j, n: emit.store(keys, target + j, emit.load(source.labels, line + j, n), n)
+                    source.window[1],
+                    _LANES,
+                    lambda j, n: emit.store(keys, target + j, emit.load(source.labels, line + j, n), n),
                 )
 
-            with T.If(inside):
+            with T.If(tirx.all(row >= 0, row + rows <= height, column >= 0, column + columns <= width)):
                 with T.Then(), T.serial(0, rows) as i:
-                    copy(i)
+                    copy(emit.bind(at + i * columns), emit.bind(corner + i * width))
                 with T.Else(), T.serial(0, rows) as i, T.serial(0, columns) as j:
                     there = tirx.all(row + i >= 0, row + i < height, column + j >= 0, column + j < width)
                     target = emit.bind(at + i * columns + j)
                     with T.If(there):
                         with T.Then():
-                            emit.store(keys, target, source.labels[(image * height + row + i) * width + column + j])
+                            emit.store(keys, target, source.labels[corner + i * width + j])
                         with T.Else():
                             emit.store(keys, target, T.int32(PADDING))
-            # A row by itself, so that the processor works on several at a time.
-            with T.serial(0, rows) as i:
-                target = emit.bind(at + i * columns)
-                code.set(mixed(code.get(), reduce(mixed, (keys[target + j] for j in range(columns)), T.int32(0))))
             done += source.count
-        return code.get()
 
-    def _choose_heads(self, image: Expr, counts: Expr) -> None:
+    def _code(self, keys: Expr, start: Expr) -> Expr:
+        """A code of the labels that a tile reads; of each row by itself, so that several are worked on at a time."""
+        code = emit.Register(1, T.int32(0), "int32")
+        done = 0
+        for source in self._read:
+            rows, columns = source.window
+            with T.serial(0, rows) as i:
+                line = emit.bind(start + done + i * columns)
+                of_row = reduce(mixed, (keys[line + j] for j in range(columns)), T.int32(0))
+                code.set(mixed(code.get(), of_row))
+            done += source.count
+        return emit.bind(code.get())
+
+    def _choose_heads(self, image: Expr) -> None:
         """The tiles with the most copies, of equals the first; a count that was chosen is turned negative."""
         for head in range(HEADS):
             most, best = emit.Register(1, T.int32(1), "int32"), emit.Register(1, T.int32(-1), "int32")
-            with T.serial(0, self.per_image) as step, T.If(counts[step] > most.get()), T.Then():
-                most.set(counts[step])
+            with T.serial(0, self.per_image) as step, T.If(self._counts[step] > most.get()), T.Then():
+                most.set(self._counts[step])
                 best.set(step)
             with T.If(best.get() >= 0), T.Then():
-                emit.store(counts, best.get(), -counts[best.get()])
+                emit.store(self._counts, best.get(), -self._counts[best.get()])
                 emit.store(self.heads, image * HEADS + head, image * self.per_image + best.get())
 
     def _list(self, image: Expr) -> None:

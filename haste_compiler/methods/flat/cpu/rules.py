@@ -17,9 +17,11 @@ from haste_compiler.graph.nodes import layer_name, shape_of
 from haste_compiler.methods.flat.cpu.conv2d import Epilogue, choose_flat, flat_arguments, flat_kernel, pack_slope
 from haste_compiler.methods.flat.cpu.join_labels import join_labels_kernel
 from haste_compiler.methods.flat.cpu.pixels import label_pixels_kernel
+from haste_compiler.methods.flat.cpu.window_labels import window_labels_kernel
 from haste_compiler.methods.flat.ops.conv2d import FLAT_CONV2D, FlatConvCall
 from haste_compiler.methods.flat.ops.join_labels import JOIN_LABELS, JoinLabelsCall
 from haste_compiler.methods.flat.ops.label_pixels import LABEL_PIXELS, LabelPixelsCall
+from haste_compiler.methods.flat.ops.window_labels import WINDOW_LABELS, WindowLabelsCall
 from haste_compiler.methods.flat.statistics import record_of
 from haste_compiler.ops.conv2d import WINOGRAD
 
@@ -57,6 +59,20 @@ def join_labels(walk: Walk[Cpu], node: fx.Node) -> Value:
         lambda symbol: join_labels_kernel(symbol, *described),
     )
     return Value(walk.reshaped(joint, (batch, height, width)))
+
+
+def window_labels(walk: Walk[Cpu], node: fx.Node) -> Value:
+    """Labels of what is computed from windows."""
+    call = WindowLabelsCall.of(node)
+    geometry, batch = call.geometry, shape_of(node)[0]
+    labels = walk.launch(
+        ("window_labels", geometry, batch),
+        layer_name(node),
+        [walk.value(call.labels).expr],
+        [("labels", (batch, *geometry.output_size), "int32")],
+        lambda symbol: window_labels_kernel(symbol, geometry, batch),
+    )
+    return Value(labels)
 
 
 def conv2d(walk: Walk[Cpu], node: fx.Node) -> Pair:
@@ -99,4 +115,10 @@ def pick(walk: Walk[Cpu], node: fx.Node) -> Any:
     return value[index] if isinstance(value, Pair) else None
 
 
-RULES: Rules = {FLAT_CONV2D: conv2d, JOIN_LABELS: join_labels, LABEL_PIXELS: label_pixels, operator.getitem: pick}
+RULES: Rules = {
+    FLAT_CONV2D: conv2d,
+    JOIN_LABELS: join_labels,
+    LABEL_PIXELS: label_pixels,
+    WINDOW_LABELS: window_labels,
+    operator.getitem: pick,
+}

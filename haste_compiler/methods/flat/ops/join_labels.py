@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from haste_compiler.methods.flat.labels import UNKNOWN
+from haste_compiler.methods.flat.reference.windows import labels_of
 from haste_compiler.ops.call import OpCall
 
 
@@ -17,17 +18,13 @@ from haste_compiler.ops.call import OpCall
 def join_labels(labels: Sequence[Tensor]) -> Tensor:
     """Labels (N, H, W), int32, each the number of the first pixel of its image that has the same in all of ``labels``.
 
-    Nothing is known of an image of which nothing is known in one of them.
+    Nothing is known of an image of which nothing is known in one of them, see also ``labels_of``.
     """
-    stacked = torch.stack(list(labels), -1).cpu()
-    joined = torch.empty(stacked.shape[:-1], dtype=torch.int32)
-    for image, pixels in zip(joined, stacked, strict=True):
-        first: dict[tuple[int, ...], int] = {}
-        rows = map(tuple, pixels.flatten(0, 1).tolist())
-        image.view(-1)[:] = torch.tensor([first.setdefault(row, number) for number, row in enumerate(rows)])
-        if (pixels[0, 0] == UNKNOWN).any():
-            image.fill_(UNKNOWN)
-    return joined.to(labels[0].device)
+    stacked, size = torch.stack(list(labels), -1).cpu(), (labels[0].shape[1], labels[0].shape[2])
+    known = [not bool((pixels[0, 0] == UNKNOWN).any()) for pixels in stacked]
+    keys = [list(map(tuple, pixels.flatten(0, 1).tolist())) for pixels in stacked]
+    joined = [labels_of(each if there else [], size) for each, there in zip(keys, known, strict=True)]
+    return torch.stack(joined).to(labels[0].device)
 
 
 @join_labels.register_fake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,15 +65,14 @@ class Tiling:
     def windows(self, labels: Tensor) -> list[tuple[int, ...]]:
         """For every tile the labels (H, W) that it reads, ``PADDING`` outside the image."""
         geometry = self.geometry
-        top, _, left, _ = geometry.padding
+        top, bottom, left, right = geometry.padding
         rows, columns = (
             (pixels - 1) * stride + (kernel - 1) * dilation + 1
             for pixels, stride, kernel, dilation in zip(
                 self.size, geometry.stride, geometry.kernel, geometry.dilation, strict=True
             )
         )
-        # Behind the image there is enough for the last window, whatever the padding there.
-        padded = F.pad(labels, (left, columns, top, rows), value=PADDING)
+        padded = F.pad(labels, (left, right + columns, top, bottom + rows), value=PADDING)
         starts = [(row * geometry.stride[0], column * geometry.stride[1]) for row, column in self.corners]
         return [tuple(padded[i : i + rows, j : j + columns].flatten().tolist()) for i, j in starts]
 
@@ -128,7 +128,7 @@ def copy_tiles(
         keys = [key + added for key, added in zip(keys, tiling.of(residual_labels), strict=True)]
     owned = torch.bincount(tiling.owners.flatten(), minlength=len(keys)).tolist()
     whole = [count == math.prod(tiling.size) for count in owned]
-    holders = _holders(keys, whole)
+    holders = holders_of(keys, whole)
     computed = [number for number, holder in enumerate(holders) if number == holder]
     most, of = MOST_COMPUTED
     if len(computed) * of > len(keys) * most:
@@ -143,7 +143,7 @@ def copy_tiles(
     return Result(copied.contiguous(), made, len(computed), moved, step)
 
 
-def _holders(keys: list[tuple[int, ...]], whole: list[bool]) -> list[int]:
+def holders_of(keys: Sequence[tuple[int, ...]], whole: Sequence[bool]) -> list[int]:
     """For every tile the first whole one with the same key; itself where there is none before."""
     first: dict[tuple[int, ...], int] = {}
     holders = []
