@@ -9,7 +9,12 @@ from haste_compiler.methods.option import Option, Preset
 SUMMARY = "Computes tiles once that read alike windows, as in even areas of pages, screens and drawings."
 
 OPTIONS = (
-    Option("tile-tolerance", "tile_tolerance", float, "By which part of its norm a tile may differ from those it takes over."),
+    Option(
+        "tile-tolerance",
+        "tile_tolerance",
+        float,
+        "By which part of its norm a tile may differ from those it takes over.",
+    ),
     Option("winograd", "winograd", WINOGRAD_SIZES, "Largest tiles of Winograd's algorithm; 0: not used."),
     Option("cost-model", "cost_model", bool, "Only layers where finding copies is cheap, or all that can be."),
 )

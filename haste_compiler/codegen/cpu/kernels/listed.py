@@ -215,7 +215,11 @@ class Listed:
         return result
 
     def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
-        """Write the sums, with bias, of ``mine`` tiles of the list to ``sums``, (tiles, pixels, K)."""
+        """Write the sums, with bias, of ``mine`` tiles of the list to ``sums``, (tiles, pixels, K).
+
+        Returns:
+            By Winograd's algorithm a register, the sum of all of them; else None.
+        """
         raise NotImplementedError
 
     def _finish(self, number: Expr, pixel: Expr, sums: Expr) -> None:
@@ -280,6 +284,7 @@ class ListedDirect(Listed):
         self.slice = self.group_channels * geometry.taps * self.tile.channels
 
     def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """See ``Listed``."""
         rows, columns = self.tiles.size
         window_elements = math.prod(self.tiles.window) * self.channels
         source = self.x
@@ -366,6 +371,7 @@ class ListedWinograd(Listed):
         forget(self.buffers["moved"], self.tiles.count)
 
     def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """See ``Listed``."""
         dense, side = self.tiling.dense, self.tiling.side
         assert isinstance(dense, WinogradTiling)
         given = [self.x, self.buffers["transformed"], self.buffers["bias"], sums]

@@ -21,7 +21,6 @@ from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.activation import apply_activation
-from haste_compiler.codegen.cpu.kernels.conv2d import write_conv2d
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.kernels.listed import ListedDirect, ListedTiling, ListedWinograd, choose_listed
 from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
@@ -49,9 +48,7 @@ class Epilogue:
     slope: bool = False
 
 
-def choose_flat(
-    geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, dense: DenseTiling
-) -> ListedTiling:
+def choose_flat(geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, dense: DenseTiling) -> ListedTiling:
     """How tiles are computed for a convolution that ``dense`` is the plain kernel's tiling of: by the same filters."""
     listed = choose_listed(geometry, batch, unit, threads, dense)
     if isinstance(dense, WinogradTiling):
@@ -132,29 +129,25 @@ class _Flat:
         some = self.repeats.write()
         with T.If(some == 0):
             with T.Then():
-                self._write_plainly(write_dense, self.tiling.dense)
+                self._write_plainly(self.tiling.dense)
             with T.Else():
                 self._write_tiles()
 
-    def _write_plainly(self, write: Any, dense: Any) -> None:
+    def _write_plainly(self, tiling: DenseTiling) -> None:
         """All outputs by a plain kernel; nothing is known of them."""
-        names = [name for name, _, _ in dense_arguments(self.geometry, self.batch, self.tiling.dense)[:-1]]
-        if write is write_conv2d:
-            names = ["x", "filters", "bias"]
-        given = [self.buffers[name] for name in names]
-        if self.epilogue.residual:
-            given.append(self.buffers["residual"])
-        write(self.geometry, self.batch, dense, self.epilogue.activation, [*given, self.y])
+        described = dense_arguments(self.geometry, self.batch, tiling, residual=self.epilogue.residual)
+        taken = [self.buffers[name] for name, _, _ in described]
+        write_dense(self.geometry, self.batch, tiling, self.epilogue.activation, taken)
         if self.epilogue.slope:
-            with T.parallel(0, self.batch * self.geometry.output_size[0]) as row:
-                with T.serial(0, self.geometry.output_size[1]) as column:
-                    at = emit.bind((row * self.geometry.output_size[1] + column) * self.channels)
-                    emit.sweep(
-                        self.channels,
-                        self.lanes,
-                        lambda c, n: emit.store(self.y, at + c, self._sloped(emit.load(self.y, at + c, n), c, n), n),
-                        unroll=2,
-                    )
+            rows, columns = self.batch * self.geometry.output_size[0], self.geometry.output_size[1]
+            with T.parallel(0, rows) as row, T.serial(0, columns) as column:
+                at = emit.bind((row * columns + column) * self.channels)
+                emit.sweep(
+                    self.channels,
+                    self.lanes,
+                    lambda c, n: emit.store(self.y, at + c, self._sloped(emit.load(self.y, at + c, n), c, n), n),
+                    unroll=2,
+                )
         with T.serial(0, self.batch) as image:
             emit.store(self.labels, image * self.plane, T.int32(UNKNOWN))
             emit.store(self.buffers["counts"], image * 2, T.int32(self.repeats.per_image))
@@ -186,8 +179,7 @@ class _Flat:
         with T.If(good.get() <= tasks):
             with T.Then():
                 dense = self.tiling.dense
-                plain = dense.direct if isinstance(dense, WinogradTiling) else dense
-                self._write_plainly(write_conv2d, plain)
+                self._write_plainly(dense.direct if isinstance(dense, WinogradTiling) else dense)
             with T.Else():
                 self._write_copies()
                 self._count()
@@ -276,11 +268,11 @@ class _Flat:
             )
             with T.If(asked), T.Then():
                 limit = emit.bind(tolerance * tolerance * self.norms[image * HEADS + each])
-                # Most that are different are so in the first row.
+                # Most that are different are so in the first row. Nothing is near a head that isn't finite.
                 square = emit.Register(1, self._difference(sums, start, head, (0, 1)))
                 with T.If(square.get() <= limit), T.Then():
                     square.add(self._difference(sums, start, head, (1, self.tiles.size[0])))
-                with T.If(square.get() <= limit), T.Then():
+                with T.If(tirx.all(square.get() <= limit, limit <= T.float32(emit.LARGEST))), T.Then():
                     emit.store(self.final, number, head)
                     emit.store(self.squares, number, square.get())
 

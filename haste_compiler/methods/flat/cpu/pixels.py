@@ -54,7 +54,9 @@ def label_pixels_kernel(name: str, batch: int, channels: int, size: tuple[int, i
                         before = emit.bind(T.max(pixel - 1, 0))
                         alike = emit.bind(differing(at, start + before, range(channels)) == T.int32(0))
                         with T.If(tirx.Not(tirx.all(alike, pixel > 0))), T.Then():
-                            code = emit.bind(reduce(mixed, (bits(at + c * pixels) for c in range(channels)), T.int32(0)))
+                            code = emit.bind(
+                                reduce(mixed, (bits(at + c * pixels) for c in range(channels)), T.int32(0))
+                            )
 
                             def same(holder: Expr) -> Expr:
                                 return differing(at, start + holder, range(channels)) == T.int32(0)

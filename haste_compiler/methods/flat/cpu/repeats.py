@@ -89,7 +89,7 @@ class Repeats:
         return emit.bind(some.get())
 
     def hold(self, image: Expr) -> None:
-        """Emit what finds the holders of an image, unless it is plain: nothing is known of it, or too few are copies."""
+        """Emit what finds an image's holders, unless it is plain: nothing is known of it, or too few are copies."""
         unknown = [
             source.labels[image * (source.size[0] * source.size[1])] == T.int32(UNKNOWN) for source in self._read
         ]

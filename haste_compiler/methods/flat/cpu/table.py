@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
@@ -28,9 +27,7 @@ class Table:
         self._size = 1 << (2 * most - 1).bit_length()
         self._places = T.alloc_buffer((self._size,), "int32")
         lanes = 8
-        emit.sweep(
-            self._size, lanes, lambda i, n: emit.store(self._places, i, emit.splat(T.int32(_EMPTY), n), n)
-        )
+        emit.sweep(self._size, lanes, lambda i, n: emit.store(self._places, i, emit.splat(T.int32(_EMPTY), n), n))
 
     def find(self, code: Expr, number: Expr, same: Callable[[Expr], Expr], joins: Expr) -> Expr:
         """The number that was put in first of those that are ``same``; this one where there is none.
@@ -52,10 +49,9 @@ class Table:
                     with T.If(joins), T.Then():
                         emit.store(self._places, place.get(), number)
                     found.set(number)
-                with T.Else():
-                    with T.If(same(holder)):
-                        with T.Then():
-                            found.set(holder)
-                        with T.Else():
-                            place.set((place.get() + T.int32(1)) & T.int32(self._size - 1))
+                with T.Else(), T.If(same(holder)):
+                    with T.Then():
+                        found.set(holder)
+                    with T.Else():
+                        place.set((place.get() + T.int32(1)) & T.int32(self._size - 1))
         return emit.bind(found.get())

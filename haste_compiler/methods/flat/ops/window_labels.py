@@ -21,7 +21,7 @@ from haste_compiler.ops.conv2d import Ints
     schema="(Tensor labels, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
 )
 def window_labels(labels: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Tensor:
-    """Labels (N, OH, OW) from (N, H, W), int32; ``padding`` is (top, bottom, left, right); see ``reference.windows``."""
+    """Labels (N, OH, OW) from (N, H, W), int32, see ``reference.windows``; padding is (top, bottom, left, right)."""
     geometry = _geometry(labels.shape, (kernel, stride, padding, dilation))
     return torch.stack([label_windows(image, geometry) for image in labels.cpu()]).to(labels.device)
 

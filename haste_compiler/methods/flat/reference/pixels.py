@@ -22,7 +22,7 @@ def label_image(x: Tensor) -> Tensor:
         return torch.full((height, width), UNKNOWN, dtype=torch.int32)
     first: dict[tuple[int, ...], int] = {}
     pixels = [tuple(pixel) for pixel in bits.flatten(1).T.tolist()]
-    labels = []
+    labels: list[int] = []
     for number, pixel in enumerate(pixels):
         if len(first) < MOST_VALUES:
             first.setdefault(pixel, number)

@@ -102,13 +102,18 @@ class Result:
 
 
 def copy_tiles(
-    y: Tensor, labels: Tensor, residual_labels: Tensor | None, geometry: ConvGeometry, tolerance: float, side: int = SIDE
+    y: Tensor,
+    labels: Tensor,
+    residual_labels: Tensor | None,
+    geometry: ConvGeometry,
+    tolerance: float,
+    side: int = SIDE,
 ) -> Result:
     """Let tiles take others' values.
 
     A tile is a copy of the first one that reads the same labels. The ``HEADS`` tiles with the most copies, the first of
-    equals, are compared with every other that is computed, the first of them with the others too: it takes the values of
-    the first of them that it differs from by no more than the tolerance times that one's norm, over the whole tile.
+    equals, are compared with every other that is computed, and with each other: it takes the values of the first of
+    them that it differs from by no more than the tolerance times that one's norm, over the whole tile; if that is finite.
     Tiles that share pixels with a later one are copies, but nobody copies them, and they are not compared.
 
     Args:
@@ -168,7 +173,8 @@ def _compared(
             if head == number:
                 break
             square = float((values[number] - values[head]).square().sum())
-            if final[head] == head and square <= tolerance**2 * float(values[head].square().sum()):
+            limit = tolerance**2 * float(values[head].square().sum())
+            if final[head] == head and square <= limit and math.isfinite(limit):
                 final[number] = head
                 squares += square
                 break
