@@ -6,7 +6,7 @@ from haste_compiler.methods.config import WINOGRAD_SIZES
 from haste_compiler.methods.flat.config import FlatConfig
 from haste_compiler.methods.option import Option, Preset
 
-SUMMARY = "Computes tiles once that read alike windows, as in even areas of pages, screens and drawings."
+SUMMARY = "Computes tiles that read alike windows once, as in even areas."
 
 OPTIONS = (
     Option(
