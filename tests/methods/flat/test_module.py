@@ -15,17 +15,17 @@ from tests.vision import AbsentError, real_networks
 
 
 @pytest.fixture(scope="module")
-def model() -> nn.Module:
+def model() -> Network:
     torch.manual_seed(0)
     return Network().eval()
 
 
 @pytest.fixture(scope="module")
-def compiled(model: nn.Module) -> CompiledModule:
+def compiled(model: Network) -> CompiledModule:
     return haste_compiler.compile(model, (page(),), config=FORCED)
 
 
-def test_a_page_gives_the_dense_compile_s_bits_with_fewer_tiles(model: nn.Module, compiled: CompiledModule) -> None:
+def test_a_page_gives_the_dense_compile_s_bits_with_fewer_tiles(model: Network, compiled: CompiledModule) -> None:
     y, stats = compiled.run_with_stats(page())
     torch.testing.assert_close(y, model(page()), rtol=1e-4, atol=1e-5)
     dense = haste_compiler.compile(model, (page(),), config=FORCED.replace(enabled=False))
@@ -35,7 +35,7 @@ def test_a_page_gives_the_dense_compile_s_bits_with_fewer_tiles(model: nn.Module
     assert spent < 0.6 * dense_macs and not any(each.inconsistency() for each in stats.values())
 
 
-def test_an_image_without_even_areas_is_computed_plainly(model: nn.Module, compiled: CompiledModule) -> None:
+def test_an_image_without_even_areas_is_computed_plainly(model: Network, compiled: CompiledModule) -> None:
     noise = torch.rand(1, 3, 72, 76)
     y, stats = compiled.run_with_stats(noise)
     torch.testing.assert_close(y, model(noise), rtol=1e-4, atol=1e-5)
@@ -56,7 +56,7 @@ def test_the_tolerance_is_steered_and_bounds_what_moves(compiled: CompiledModule
     assert torch.equal(compiled(page()), exact)
 
 
-def test_an_image_gives_the_same_bits_among_others(model: nn.Module) -> None:
+def test_an_image_gives_the_same_bits_among_others(model: Network) -> None:
     images = torch.cat([page(), torch.rand(1, 3, 72, 76), page().flip(3)])
     first = nn.Sequential(model.stem, model.slope, model.square)
     compiled = haste_compiler.compile(first, config=FORCED.replace(tile_tolerance=0.01))
@@ -64,7 +64,7 @@ def test_an_image_gives_the_same_bits_among_others(model: nn.Module) -> None:
         assert torch.equal(y, compiled(image[None])[0])
 
 
-def test_what_is_not_finite_reaches_what_it_reaches_in_the_model(model: nn.Module, compiled: CompiledModule) -> None:
+def test_what_is_not_finite_reaches_what_it_reaches_in_the_model(model: Network, compiled: CompiledModule) -> None:
     for value in (float("nan"), float("inf")):
         x = page()
         x[0, 1, 30, 30] = value

@@ -17,13 +17,13 @@ TAKEN = {"stem", "square", "point", "strided", "head", "head#2"}
 
 
 @pytest.fixture(scope="module")
-def model() -> nn.Module:
+def model() -> Network:
     torch.manual_seed(0)
     return Network().eval()
 
 
 @pytest.fixture(scope="module")
-def captured(model: nn.Module) -> Captured:
+def captured(model: Network) -> Captured:
     return capture(model, (page(),))
 
 
@@ -35,7 +35,7 @@ def reasons(captured: Captured, config: FlatConfig) -> dict[str, str]:
     return {layer.name: layer.reason for layer in conv_layers(run_passes(captured, config), config)}
 
 
-def test_the_graph_computes_what_the_model_does(model: nn.Module, captured: Captured) -> None:
+def test_the_graph_computes_what_the_model_does(model: Network, captured: Captured) -> None:
     gm = run_passes(captured, FORCED)
     for x in (page(), torch.rand(1, 3, 72, 76)):
         torch.testing.assert_close(gm(x), model(x), rtol=1e-4, atol=1e-5)
@@ -75,7 +75,7 @@ def test_layers_of_other_methods_end_the_labels(captured: Captured) -> None:
     assert found["stem"] == "flat" and found["square"] == found["head"] == "quantized"
 
 
-def test_a_batch_that_varies_is_computed_without_it(model: nn.Module) -> None:
+def test_a_batch_that_varies_is_computed_without_it(model: Network) -> None:
     compiled = haste_compiler.compile(model.stem, (page(2),), config=FORCED, dynamic=True)
     assert compiled.layers[0].reason == "nothing is known of which pixels of its input are alike"
     torch.testing.assert_close(compiled(page(3)), model.stem(page(3)), rtol=1e-4, atol=1e-5)

@@ -113,9 +113,9 @@ def copy_tiles(
 
     A tile is a copy of the first one that reads the same labels. The ``HEADS`` tiles with the most copies, the first of
     equals, are compared with every other that is computed, and with each other: it takes the values of the first of
-    them that it differs from by no more than the tolerance times that one's norm, over the whole tile.
-    Nothing is near one that is not finite. Tiles that share pixels with a later one are copies, but nobody copies them, and
-    they are not compared.
+    them that it differs from by no more than the tolerance times that one's norm, over the whole tile. Nothing is near
+    one that is not finite. Tiles that share pixels with a later one are copies, but nobody copies them, and they are
+    not compared.
 
     Args:
         y: outputs (K, OH, OW) of the plain layer, with everything that follows it in the kernel.

@@ -40,7 +40,7 @@ class Example(ConvExample):
             x[0].normal_()
         case = self.case(x)
         if case.residual is not None:
-            case.residual[:] = even_images(*case.residual.shape, seed=self.seed + 1)
+            case.residual[:] = even_images(self.batch, geometry.out_channels, *geometry.output_size, seed=self.seed + 1)
         dense = choose_dense(geometry, self.batch, unit, self.threads, self.winograd)
         tiling = choose_flat(geometry, self.batch, unit, self.threads, dense)
         slope = torch.rand(geometry.out_channels) if self.slope else None

@@ -8,6 +8,7 @@ from torch import Tensor
 from tvm import tirx
 
 from haste_compiler.graph.geometry import window_geometry
+from haste_compiler.methods.flat.carry import Windows
 from haste_compiler.methods.flat.cpu.join_labels import join_labels_kernel
 from haste_compiler.methods.flat.cpu.pixels import label_pixels_kernel
 from haste_compiler.methods.flat.cpu.window_labels import window_labels_kernel
@@ -42,7 +43,10 @@ def test_pixels() -> None:
         torch.full((1, 2, 5, 3), torch.nan),
     ):
         expected = LABEL_PIXELS(x)
-        check(run(label_pixels_kernel("labels", *x.shape[:2], tuple(x.shape[2:]), 8), [x], expected.shape), expected)
+        check(
+            run(label_pixels_kernel("labels", len(x), x.shape[1], (x.shape[2], x.shape[3]), 8), [x], expected.shape),
+            expected,
+        )
 
 
 def test_joins() -> None:
@@ -64,7 +68,7 @@ def test_joins() -> None:
         ((1, 1), (1, 1), (0, 4, 3, 0), (1, 1)),
     ],
 )
-def test_windows(window: tuple[tuple[int, ...], ...]) -> None:
+def test_windows(window: Windows) -> None:
     labels = LABEL_PIXELS(torch.cat([even_images(2, 3, 19, 27), torch.randn(1, 3, 19, 27)]))
     geometry = window_geometry(1, (19, 27), (*window, 1, (1, 1)), 1)
     expected = WINDOW_LABELS(labels, *map(list, window))
