@@ -21,6 +21,7 @@ from haste_compiler.errors import (
 )
 from haste_compiler.lazy import on_demand
 from haste_compiler.methods.bfloat16.config import BFloat16Config
+from haste_compiler.methods.flat.config import FlatConfig
 from haste_compiler.methods.haste.config import HasteConfig
 from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.methods.tokens.config import TokenConfig
@@ -56,6 +57,7 @@ __all__ = [
     "CompiledModule",
     "ConfigError",
     "DamagedArtifactError",
+    "FlatConfig",
     "HasteConfig",
     "HasteError",
     "InputError",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.methods.method import Method
 
-NAMES: tuple[str, ...] = ("haste", "quantized", "bfloat16", "tokens")
+NAMES: tuple[str, ...] = ("haste", "quantized", "bfloat16", "flat", "tokens")
 """Folders of ``methods``, or of any other package by its dotted path, in the order in which they choose layers.
 
 The first is meant where nothing says which."""

@@ -177,17 +177,17 @@ def listed_kernel(
         named = dict(zip((label for label, _, _ in arguments), buffers, strict=True))
         described = (geometry, batch, tiling, activation, named)
         if tiling.dense is None:
-            _ListedDepthwise(*described, unit).write()
+            ListedDepthwise(*described, unit).write()
         elif isinstance(tiling.dense, WinogradTiling):
-            _ListedWinograd(*described).write()
+            ListedWinograd(*described).write()
         else:
-            _ListedDirect(*described).write()
+            ListedDirect(*described).write()
 
     return emit.kernel(name, arguments, body)
 
 
-class _Listed:
-    """Emits what all algorithms have in common; ``_sum`` is their own."""
+class Listed:
+    """Emits what all algorithms have in common; ``sum_tiles`` is their own."""
 
     def __init__(
         self, geometry: ConvGeometry, batch: int, tiling: ListedTiling, activation: str, buffers: dict[str, Expr]
@@ -196,9 +196,13 @@ class _Listed:
         self.batch, self.buffers, self.x = batch, buffers, buffers["x"]
         self.tiles = Tiles(geometry, batch, tiling.side)
         self.channels, self.out_channels = geometry.in_channels, geometry.out_channels
-        planes = Planes(buffers["y_sizes"], buffers["y_changes"], geometry.output_size)
-        self.kept = Kept(buffers["y"], planes, geometry.out_channels, tiling.tile.lanes)
         self.pixels = math.prod(self.tiles.size)
+
+    @property
+    def kept(self) -> Kept:
+        """What is written."""
+        planes = Planes(self.buffers["y_sizes"], self.buffers["y_changes"], self.geometry.output_size)
+        return Kept(self.buffers["y"], planes, self.out_channels, self.tile.lanes)
 
     def write(self) -> None:
         """The list, then all tasks in parallel."""
@@ -225,17 +229,21 @@ class _Listed:
             self._task(task, listed, count)
 
     def _task(self, task: Expr, listed: Expr, count: Expr) -> Expr:
-        """Compute some tiles of the list; returns what ``_sum`` does."""
+        """Compute some tiles of the list; returns what ``sum_tiles`` does."""
         first = emit.bind(task * self.tiling.block)
         mine = emit.bind(T.min(self.tiling.block, count - first))
         sums = T.alloc_buffer((self.tiling.block * self.pixels * self.out_channels,), FLOAT32.dtype)
-        result = self._sum(listed, first, mine, sums)
+        result = self.sum_tiles(listed, first, mine, sums)
         with T.serial(0, mine) as step:
             self._finish(emit.bind(listed[first + step]), emit.bind(step * self.pixels), sums)
         return result
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
-        """Write the sums, with bias, of ``mine`` tiles of the list to ``sums``, (tiles, pixels, K)."""
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """Write the sums, with bias, of ``mine`` tiles of the list to ``sums``, (tiles, pixels, K).
+
+        Returns:
+            By Winograd's algorithm a register, the sum of all of them; else None.
+        """
         raise NotImplementedError
 
     def _finish(self, number: Expr, pixel: Expr, sums: Expr) -> None:
@@ -287,7 +295,7 @@ class _Listed:
                             zero(pixel, self.channels)
 
 
-class _ListedDirect(_Listed):
+class ListedDirect(Listed):
     """The convolution as it is written."""
 
     def __init__(
@@ -299,7 +307,8 @@ class _ListedDirect(_Listed):
         self.group_channels = self.channels // geometry.groups
         self.slice = self.group_channels * geometry.taps * self.tile.channels
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """See ``Listed``."""
         rows, columns = self.tiles.size
         window_elements = math.prod(self.tiles.window) * self.channels
         source = self.x
@@ -352,7 +361,7 @@ class _ListedDirect(_Listed):
         writer.store(registers, k_tile, step, row, column)
 
 
-class _ListedDepthwise(_Listed):
+class ListedDepthwise(Listed):
     """Each channel by itself: rows of the plain kernel, of a tile's window."""
 
     def __init__(
@@ -369,7 +378,7 @@ class _ListedDepthwise(_Listed):
         one = dataclasses.replace(geometry, padding=(0, 0, 0, 0), input_size=self.tiles.window)
         self.rows = DepthwiseRows(one, unit, "none", (buffers["filters"], buffers["bias"]))
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
         (height, width), (rows, columns) = self.geometry.input_size, self.tiles.window
         window = T.alloc_buffer((rows * columns * self.channels,), FLOAT32.dtype) if self.copies else None
         with T.serial(0, mine) as step:
@@ -392,7 +401,7 @@ class _ListedDepthwise(_Listed):
         return None
 
 
-class _ListedWinograd(_Listed):
+class ListedWinograd(Listed):
     """Winograd's algorithm. Where a sum is not finite all outputs are computed plainly, as ``write_winograd`` does."""
 
     def _tasks(self, listed: Expr, count: Expr) -> None:
@@ -425,7 +434,8 @@ class _ListedWinograd(_Listed):
         forget(self.buffers["y_changes"], self.batch * self.kept.planes.pixels)
         forget(self.buffers["moved"], self.tiles.count)
 
-    def _sum(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+    def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """See ``Listed``."""
         dense, side = self.tiling.dense, self.tiling.side
         assert isinstance(dense, WinogradTiling)
         given = [self.x, self.buffers["transformed"], self.buffers["bias"], sums]

@@ -1,0 +1,1 @@
+"""Kernels for CPUs, and the rules that launch them."""

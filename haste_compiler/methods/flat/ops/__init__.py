@@ -1,0 +1,1 @@
+"""The operators that labels of alike pixels are found, carried and used by."""
