@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import fx
 
-from haste_compiler.codegen.rules.pooling import max_pooling
+from haste_compiler.codegen.rules.pooling import POOLINGS
 from haste_compiler.codegen.trusted import POINTWISE
 from haste_compiler.graph.geometry import window_geometry
 from haste_compiler.graph.nodes import argument, is_call, is_tensor, shape_of
@@ -79,7 +79,7 @@ def windows_of(node: fx.Node) -> tuple[fx.Node, Windows] | None:
         if geometry.is_depthwise and ConvCall.of(node).residual is None:
             windows = (geometry.kernel, geometry.stride, geometry.padding, geometry.dilation)
     elif is_call(node, aten.max_pool2d.default):
-        pooling = max_pooling(node)
+        pooling = POOLINGS[node.target](node)
         top, left = pooling.padding
         windows = (pooling.kernel, pooling.stride, (top, top, left, left), pooling.dilation)
     elif is_call(node, aten.pad.default, aten.constant_pad_nd.default):

@@ -75,6 +75,12 @@ class ListedTiling:
     block: int
     dense: ConvTiling | WinogradTiling | None
 
+    @property
+    def plain(self) -> ConvTiling | WinogradTiling:
+        """``dense``, of a convolution that isn't depthwise."""
+        assert self.dense is not None
+        return self.dense
+
 
 def choose_listed(
     geometry: ConvGeometry, batch: int, unit: VectorUnit, threads: int, dense: ConvTiling | WinogradTiling | None
@@ -379,6 +385,7 @@ class ListedDepthwise(Listed):
         self.rows = DepthwiseRows(one, unit, "none", (buffers["filters"], buffers["bias"]))
 
     def sum_tiles(self, listed: Expr, first: Expr, mine: Expr, sums: Expr) -> Expr:
+        """See ``Listed``."""
         (height, width), (rows, columns) = self.geometry.input_size, self.tiles.window
         window = T.alloc_buffer((rows * columns * self.channels,), FLOAT32.dtype) if self.copies else None
         with T.serial(0, mine) as step:

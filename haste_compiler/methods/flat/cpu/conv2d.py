@@ -75,7 +75,7 @@ def flat_arguments(
     is written: y, its labels, of every image how many tiles were computed and how many of them took a head's values,
     and the squares of what those differed by, summed.
     """
-    *given, y = dense_arguments(geometry, batch, tiling.dense, residual=epilogue.residual)
+    *given, y = dense_arguments(geometry, batch, tiling.plain, residual=epilogue.residual)
     labels = ("y_labels", (batch, *geometry.output_size), "int32")
     return [
         *given,
@@ -113,7 +113,7 @@ class _Flat:
         self, geometry: ConvGeometry, batch: int, tiling: ListedTiling, epilogue: Epilogue, buffers: dict[str, Expr]
     ) -> None:
         self.geometry, self.batch, self.tiling, self.epilogue, self.buffers = geometry, batch, tiling, epilogue, buffers
-        winograd = isinstance(tiling.dense, WinogradTiling)
+        winograd = isinstance(tiling.plain, WinogradTiling)
         self.sums = (ListedWinograd if winograd else ListedDirect)(geometry, batch, tiling, "none", buffers)
         self.tiles, self.y, self.labels = self.sums.tiles, buffers["y"], buffers["y_labels"]
         self.pixels, self.channels = math.prod(self.tiles.size), geometry.out_channels
@@ -129,7 +129,7 @@ class _Flat:
         some = self.repeats.write()
         with T.If(some == 0):
             with T.Then():
-                self._write_plainly(self.tiling.dense)
+                self._write_plainly(self.tiling.plain)
             with T.Else():
                 self._write_tiles()
 
@@ -178,7 +178,7 @@ class _Flat:
             good.add(finite[task])
         with T.If(good.get() <= tasks):
             with T.Then():
-                dense = self.tiling.dense
+                dense = self.tiling.plain
                 self._write_plainly(dense.direct if isinstance(dense, WinogradTiling) else dense)
             with T.Else():
                 self._write_copies()

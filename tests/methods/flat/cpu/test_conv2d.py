@@ -72,7 +72,7 @@ class Example(ConvExample):
         described = flat_arguments(geometry, self.batch, tiling, epilogue)
         arguments = Arguments()
         bias = None if case.bias is None else case.bias.numpy()
-        arguments.read(nhwc(case.x), *pack_dense(case.weight.numpy(), bias, geometry, tiling.dense))
+        arguments.read(nhwc(case.x), *pack_dense(case.weight.numpy(), bias, geometry, tiling.plain))
         if case.residual is not None:
             arguments.read(nhwc(case.residual))
         if slope is not None:
