@@ -10,8 +10,9 @@ from torch import fx
 from tvm import ir, relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
+from haste_compiler.codegen.shapes import same_shape
 from haste_compiler.codegen.symbolic import SymbolicSizes
-from haste_compiler.codegen.values import dtype_name, same_shape
+from haste_compiler.codegen.values import dtype_name
 from haste_compiler.errors import last_line
 from haste_compiler.graph.nodes import unsupported
 

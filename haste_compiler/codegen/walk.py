@@ -22,11 +22,12 @@ from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.liveness import read_variables
 from haste_compiler.codegen.machine import Machine
 from haste_compiler.codegen.program import Lowered, Record
+from haste_compiler.codegen.shapes import same_shape
 from haste_compiler.codegen.symbolic import SymbolicSizes, main_shape
 from haste_compiler.codegen.tables import Joined
 from haste_compiler.codegen.trusted import POINTWISE, is_plain, is_trusted
 from haste_compiler.codegen.tvm_operators import TvmOperators
-from haste_compiler.codegen.values import dtype_name, same_shape
+from haste_compiler.codegen.values import dtype_name
 from haste_compiler.errors import UnsupportedOperatorError
 from haste_compiler.fallback.call import SYMBOL
 from haste_compiler.fallback.record import Fallback

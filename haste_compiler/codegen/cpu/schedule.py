@@ -10,7 +10,7 @@ import tvm_ffi
 from tvm import ir, s_tir, tirx
 
 from haste_compiler.codegen.emit import KERNEL_ATTR
-from haste_compiler.codegen.values import same_shape
+from haste_compiler.codegen.shapes import same_shape
 
 _SMALLEST_PARALLEL = 1 << 13
 

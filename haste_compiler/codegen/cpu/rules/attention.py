@@ -16,8 +16,9 @@ from haste_compiler.codegen.cpu.kernels.matmul import matmul_kernel
 from haste_compiler.codegen.cpu.kernels.softmax import softmax_kernel
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.dynamic import DynamicBatch
+from haste_compiler.codegen.shapes import same_shape
 from haste_compiler.codegen.tables import Rules
-from haste_compiler.codegen.values import is_float, same_shape
+from haste_compiler.codegen.values import is_float
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import argument, layer_name, shape_of
 from haste_compiler.graph.views import View, contiguous_strides, written_as
