@@ -46,7 +46,7 @@ from haste_compiler.tuning.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
-MOST_WORK, MOST_WORK_BESIDE_ROUNDED = 0.9, 0.45
+_MOST_WORK, _MOST_WORK_BESIDE_ROUNDED = 0.9, 0.45
 """Of a frame's multiply-adds: more take longer by tiles than the network takes for all, in float32 and in less."""
 
 _TUNING_SECONDS = 120.0
@@ -211,7 +211,7 @@ def _capture(model: nn.Module, inputs: Sequence[Any], batch: BatchRange | None =
 def _specialize_stream(model: nn.Module, inputs: Sequence[Any], options: Options) -> tuple[Executable, StreamPlan]:
     """Compile for streams of inputs of these shapes; their tiles are computed in float32."""
     machine, plain = options.machine, options.configs.in_float32()
-    most_work = MOST_WORK if plain == options.configs else MOST_WORK_BESIDE_ROUNDED
+    most_work = _MOST_WORK if plain == options.configs else _MOST_WORK_BESIDE_ROUNDED
     options = replace(options, configs=plain)
     streams = machine.streams()
     if streams is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import tvm
 
-from haste_compiler.codegen.stream_plan import StreamPlan
+from haste_compiler.codegen.stream_plan import StreamLayer, StreamPlan
 from haste_compiler.errors import ConfigError, HasteError, InputError
 from haste_compiler.forking import Lock
 from haste_compiler.runtime.executable import Executable
@@ -105,16 +105,18 @@ class StreamStatistics:
     @property
     def work(self) -> float:
         """Multiply-adds of the layers' tiles that were computed, over those of all; 0 before the first frame."""
-        return self._share(lambda layer: layer.computed / max(1, self.frames))
+        return _share(self.layers.values(), [each.computed / max(1, self.frames) for each in self.layers.values()])
 
     @property
     def last_work(self) -> float:
         """The same of the last frame."""
-        return self._share(lambda layer: layer.last)
+        return _share(self.layers.values(), [each.last for each in self.layers.values()])
 
-    def _share(self, tiles: Callable[[LayerWork], float]) -> float:
-        done = sum(layer.macs * tiles(layer) / layer.tiles for layer in self.layers.values())
-        return done / max(1, sum(layer.macs for layer in self.layers.values()))
+
+def _share(layers: Collection[StreamLayer | LayerWork], tiles: Iterable[float]) -> float:
+    """Multiply-adds of so many tiles of each layer, over those of all."""
+    done = sum(layer.macs * count / layer.tiles for layer, count in zip(layers, tiles, strict=True))
+    return done / max(1, sum(layer.macs for layer in layers))
 
 
 class Stream:
@@ -172,7 +174,7 @@ class Stream:
         due = self._is_due()
         outputs, _ = code.executable.run([*tensors, self._tolerances(due), *self._states], convert)
         self._last = [int(self._states[layer.state].numpy()[0]) for layer in code.plan.layers]
-        moving = self._is_recent and not due and self._statistics().last_work > code.plan.most_work
+        moving = self._is_recent and not due and _share(code.plan.layers, self._last) > code.plan.most_work
         self._plain_left, self._is_recent = _PLAIN_FRAMES if moving else 0, True
         return outputs
 
@@ -197,15 +199,12 @@ class Stream:
     def stats(self) -> StreamStatistics:
         """What was computed of the frames since the stream began, by layer."""
         with self._lock.lock:
-            return self._statistics()
-
-    def _statistics(self) -> StreamStatistics:
-        layers = self._code.plan.layers if self._code is not None else ()
-        work = {
-            layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
-            for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
-        }
-        return StreamStatistics(self._frames, self._plain, work)
+            layers = self._code.plan.layers if self._code is not None else ()
+            work = {
+                layer.name: LayerWork(layer.side, layer.tiles, layer.macs, last, computed)
+                for layer, last, computed in zip(layers, self._last, self._computed, strict=True)
+            }
+            return StreamStatistics(self._frames, self._plain, work)
 
     @property
     def kept_bytes(self) -> int:

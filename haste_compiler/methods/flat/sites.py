@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from haste_compiler.codegen.cpu.kernels.conv2d import is_flat
-from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
+from haste_compiler.codegen.cpu.kernels.tile_list import LEAST_PIXELS, Tiles
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import is_call, is_constant, layer_name, shape_of, sole_user
 from haste_compiler.methods.flat.carry import carried, is_source, windows_of
@@ -21,9 +21,6 @@ from haste_compiler.methods.prediction import CHOICE, Choice, is_open, is_taken
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 
 aten = torch.ops.aten
-
-_LEAST_PIXELS = 64
-"""Of an output plane: a smaller one has too few tiles."""
 
 _LEAST_PRODUCTS = 100
 """Multiply-adds of a tile for every label that it reads: looking at one takes about as long as ten or twenty."""
@@ -98,8 +95,8 @@ def eligibility(node: fx.Node, config: FlatConfig) -> tuple[bool, str]:
     if is_flat(geometry) and is_call(call.x, aten.mul.Tensor) and sole_user(call.x) is node:
         return False, "its filters are scaled in the place of its input"
     pixels = math.prod(geometry.output_size)
-    if pixels < _LEAST_PIXELS:
-        return False, f"{pixels} pixels of outputs, fewer than {_LEAST_PIXELS}"
+    if pixels < LEAST_PIXELS:
+        return False, f"{pixels} pixels of outputs, fewer than {LEAST_PIXELS}"
     products = _products_of_a_label(geometry)
     if config.cost_model and products < _LEAST_PRODUCTS:
         return False, f"{products} multiply-adds for each label that a tile reads, fewer than {_LEAST_PRODUCTS}"

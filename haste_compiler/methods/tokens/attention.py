@@ -17,7 +17,7 @@ from haste_compiler.ops.linear import LINEAR, LinearCall
 
 aten = torch.ops.aten
 
-_ROWS = 3
+ROWS = 3
 """Dimensions of tokens (B, N, C)."""
 
 _TOKEN_BY_TOKEN = (aten.add.Tensor, aten.layer_norm.default, aten.mul.Tensor)
@@ -110,7 +110,7 @@ def _sum(node: fx.Node) -> tuple[fx.Node, fx.Node]:
         for added in _added(each):
             if added in before and shape_of(added) == (shape := shape_of(each)):
                 keys = shape_of(node.args[1])[-2]  # type: ignore[arg-type]
-                if len(shape) != _ROWS or shape[1] != keys:
+                if len(shape) != ROWS or shape[1] != keys:
                     raise UnfitError(f"the {keys} tokens that it attends to are not those that go on")
                 return added, each
     raise UnfitError("what it returns is not added to the tokens that it reads")
@@ -144,7 +144,7 @@ def _origin(source: fx.Node) -> fx.Node:
 
 
 def _fixed_tokens(origin: fx.Node) -> int:
-    if not is_call(origin, aten.cat.default) or argument(origin, 1, "dim", 0) % _ROWS != 1:
+    if not is_call(origin, aten.cat.default) or argument(origin, 1, "dim", 0) % ROWS != 1:
         return 0
     parts: Any = origin.args[0]
     return sum(shape_of(part)[1] for part in itertools.takewhile(_is_fixed, parts))

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from haste_compiler.graph.nodes import add_tensor, argument, insert_call, shape_of
-from haste_compiler.methods.tokens.attention import UnfitError, check_batch
+from haste_compiler.methods.tokens.attention import ROWS, UnfitError, check_batch
 from haste_compiler.methods.tokens.macs import matching_macs, merging_macs
 from haste_compiler.methods.tokens.ops.token_copy import TokenCopyCall
 from haste_compiler.methods.tokens.ops.token_merge import TokenMergeCall
@@ -110,7 +110,7 @@ def merge_within(gm: fx.GraphModule, merging: LocalMerging) -> Within:
 
 def _rows(gm: fx.GraphModule, x: Any, like: fx.Node) -> fx.Node:
     """(B, H, N, D) as (B, N, H·D)."""
-    if len(shape_of(x)) == len(("B", "N", "D")):
+    if len(shape_of(x)) == ROWS:
         rows: fx.Node = x
         return rows
     _, heads, tokens, width = shape_of(x)
@@ -121,7 +121,7 @@ def _rows(gm: fx.GraphModule, x: Any, like: fx.Node) -> fx.Node:
 def _heads(gm: fx.GraphModule, rows: fx.Node, like: fx.Node) -> fx.Node:
     """(B, N, H·D) as (B, H, N, D), if the attention ``like`` has heads."""
     shape = shape_of(like)
-    if len(shape) == len(("B", "N", "D")):
+    if len(shape) == ROWS:
         return rows
     _, tokens, width = shape_of(rows)
     x = insert_call(gm, aten.reshape.default, (rows, [-1, tokens, shape[1], width // shape[1]]), like)

@@ -16,18 +16,20 @@ def merged_in(config: TokenConfig, tokens: int, protected: int, layers: int, lay
         layers: that merge.
         layer: which of them, from 0.
     """
-    if config.r is not None:
-        return _spread(config.r * layers, layers, layer, config.schedule)
-    keep = DEFAULT_KEEP if config.keep is None else config.keep
-    return _spread(round((1 - keep) * (tokens - protected)), layers, layer, config.schedule)
+    total = _by_share(config, tokens, protected) if config.r is None else config.r * layers
+    return _spread(total, layers, layer, config.schedule)
 
 
 def merged_at_once(config: TokenConfig, tokens: int, protected: int) -> int:
     """How many tokens merge in one attention that copies them back."""
-    if config.r is not None:
-        return min(config.r, most_merged(tokens, protected))
+    wanted = _by_share(config, tokens, protected) if config.r is None else config.r
+    return min(wanted, most_merged(tokens, protected))
+
+
+def _by_share(config: TokenConfig, tokens: int, protected: int) -> int:
+    """How many of the tokens merge in all, by the share that is kept."""
     keep = DEFAULT_KEEP if config.keep is None else config.keep
-    return min(round((1 - keep) * (tokens - protected)), most_merged(tokens, protected))
+    return round((1 - keep) * (tokens - protected))
 
 
 def _spread(total: int, layers: int, layer: int, schedule: str) -> int:

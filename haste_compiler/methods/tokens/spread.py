@@ -17,7 +17,7 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from haste_compiler.graph.nodes import add_tensor, fake_value, insert_call, is_call, layer_name, shape_of
-from haste_compiler.methods.tokens.attention import Stream, rows_of
+from haste_compiler.methods.tokens.attention import ROWS, Stream, rows_of
 from haste_compiler.methods.tokens.follow import CannotFollowError, Counts, Layout, follow
 from haste_compiler.methods.tokens.ops.token_copy import TokenCopyCall
 from haste_compiler.methods.tokens.ops.token_merge import TokenMergeCall
@@ -27,9 +27,6 @@ from haste_compiler.methods.tokens.reference.bipartite import most_merged
 from haste_compiler.ops.linear import LINEAR
 
 aten = torch.ops.aten
-
-_ROWS = 3
-"""Dimensions of tokens (B, N, C)."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,7 @@ class Spread:
             leading.insert(0, layout.images.axis)
         order = [*leading, *(axis for axis in range(len(shape)) if axis not in leading)]
         rest = [shape[axis] for axis in order[len(leading) :]]
-        if order == list(range(_ROWS)):
+        if order == list(range(ROWS)):
             return self._copied_rows(node, flow.merged)
         rows = self._insert(aten.permute.default, (node, order), node)
         rows = self._insert(aten.reshape.default, (rows, [-1, flow.merged.counts.after, math.prod(rest)]), node)

@@ -1,21 +1,9 @@
 """What the command line makes of this method's preset and options."""
 
-from typing import Any
-
-import click
 import pytest
 
 from haste_compiler import FlatConfig
-from haste_compiler.cli.options import compile_options
-
-
-def config_of(*arguments: str) -> Any:
-    @click.command()
-    @compile_options()
-    def command(how: Any) -> Any:
-        return how["config"]
-
-    return command.main(list(arguments), standalone_mode=False)
+from tests.methods.options import config_of
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from haste_compiler.methods.tokens.ops.head_copy import HEAD_COPY
 from haste_compiler.methods.tokens.ops.head_merge import HEAD_MERGE
 from haste_compiler.methods.tokens.ops.httm_match import HTTM_MATCH
 from haste_compiler.methods.tokens.ops.token_copy import TOKEN_COPY
@@ -27,7 +26,7 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         HEAD_MERGE,
         (torch.randn(2, 3, 9, 4), assignments(2, 3, 9, slots=6), torch.full((2, 3), 6, dtype=torch.int32), 6),
     ),
-    "head_copy": (HEAD_COPY, (torch.randn(2, 3, 6, 4), assignments(2, 3, 9, slots=6))),
+    "token_copy of heads": (TOKEN_COPY, (torch.randn(2, 3, 6, 4), assignments(2, 3, 9, slots=6))),
 }
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -23,6 +27,16 @@ def is_long(activation: str) -> bool:
     return activation.split(":")[0] in ("sigmoid", "silu", "tanh", "gelu", "elu")
 
 
+def pack_channels(values: NDArray[Any], channels: int) -> NDArray[np.float32]:
+    """One number for all channels, or one for each, as float32 (channels,)."""
+    return np.ascontiguousarray(np.broadcast_to(values.astype(np.float32).reshape(-1), (channels,)))
+
+
+def prelu(value: Expr, slopes: Expr, lanes: int) -> Expr:
+    """A vector, of which what is below zero is multiplied by ``slopes``."""
+    return tirx.Select(value < splat(0.0, lanes), value * slopes, value)
+
+
 def apply_activation(value: Expr, activation: str, lanes: int) -> Expr:
     """``activation`` of a vector; the names are those of ``haste_compiler.ops.activation``."""
     name, *numbers = activation.split(":")
@@ -40,7 +54,7 @@ def apply_activation(value: Expr, activation: str, lanes: int) -> Expr:
     if name == "clamp":
         return _clamp_high(_clamp_low(value, const(constants[0])), const(constants[1]))
     if name == "leaky_relu":
-        return tirx.Select(value < const(0), value * const(constants[0]), value)
+        return prelu(value, const(constants[0]), lanes)
     value = T.bind(value)
     if name == "hardsigmoid":
         return _clamp_high(_clamp_low(value + const(3), const(0)), const(6)) * const(1 / 6)

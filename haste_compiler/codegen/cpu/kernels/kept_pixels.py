@@ -7,7 +7,8 @@ without a list.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +16,34 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.activation import apply_activation
+from haste_compiler.codegen.cpu.kernels.activation import apply_activation, prelu
 from haste_compiler.codegen.cpu.kernels.kept import Kept, Planes, plane_arguments
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 
-Load = Callable[[Expr, int], Expr]
-"""Values of a pixel's channels, from one on, so many."""
+_OPERATIONS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}
+
+
+class Place:
+    """Which pixels of an image an output pixel reads."""
+
+    def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
+        """Shapes and dtypes of the tables that say so, for an output of a size."""
+        return []
 
 
 @dataclass(frozen=True)
-class Here:
+class Here(Place):
     """The pixel in the same place."""
 
-    def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
-        """Shapes and dtypes of the tables that it takes, for an output of a size."""
-        return []
-
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Place):
     """The only pixel of an image of one, everywhere."""
 
-    def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
-        """See ``Here``."""
-        return []
-
 
 @dataclass(frozen=True)
-class Picked:
+class Picked(Place):
     """The pixel of a row and a column from tables.
 
     Attributes:
@@ -53,21 +53,21 @@ class Picked:
     fill: float | None
 
     def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
-        """See ``Here``: rows, columns."""
+        """See ``Place``: rows, columns."""
         return [((pixels,), "int32") for pixels in size]
 
 
 @dataclass(frozen=True)
-class Blended:
+class Blended(Place):
     """Four pixels, of rows and columns from tables and the ones behind them, by the shares of the latter."""
 
     def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
-        """See ``Here``: rows, shares of the next rows, columns, shares of the next columns."""
+        """See ``Place``: rows, shares of the next rows, columns, shares of the next columns."""
         return [((pixels,), dtype) for pixels in size for dtype in ("int32", FLOAT32.dtype)]
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class SideBySide(Place):
     """The pixel whose channels are those of a block of outputs, row by row; the output's own channels of it.
 
     Attributes:
@@ -75,13 +75,6 @@ class SideBySide:
     """
 
     block: tuple[int, int]
-
-    def arguments(self, size: tuple[int, int]) -> list[tuple[tuple[int, ...], str]]:
-        """See ``Here``."""
-        return []
-
-
-Place = Here | Whole | Picked | Blended | SideBySide
 
 
 @dataclass(frozen=True)
@@ -198,11 +191,7 @@ def _combined(kind: str, sides: Sequence[Expr], n: int) -> Expr:
     if kind == "copy":
         return sides[0]
     left, right = sides
-    if kind == "prelu":
-        return tirx.Select(left < emit.splat(0.0, n), left * right, left)
-    return {"add": lambda: left + right, "sub": lambda: left - right, "mul": lambda: left * right}.get(
-        kind, lambda: left / right
-    )()
+    return prelu(left, right, n) if kind == "prelu" else _OPERATIONS[kind](left, right)
 
 
 class _Read:

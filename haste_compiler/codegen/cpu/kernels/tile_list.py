@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -18,6 +19,12 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.kept import Planes
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
+
+LEAST_PIXELS = 64
+"""Of an output plane: a smaller one has too few tiles."""
+
+Known = TypeVar("Known")
+"""What is known of the pixels of images: planes, or labels."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +100,35 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Kept images that tiles depend on.
+class Source(Generic[Known]):
+    """Images that tiles depend on.
 
     Attributes:
-        planes: of the images.
+        known: of the images.
         window: rows and columns of them that a tile reads.
         step: rows and columns of them from one output to the next.
         before: rows and columns that the first tile's window begins before the image.
     """
 
-    planes: Planes
+    known: Known
     window: tuple[int, int]
     step: tuple[int, int]
     before: tuple[int, int]
 
+    @property
+    def count(self) -> int:
+        """Pixels that a tile reads."""
+        return self.window[0] * self.window[1]
 
-def sources(tiles: Tiles, x: Planes, residual: Planes | None) -> list[Source]:
+
+def sources(tiles: Tiles, x: Known, residual: Known | None) -> list[Source[Known]]:
     """What a convolution's tiles depend on: windows of its input, and what is added to its outputs."""
     top, _, left, _ = tiles.geometry.padding
     read = [Source(x, tiles.window, tiles.geometry.stride, (top, left))]
     return read if residual is None else [*read, Source(residual, tiles.size, (1, 1), (0, 0))]
 
 
-def list_tiles(tiles: Tiles, read: Sequence[Source], moved: Expr, tolerance: Expr, listed: Expr) -> Expr:
+def list_tiles(tiles: Tiles, read: Sequence[Source[Planes]], moved: Expr, tolerance: Expr, listed: Expr) -> Expr:
     """Write the numbers of the tiles that are to be computed to ``listed``, in order. Returns how many there are.
 
     Args:
@@ -149,33 +161,33 @@ def list_tiles(tiles: Tiles, read: Sequence[Source], moved: Expr, tolerance: Exp
     return emit.bind(count.get())
 
 
-def _scale(source: Source, image: Expr) -> Expr:
+def _scale(source: Source[Planes], image: Expr) -> Expr:
     """One over what the pixels of a window have in sum on average."""
     total = emit.Register(8, 0.0)
-    start = emit.bind(image * source.planes.pixels)
+    start = emit.bind(image * source.known.pixels)
 
     def piece(i: Expr, n: int) -> None:
-        emit.store(total.buffer, 0, total.get(n) + emit.load(source.planes.sizes, start + i, n), n)
+        emit.store(total.buffer, 0, total.get(n) + emit.load(source.known.sizes, start + i, n), n)
 
-    emit.sweep(source.planes.pixels, 8, piece)
-    share = source.window[0] * source.window[1] / source.planes.pixels
+    emit.sweep(source.known.pixels, 8, piece)
+    share = source.count / source.known.pixels
     return T.bind(T.float32(1) / (total.total() * T.float32(share)))
 
 
-def _window_change(source: Source, image: Expr, row: Expr, column: Expr) -> Expr:
+def _window_change(source: Source[Planes], image: Expr, row: Expr, column: Expr) -> Expr:
     """The changes of the pixels that a tile reads, summed."""
     ranges = []
     for place, length, step, before, size in zip(
-        (row, column), source.window, source.step, source.before, source.planes.size, strict=True
+        (row, column), source.window, source.step, source.before, source.known.size, strict=True
     ):
         first = emit.bind(place * step - before)
         start, end = emit.bind(T.max(first, 0)), emit.bind(T.min(first + length, size))
         ranges.append((start, emit.bind(T.max(0, end - start))))
     (top, rows), (left, columns) = ranges
     total = emit.Register(1, T.float32(0))
-    height, width = source.planes.size
+    height, width = source.known.size
     with T.serial(0, rows) as i:
         line = emit.bind((image * height + top + i) * width + left)
         with T.serial(0, columns) as j:
-            total.add(source.planes.changes[line + j])
+            total.add(source.known.changes[line + j])
     return total.get()

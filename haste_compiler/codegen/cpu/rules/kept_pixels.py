@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.activation import pack_channels
 from haste_compiler.codegen.cpu.kernels.kept_pixels import (
     Blended,
     Here,
@@ -117,7 +118,7 @@ def prelu(walk: StreamWalk[Cpu], node: fx.Node) -> Value | None:
     x, weight = args_of(node)
     if not is_constant(weight) or not _of_images(walk, node, x):
         return None
-    slopes = _of_channels(walk.constant(weight).reshape(-1), shape_of(x)[1])
+    slopes = pack_channels(walk.constant(weight), shape_of(x)[1])
     return _of_one(walk, node, x, Pixelwise("prelu", (_source(walk, x, Here()),), "right"), [slopes])
 
 
@@ -149,14 +150,10 @@ def arithmetic(walk: StreamWalk[Cpu], node: fx.Node) -> Value | None:
 def _constant(walk: StreamWalk[Cpu], side: Any, channels: int) -> NDArray[np.float32] | None:
     """An operand as one value for each channel; None: it is something else."""
     if not isinstance(side, fx.Node):
-        return _of_channels(np.array(side, np.float32), channels)
+        return pack_channels(np.array(side), channels)
     value = walk.constant(side)
     shape = (1,) * (4 - value.ndim) + value.shape
-    return _of_channels(value.reshape(-1), channels) if shape in ((1, channels, 1, 1), (1, 1, 1, 1)) else None
-
-
-def _of_channels(values: NDArray[Any], channels: int) -> NDArray[np.float32]:
-    return np.ascontiguousarray(np.broadcast_to(values.astype(np.float32), (channels,)))
+    return pack_channels(value, channels) if shape in ((1, channels, 1, 1), (1, 1, 1, 1)) else None
 
 
 def join(walk: StreamWalk[Cpu], node: fx.Node) -> Value | None:

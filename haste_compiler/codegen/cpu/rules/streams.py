@@ -13,7 +13,7 @@ from haste_compiler.codegen.cpu.kernels.enter import enter_kernel
 from haste_compiler.codegen.cpu.kernels.kept_pixels import PixelSource, Pixelwise, SideBySide
 from haste_compiler.codegen.cpu.kernels.kept_pooling import kept_pooling_kernel
 from haste_compiler.codegen.cpu.kernels.listed import choose_listed, listed_kernel, pack_listed
-from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
+from haste_compiler.codegen.cpu.kernels.tile_list import LEAST_PIXELS, Tiles
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.cpu.rules.kept_pixels import (
     PIXEL_RULES,
@@ -32,9 +32,6 @@ from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.nodes import layer_name, shape_of
 from haste_compiler.ops.conv2d import CONV2D, ConvCall
 from haste_compiler.ops.conv_transpose2d import CONV_TRANSPOSE2D, ConvTransposeCall
-
-_LEAST_PIXELS = 64
-"""Of an output plane: a smaller one has too few tiles."""
 
 
 def enter(walk: StreamWalk[Cpu], node: fx.Node, tolerant: bool) -> None:
@@ -60,7 +57,7 @@ def conv2d(walk: StreamWalk[Cpu], node: fx.Node) -> Value | None:
     """A convolution of images: those tiles of outputs whose windows moved."""
     call, geometry = ConvCall.of(node), ConvCall.of(node).geometry()
     images = [call.x] if call.residual is None else [call.x, call.residual]
-    if not is_float(*images) or math.prod(geometry.output_size) < _LEAST_PIXELS:
+    if not is_float(*images) or math.prod(geometry.output_size) < LEAST_PIXELS:
         return None
     if geometry.kernel == (3, 3) and geometry.dilation != (1, 1) and not geometry.is_depthwise:
         # By phases it may be computed by another kernel, which rounds otherwise.
@@ -102,7 +99,7 @@ def conv_transpose2d(walk: StreamWalk[Cpu], node: fx.Node) -> Value | None:
     geometry = call.geometry()
     if not is_float(call.x) or not geometry.is_tiling or call.residual is not None:
         return None
-    if math.prod(geometry.input_size) < _LEAST_PIXELS:
+    if math.prod(geometry.input_size) < LEAST_PIXELS:
         return None
     planes, (down, across) = walk.planes(call.x), geometry.kernel
     filters = np.ascontiguousarray(walk.constant(call.weight).transpose(2, 3, 1, 0))

@@ -14,13 +14,11 @@ import math
 import operator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.activation import apply_activation
+from haste_compiler.codegen.cpu.kernels.activation import apply_activation, prelu
 from haste_compiler.codegen.cpu.kernels.dense import DenseTiling, dense_arguments, write_dense
 from haste_compiler.codegen.cpu.kernels.listed import ListedDirect, ListedTiling, ListedWinograd, choose_listed
 from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
@@ -29,7 +27,7 @@ from haste_compiler.codegen.cpu.tiling import RegisterTile, WinogradTiling, regi
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.flat.cpu.repeats import Repeats, sources
+from haste_compiler.methods.flat.cpu.repeats import Repeats, label_sources
 from haste_compiler.methods.flat.labels import HEADS, UNKNOWN
 
 
@@ -90,11 +88,6 @@ def flat_arguments(
     ]
 
 
-def pack_slope(slope: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """(1,) or (K,) to (K,)."""
-    return np.ascontiguousarray(np.broadcast_to(slope.reshape(-1), (channels,)))
-
-
 def flat_kernel(
     name: str, geometry: ConvGeometry, batch: int, tiling: ListedTiling, epilogue: Epilogue
 ) -> tirx.PrimFunc:
@@ -119,7 +112,9 @@ class _Flat:
         self.pixels, self.channels = math.prod(self.tiles.size), geometry.out_channels
         self.plane = math.prod(geometry.output_size)
         self.lanes = tiling.tile.lanes
-        self.repeats = Repeats(self.tiles, sources(self.tiles, buffers["x_labels"], buffers.get("residual_labels")))
+        self.repeats = Repeats(
+            self.tiles, label_sources(self.tiles, buffers["x_labels"], buffers.get("residual_labels"))
+        )
         self.final = T.alloc_buffer((self.tiles.count,), "int32")
         self.squares = T.alloc_buffer((self.tiles.count,), FLOAT32.dtype)
         self.norms = T.alloc_buffer((batch * HEADS,), FLOAT32.dtype)
@@ -157,8 +152,7 @@ class _Flat:
     def _sloped(self, value: Expr, c: Expr, n: int) -> Expr:
         if not self.epilogue.slope:
             return value
-        value = T.bind(value)
-        return tirx.Select(value < emit.splat(0.0, n), value * emit.load(self.buffers["slope"], c, n), value)
+        return prelu(T.bind(value), emit.load(self.buffers["slope"], c, n), n)
 
     def _write_tiles(self) -> None:
         block, length = self.tiling.block, emit.bind(self.repeats.length.get())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
+from haste_compiler.codegen.cpu.kernels.tile_list import Source, Tiles, sources
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.methods.flat.cpu.table import Table, mixed
 from haste_compiler.methods.flat.labels import HEADS, MOST_COMPUTED, PADDING, UNKNOWN
@@ -20,37 +21,23 @@ _LANES = 8
 
 
 @dataclass(frozen=True)
-class Source:
-    """Labels that tiles depend on.
+class Labels:
+    """Labels of images.
 
     Attributes:
-        labels: buffer, (N, H, W) flat.
+        values: buffer, (N, H, W) flat.
         size: height and width.
-        window: rows and columns of them that a tile reads.
-        step: rows and columns of them from one output to the next.
-        before: rows and columns that the first tile's window begins before the image.
     """
 
-    labels: Expr
+    values: Expr
     size: tuple[int, int]
-    window: tuple[int, int]
-    step: tuple[int, int]
-    before: tuple[int, int]
-
-    @property
-    def count(self) -> int:
-        """Labels that a tile reads."""
-        return self.window[0] * self.window[1]
 
 
-def sources(tiles: Tiles, labels: Expr, residual_labels: Expr | None) -> list[Source]:
+def label_sources(tiles: Tiles, labels: Expr, residual_labels: Expr | None) -> list[Source[Labels]]:
     """The labels that a convolution's tiles depend on: of its input, and of what is added."""
     geometry = tiles.geometry
-    top, _, left, _ = geometry.padding
-    read = [Source(labels, geometry.input_size, tiles.window, geometry.stride, (top, left))]
-    if residual_labels is not None:
-        read.append(Source(residual_labels, geometry.output_size, tiles.size, (1, 1), (0, 0)))
-    return read
+    added = None if residual_labels is None else Labels(residual_labels, geometry.output_size)
+    return sources(tiles, Labels(labels, geometry.input_size), added)
 
 
 class Repeats:
@@ -65,7 +52,7 @@ class Repeats:
         computed: buffer (N,): how many tiles of it are.
     """
 
-    def __init__(self, tiles: Tiles, read: Sequence[Source]) -> None:
+    def __init__(self, tiles: Tiles, read: Sequence[Source[Labels]]) -> None:
         self._tiles, self._read = tiles, read
         self.per_image = tiles.grid[0] * tiles.grid[1]
         self.holders = T.alloc_buffer((tiles.count,), "int32")
@@ -91,7 +78,7 @@ class Repeats:
     def hold(self, image: Expr) -> None:
         """Emit what finds an image's holders, unless it is plain: nothing is known of it, or too few are copies."""
         unknown = [
-            source.labels[image * (source.size[0] * source.size[1])] == T.int32(UNKNOWN) for source in self._read
+            source.known.values[image * math.prod(source.known.size)] == T.int32(UNKNOWN) for source in self._read
         ]
         most, of = MOST_COMPUTED
         emit.store(self.plain, image, T.int32(1))
@@ -161,18 +148,18 @@ class Repeats:
         ]
         done = 0
         for source in self._read:
-            (height, width), (rows, columns) = source.size, source.window
+            (height, width), (rows, columns) = source.known.size, source.window
             row, column = (
                 emit.bind(place * step - before)
                 for place, step, before in zip(places, source.step, source.before, strict=True)
             )
             at, corner = emit.bind(start + done), emit.bind((image * height + row) * width + column)
 
-            def copy(target: Expr, line: Expr, source: Source = source) -> None:
+            def copy(target: Expr, line: Expr, source: Source[Labels] = source) -> None:
                 emit.sweep(
                     source.window[1],
                     _LANES,
-                    lambda j, n: emit.store(keys, target + j, emit.load(source.labels, line + j, n), n),
+                    lambda j, n: emit.store(keys, target + j, emit.load(source.known.values, line + j, n), n),
                 )
 
             with T.If(tirx.all(row >= 0, row + rows <= height, column >= 0, column + columns <= width)):
@@ -183,7 +170,7 @@ class Repeats:
                     target = emit.bind(at + i * columns + j)
                     with T.If(there):
                         with T.Then():
-                            emit.store(keys, target, source.labels[corner + i * width + j])
+                            emit.store(keys, target, source.known.values[corner + i * width + j])
                         with T.Else():
                             emit.store(keys, target, T.int32(PADDING))
             done += source.count

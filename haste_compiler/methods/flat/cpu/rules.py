@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import fx
 
+from haste_compiler.codegen.cpu.kernels.activation import pack_channels
 from haste_compiler.codegen.cpu.kernels.dense import pack_dense
 from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.tables import Rules
 from haste_compiler.codegen.walk import Value, Walk, args_of
 from haste_compiler.graph.nodes import layer_name, shape_of
-from haste_compiler.methods.flat.cpu.conv2d import Epilogue, choose_flat, flat_arguments, flat_kernel, pack_slope
+from haste_compiler.methods.flat.cpu.conv2d import Epilogue, choose_flat, flat_arguments, flat_kernel
 from haste_compiler.methods.flat.cpu.join_labels import join_labels_kernel
 from haste_compiler.methods.flat.cpu.pixels import label_pixels_kernel
 from haste_compiler.methods.flat.cpu.window_labels import window_labels_kernel
@@ -83,7 +84,7 @@ def conv2d(walk: Walk[Cpu], node: fx.Node) -> Pair:
     tiling = choose_flat(geometry, batch, machine.unit, machine.threads, dense)
     epilogue = Epilogue(call.residual is not None, call.activation, call.slope is not None)
     bias = None if call.bias is None else walk.constant(call.bias)
-    slope = [] if call.slope is None else [pack_slope(walk.constant(call.slope), geometry.out_channels)]
+    slope = [] if call.slope is None else [pack_channels(walk.constant(call.slope), geometry.out_channels)]
     residual = [] if call.residual is None else [walk.nhwc(call.residual)]
     added = [] if call.residual_labels is None else [walk.value(call.residual_labels).expr]
     weights = map(walk.param, pack_dense(walk.constant(call.weight), bias, geometry, dense))

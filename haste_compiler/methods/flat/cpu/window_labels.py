@@ -9,7 +9,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.tile_list import Tiles
 from haste_compiler.codegen.emit import Expr
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.flat.cpu.repeats import Repeats, sources
+from haste_compiler.methods.flat.cpu.repeats import Repeats, label_sources
 from haste_compiler.methods.flat.labels import UNKNOWN
 
 
@@ -19,7 +19,7 @@ def window_labels_kernel(name: str, geometry: ConvGeometry, batch: int) -> tirx.
 
     def body(labels: Expr, made: Expr) -> None:
         tiles = Tiles(geometry, batch, 1)
-        repeats = Repeats(tiles, sources(tiles, labels, None))
+        repeats = Repeats(tiles, label_sources(tiles, labels, None))
         with T.serial(0, batch) as image:
             start = emit.bind(image * pixels)
             repeats.hold(image)

@@ -23,7 +23,6 @@ from haste_compiler.methods.tokens.cpu.largest import largest_kernel
 from haste_compiler.methods.tokens.cpu.merge import MergeSizes, merge_kernel
 from haste_compiler.methods.tokens.cpu.nearest import NearestSizes, nearest_kernel
 from haste_compiler.methods.tokens.cpu.number import number_kernel
-from haste_compiler.methods.tokens.ops.head_copy import HEAD_COPY, HeadCopyCall
 from haste_compiler.methods.tokens.ops.head_merge import HEAD_MERGE, HeadMergeCall
 from haste_compiler.methods.tokens.ops.httm_match import HTTM_MATCH, HttmMatchCall
 from haste_compiler.methods.tokens.ops.token_copy import TOKEN_COPY, TokenCopyCall
@@ -158,21 +157,11 @@ def _merged(
 def token_copy(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
     """For every token the row of its slot, written as it is read next."""
     call = TokenCopyCall.of(node)
-    return _copied(walk, node, call.y, call.assignment)
-
-
-def head_copy(walk: Walk[Cpu], node: fx.Node) -> Value | fx.Node | None:
-    """The same of each head."""
-    call = HeadCopyCall.of(node)
-    return _copied(walk, node, call.y, call.assignment)
-
-
-def _copied(walk: Walk[Cpu], node: fx.Node, y: fx.Node, assignment: fx.Node) -> Value | fx.Node | None:
-    if not is_float(y):
+    if not is_float(call.y):
         return None
     target = with_rows(walk, node, written_as(node) or View(node, contiguous_strides(shape_of(node))))
     out = Operand(walk.shape(target.base), target.strides)
-    *leading, slots, width = walk.shape(y)
+    *leading, slots, width = walk.shape(call.y)
     if isinstance(leading[0], DynamicBatch):
         # A kernel knows the batch by the shape of what it writes.
         leading[0] = out.shape[0]
@@ -180,7 +169,7 @@ def _copied(walk: Walk[Cpu], node: fx.Node, y: fx.Node, assignment: fx.Node) -> 
     result = walk.launch(
         ("token_copy", sizes, out),
         layer_name(node),
-        [walk.nchw(y), walk.nchw(assignment)],
+        [walk.nchw(call.y), walk.nchw(call.assignment)],
         out.shape,
         lambda symbol: copy_kernel(symbol, sizes, out, walk.machine.unit.lanes),
     )
@@ -193,7 +182,6 @@ def _rows(walk: Walk[Cpu], x: fx.Node) -> tuple[Any, Operand]:
 
 
 RULES: Rules = {
-    HEAD_COPY: head_copy,
     HEAD_MERGE: head_merge,
     HTTM_MATCH: httm_match,
     TOKEN_COPY: token_copy,

@@ -14,7 +14,7 @@ from haste_compiler.ops.call import OpCall
 
 @torch.library.custom_op("haste::token_copy", mutates_args=())
 def token_copy(y: Tensor, assignment: Tensor) -> Tensor:
-    """``y`` (B, M, C) and ``assignment`` int32 (B, N) to (B, N, C)."""
+    """``y`` (B, M, C) and ``assignment`` int32 (B, N) to (B, N, C); or by head, (B, H, M, D) and (B, H, N)."""
     return copy_back(y, assignment)
 
 

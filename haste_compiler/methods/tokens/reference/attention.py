@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from haste_compiler.methods.tokens.ops.head_copy import HEAD_COPY
 from haste_compiler.methods.tokens.ops.head_merge import HEAD_MERGE
 from haste_compiler.methods.tokens.ops.httm_match import HTTM_MATCH
+from haste_compiler.methods.tokens.ops.token_copy import TOKEN_COPY
 from haste_compiler.methods.tokens.reference.blocks import Blocks
 from haste_compiler.methods.tokens.reference.heads import most_outliers
 from haste_compiler.ops.attention import ATTENTION
@@ -75,4 +75,4 @@ def attend_merged(
     merged_value, _ = HEAD_MERGE(value, of_keys, keys, slots)
     mask = size.log()[:, :, None] if merging.sized else None
     y = ATTENTION(merged, merged_key, merged_value, mask, keys, scale, False, queries)
-    return HEAD_COPY(y, of_queries)
+    return TOKEN_COPY(y, of_queries)

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from haste_compiler.codegen.cpu.kernels.activation import pack_channels
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense, pack_dense
 from haste_compiler.codegen.cpu.kernels.listed import ListedTiling
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import parse_target
-from haste_compiler.methods.flat.cpu.conv2d import Epilogue, choose_flat, flat_arguments, flat_kernel, pack_slope
+from haste_compiler.methods.flat.cpu.conv2d import Epilogue, choose_flat, flat_arguments, flat_kernel
 from haste_compiler.methods.flat.labels import UNKNOWN
 from haste_compiler.methods.flat.ops.conv2d import FLAT_CONV2D
 from haste_compiler.methods.flat.ops.label_pixels import LABEL_PIXELS
@@ -76,7 +77,7 @@ class Example(ConvExample):
         if case.residual is not None:
             arguments.read(nhwc(case.residual))
         if slope is not None:
-            arguments.read(pack_slope(slope.numpy(), geometry.out_channels))
+            arguments.read(pack_channels(slope.numpy(), geometry.out_channels))
         arguments.read(labels)
         if added is not None:
             arguments.read(added)
@@ -114,7 +115,7 @@ def test_generated_more(example: Example) -> None:
 
 
 def test_a_slope_for_all_channels_is_one_for_each() -> None:
-    assert np.array_equal(pack_slope(np.array([0.5], np.float32), 3), np.full(3, 0.5, np.float32))
+    assert np.array_equal(pack_channels(np.array([0.5], np.float32), 3), np.full(3, 0.5, np.float32))
 
 
 def test_the_operator_says_what_it_returns() -> None:

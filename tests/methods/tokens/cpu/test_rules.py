@@ -6,11 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import haste_compiler
-from haste_compiler import compiler
-from haste_compiler.codegen.tables import join
-from haste_compiler.methods.registry import rules_for
-from haste_compiler.methods.tokens.cpu.rules import RULES
-from haste_compiler.methods.tokens.ops.head_copy import HEAD_COPY
 from haste_compiler.methods.tokens.ops.head_merge import HEAD_MERGE
 from haste_compiler.methods.tokens.ops.httm_match import HTTM_MATCH
 from haste_compiler.methods.tokens.ops.token_copy import TOKEN_COPY
@@ -65,12 +60,7 @@ class ByHead(Attending):
         merged, size = HEAD_MERGE(key, of_key, keys, room)
         values, _ = HEAD_MERGE(value, of_key, keys, room)
         y = ATTENTION(query, merged, values, size.log()[:, :, None], keys, 0.25, False, queries)
-        return x + self.joined(HEAD_COPY(y, of_query))
-
-
-@pytest.fixture(autouse=True)
-def with_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "rules_for", lambda machine: {**rules_for(machine), **join(RULES)})
+        return x + self.joined(TOKEN_COPY(y, of_query))
 
 
 def check(model: nn.Module, tokens: int, dynamic: bool) -> None:
