@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from haste_compiler.ops.conv2d import CONV2D
-from haste_compiler.ops.linear import LINEAR
+from haste_compiler.graph.nodes import get_tensor
+from haste_compiler.ops.conv2d import CONV2D, ConvCall
+from haste_compiler.ops.linear import LINEAR, LinearCall
 
-PLAIN = "plain_weight"
-"""Where a node's ``meta`` keeps the filters before they were rounded."""
+PLAIN = "plain"
+"""Where a node's ``meta`` keeps what the plain layer has in their place, as ``Plain``."""
+
+
+class Plain(NamedTuple):
+    """The filters and bias of a layer before they were rounded and corrected."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, gm: fx.GraphModule, call: ConvCall | LinearCall) -> Plain:
+        """Those of a plain layer's call; its bias is constant too."""
+        return cls(get_tensor(gm, call.weight), None if call.bias is None else get_tensor(gm, call.bias))
 
 
 @dataclass(frozen=True)
@@ -23,14 +36,14 @@ class RoundedLayer:
     Attributes:
         call: the layer's own, an ``OpCall`` that has x, bias, residual and activation.
         values: of every node that it reads.
-        weight: the filters before they were rounded.
+        original: the plain layer's filters and bias.
         window: stride, padding, dilation and groups; None: a linear layer.
         tile: side of the tiles of outputs by which values are rounded; 0: there are none.
     """
 
     call: Any
     values: Mapping[fx.Node, Any]
-    weight: Tensor
+    original: Plain
     window: tuple[Any, ...] | None = None
     tile: int = 0
 
@@ -54,7 +67,8 @@ class RoundedLayer:
     def plain(self) -> Tensor:
         """See ``OwnedLayer``."""
         call, x = self.call, self.x
-        bias, residual = (None if each is None else self.values[each] for each in (call.bias, call.residual))
+        residual = None if call.residual is None else self.values[call.residual]
+        weight, bias = self.original
         if self.window is None:
-            return LINEAR(x, self.weight, bias, residual, call.activation)  # type: ignore[no-any-return]
-        return CONV2D(x, self.weight, bias, residual, *self.window, call.activation)  # type: ignore[no-any-return]
+            return LINEAR(x, weight, bias, residual, call.activation)  # type: ignore[no-any-return]
+        return CONV2D(x, weight, bias, residual, *self.window, call.activation)  # type: ignore[no-any-return]

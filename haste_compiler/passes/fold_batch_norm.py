@@ -26,6 +26,9 @@ aten = torch.ops.aten
 
 _FOLDED = (*CONVOLUTIONS, aten.linear.default)
 
+MOMENTS = "moments"
+"""Where the ``meta`` of a folded bias keeps the mean and variance, float64, (C,), of the outputs on training images."""
+
 Affine = tuple[Tensor, Tensor]
 """Scale and shift of each channel, float64, (C,)."""
 
@@ -55,6 +58,7 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
     groups = _groups_of_transposed(layer)
     scale = torch.ones(shape_of(weight)[0] if groups is None else groups * shape_of(weight)[1], dtype=torch.float64)
     shift = _load(gm, bias) if bias is not None else torch.zeros_like(scale)
+    moments: Affine | None = None
     channel_dim = _channel_dim(layer)
     maps: list[fx.Node] = []
     current = layer
@@ -63,6 +67,10 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
             channel_dim = list(argument(user, 1, "dims")).index(channel_dim)
         elif (affine := _affine(gm, user, current, channel_dim)) is not None and affine[0].isfinite().all():
             scale, shift = scale * affine[0], shift * affine[0] + affine[1]
+            if is_call(user, aten.batch_norm.default):
+                moments = _trained_moments(gm, user)
+            elif moments is not None:
+                moments = moments[0] * affine[0] + affine[1], moments[1] * affine[0].square()
             maps.append(user)
         else:
             break
@@ -75,6 +83,8 @@ def _fold_into(gm: fx.GraphModule, layer: fx.Node) -> None:
         dtype = layer.meta["val"].dtype
         new_weight = add_tensor(gm, f"{name}.folded_weight", _scaled(filters, scale, groups).to(dtype), layer)
         new_bias = add_tensor(gm, f"{name}.folded_bias", shift.to(dtype), layer)
+    if moments is not None:
+        new_bias.meta[MOMENTS] = moments
     # Every other argument comes later, or by name.
     kwargs = {key: value for key, value in layer.kwargs.items() if key not in ("input", "weight", "bias")}
     layer.args = (argument(layer, 0, "input"), new_weight, new_bias, *layer.args[3:])
@@ -170,6 +180,16 @@ def _batch_norm(gm: fx.GraphModule, node: fx.Node) -> Affine | None:
     if is_constant(bias):
         shift = shift + _load(gm, bias)
     return scale, shift
+
+
+def _trained_moments(gm: fx.GraphModule, node: fx.Node) -> Affine:
+    """Mean and variance of what a batch norm returned for the images that its statistics are of, by channel."""
+    weight, bias, running = node.args[1:4]
+    mean = torch.zeros_like(_load(gm, running))  # type: ignore[arg-type]
+    return (
+        mean + _load(gm, bias) if is_constant(bias) else mean,
+        _load(gm, weight).square() if is_constant(weight) else torch.ones_like(mean),
+    )
 
 
 def _spell_out(gm: fx.GraphModule, node: fx.Node) -> None:

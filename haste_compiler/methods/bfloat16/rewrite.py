@@ -14,7 +14,7 @@ from haste_compiler.methods.bfloat16.weights import round_filters, round_transfo
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.prediction import CHOICE, Choice
 from haste_compiler.methods.quantized.sites import geometry_of, plain_call, tile_sizes
-from haste_compiler.methods.rounded_layer import PLAIN
+from haste_compiler.methods.rounded_layer import PLAIN, Plain
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import CONV2D
 from haste_compiler.ops.linear import LINEAR, LinearCall
@@ -44,7 +44,7 @@ def rewrite_bfloat16(gm: fx.GraphModule, config: BFloat16Config) -> fx.GraphModu
         (node,) = site.nodes
         with gm.graph.inserting_before(node):
             made = _call(gm, node, _algorithm(node, site.config)).insert(gm, node)
-        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: get_tensor(gm, plain_call(node).weight)}
+        made.meta |= {"layer": layer_name(node), OWNER: NAME, PLAIN: Plain.of(gm, plain_call(node))}
         if CHOICE in node.meta:
             made.meta[CHOICE] = node.meta[CHOICE]
         replace(node, made)

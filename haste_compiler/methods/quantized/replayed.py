@@ -15,11 +15,11 @@ from haste_compiler.methods.rounded_layer import PLAIN, RoundedLayer
 
 def replayed(node: fx.Node, values: Mapping[fx.Node, Any]) -> RoundedLayer:
     """The layer of a node; ``values`` as of ``Method.replayed``."""
-    weight = node.meta[PLAIN]
+    plain = node.meta[PLAIN]
     if node.target is QUANTIZED_LINEAR:
-        return RoundedLayer(QuantizedLinearCall.of(node), values, weight)
+        return RoundedLayer(QuantizedLinearCall.of(node), values, plain)
     if node.target is QUANTIZED_WINOGRAD:
         tiles = QuantizedWinogradCall.of(node)
-        return RoundedLayer(tiles, values, weight, ([1, 1], tiles.padding, [1, 1], 1), tiles.size)
+        return RoundedLayer(tiles, values, plain, ([1, 1], tiles.padding, [1, 1], 1), tiles.size)
     call = QuantizedConvCall.of(node)
-    return RoundedLayer(call, values, weight, call.window)
+    return RoundedLayer(call, values, plain, call.window)
