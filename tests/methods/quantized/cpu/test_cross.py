@@ -6,7 +6,8 @@ import pytest
 
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, Multiply, SignedDot, integer_unit
+from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, Multiply, SignedDot
+from haste_compiler.methods.quantized.cpu.units import integer_unit
 from tests.codegen.cross import AARCH64, needs_emulator
 from tests.methods.quantized.cpu.examples import Example
 from tests.methods.quantized.cpu.test_direct import GROUPED, LINEAR, POINTWISE, STRIDED

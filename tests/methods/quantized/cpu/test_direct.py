@@ -16,7 +16,7 @@ from tests.codegen.cpu.test_dense import CORNERS
 from tests.codegen.examples import several
 from tests.codegen.strategies import geometries
 from tests.methods.quantized.cpu.examples import DirectKernel, Example, quantized_examples
-from tests.methods.quantized.units import UNITS
+from tests.methods.quantized.units import AS_WRITTEN
 
 POINTWISE = ConvGeometry(18, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (5, 4), (8, 8))
 LINEAR = ConvGeometry(35, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, 1), (8, 8))
@@ -36,6 +36,8 @@ generated = st.one_of(geometries(channels=24, filters=40, side=12), geometries(c
         *((geometry, "unsigned") for geometry in (CORNERS[1], CORNERS[3], GROUPED)),
         (CORNERS[6], "signed"),
         (CORNERS[4], "multiply"),
+        *((geometry, "ternary") for geometry in (CORNERS[1], CORNERS[3], GROUPED)),
+        (CORNERS[6], "ternary pairs"),
     ],
 )
 def test_corners(geometry: ConvGeometry, unit: str) -> None:
@@ -102,7 +104,7 @@ def test_filters_that_are_streamed(geometry: ConvGeometry, unit: str) -> None:
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", AS_WRITTEN)
 def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     """All integers at their ends: what overflows anywhere between memory and the output is wrong by far."""
     example = Example(replace(LINEAR, in_channels=66000), batch=1, bias=False, unit=unit, nonnegative=nonnegative)
