@@ -103,9 +103,9 @@ class DirectKernel:
         )
         return build({"conv": kernel}, self.example.target)["conv"]
 
-    def run(self, case: ConvCase) -> Tensor:
-        """The output for a case's images and residual, (N, K, OH, OW)."""
-        weight, scale = self.example.filters(case.weight)
+    def run(self, case: ConvCase, filters: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The output for a case's images and residual, (N, K, OH, OW); ``filters``: other integers and scales."""
+        weight, scale = self.example.filters(case.weight) if filters is None else filters
         bias = None if case.bias is None else case.bias.numpy()
         packed = pack_direct(
             weight.numpy(),

@@ -20,6 +20,7 @@ from tests.methods.quantized.units import AS_WRITTEN
 
 POINTWISE = ConvGeometry(18, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (5, 4), (8, 8))
 LINEAR = ConvGeometry(35, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, 1), (8, 8))
+LONG = replace(LINEAR, in_channels=1030, out_channels=20)
 STRIDED = ConvGeometry(6, 20, (3, 3), (2, 2), (1, 0, 2, 1), (1, 1), 1, (9, 14), (8, 8))
 GROUPED = ConvGeometry(10, 18, (1, 1), (2, 2), (1, 0, 0, 2), (1, 1), 2, (7, 6), (8, 8))
 
@@ -75,6 +76,19 @@ def test_cuts_and_threads_change_no_bit(geometry: ConvGeometry) -> None:
     first, *others = [example.run(case, tiling) for tiling in tilings]
     for other in others:
         torch.testing.assert_close(other, first, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("unit", ["ternary", "ternary pairs"])
+@pytest.mark.parametrize("geometry", [POINTWISE, GROUPED, STRIDED, LONG])
+def test_ternary_filters_give_the_bits_of_8_bit_products(geometry: ConvGeometry, unit: str) -> None:
+    """One integer is rounded to by all units, and sums are exact: so is what follows them."""
+    example = Example(geometry, residual=True, activation="relu", unit=unit, spoiled=2)
+    case = example.case()
+    plain = replace(example, unit="own")
+    filters = example.filters(case.weight)
+    assert filters[0].unique().tolist() == [-1, 0, 1]
+    wanted = DirectKernel(plain, case, plain.tiling(), case.batch).run(case, filters)
+    torch.testing.assert_close(example.run(case), wanted, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("geometry", [POINTWISE, LINEAR, STRIDED])
