@@ -107,7 +107,9 @@ def test_corners(corner: int) -> None:
 
 def generated(**rest: st.SearchStrategy[object]) -> st.SearchStrategy[IntegerExample]:
     made: Callable[..., IntegerExample] = as_integers
-    return st.builds(made, separable_examples(**rest), unit=st.sampled_from(AS_WRITTEN), spoiled=st.sampled_from((0, 0, 3)))
+    return st.builds(
+        made, separable_examples(**rest), unit=st.sampled_from(AS_WRITTEN), spoiled=st.sampled_from((0, 0, 3))
+    )
 
 
 @settings(max_examples=1)
