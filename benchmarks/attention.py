@@ -21,7 +21,7 @@ from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, 
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choose_blocks
-from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.units import integer_unit
 from haste_compiler.runtime.threads import with_threads
 
 _LEAST_SECONDS = 2e-3

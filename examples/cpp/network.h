@@ -87,6 +87,18 @@ inline ffi::Map<ffi::String, ffi::Tensor> ReadSafetensors(const std::string& pat
   return tensors;
 }
 
+// A tensor of -1, 0 and 1 from 2 bits an element: plus 1, four in a byte, the first in the lowest bits.
+inline ffi::Tensor Ternary(const ffi::Tensor& packed, const ffi::Shape& shape) {
+  ffi::Tensor tensor = Empty(shape, "int8");
+  const size_t count = Bytes(tensor);
+  if (Bytes(packed) != (count + 3) / 4) TVM_FFI_THROW(RuntimeError) << "ternary weights are damaged";
+  const auto* codes = static_cast<const uint8_t*>(packed.data_ptr());
+  for (size_t i = 0; i < count; ++i) {
+    static_cast<int8_t*>(tensor.data_ptr())[i] = static_cast<int8_t>((codes[i / 4] >> (2 * (i % 4)) & 3) - 1);
+  }
+  return tensor;
+}
+
 // A saved network for one of its input signatures. Calls take turns: give every thread a Network of its own.
 class Network {
  public:
@@ -113,7 +125,13 @@ class Network {
     for (const ffi::Any& record : Get<ffi::json::Array>(part, "records")) {
       settings.push_back(Settings(Get<ffi::json::Array>(record.cast<Json>(), "values")));
     }
-    const auto weights = ReadSafetensors(folder + "/weights.safetensors");
+    auto weights = ReadSafetensors(folder + "/weights.safetensors");
+    if (manifest.count(ffi::String("ternary")) > 0) {
+      for (const auto& [name, shape] : Get<Json>(manifest, "ternary")) {
+        const auto known = name.cast<ffi::String>();
+        weights.Set(known, Ternary(weights[known], Integers(shape.cast<ffi::json::Array>())));
+      }
+    }
     for (const ffi::Any& name : Get<ffi::json::Array>(part, "constants")) {
       constants_.push_back(weights[name.cast<ffi::String>()]);
     }

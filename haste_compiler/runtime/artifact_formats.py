@@ -26,6 +26,9 @@ def upgraded(manifest: Mapping[str, Any]) -> dict[str, Any]:
         made = _with_names(made)
     if made["format_version"] < 5:
         made = _with_choices(made)
+    if made["format_version"] < 7:
+        # Before, all weights were kept as they are.
+        made = {"ternary": {}, **made}
     return {**made, "format_version": FORMAT_VERSION}
 
 

@@ -47,6 +47,7 @@ from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.runtime.artifact_file import Artifact, reason
 from haste_compiler.runtime.artifact_manifest import WEIGHTS, record_of
 from haste_compiler.runtime.artifact_structure import Structure, value_from_json
+from haste_compiler.runtime.artifact_ternary import unpack_ternary
 from haste_compiler.runtime.device import on_device
 from haste_compiler.runtime.executable import Executable, to_torch
 from haste_compiler.runtime.fallbacks import explain_fallbacks
@@ -126,6 +127,8 @@ def _load(artifact: Artifact, parts: Mapping[str, bytes]) -> LoadedModule:
     # Whatever can be wrong is found before code is loaded.
     configs = Configs.from_dict(described["configs"])
     stored_weights = load_tensors(parts[WEIGHTS])
+    for name, shape in described["ternary"].items():
+        stored_weights[name] = unpack_ternary(stored_weights[name], shape)
     machine = machine_of(target, described["threads"])
     placed = (
         on_device(tvm.runtime.from_dlpack(array), machine.device) for array in place(list(stored_weights.values()))

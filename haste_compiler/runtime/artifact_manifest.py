@@ -30,7 +30,7 @@ from haste_compiler.runtime.schema import (
 )
 
 FORMAT = "haste-artifact"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Counts up when what is written has other fields."""
 
 WEIGHTS = "weights.safetensors"
@@ -180,6 +180,8 @@ _MANIFEST = fields(
         "parameters": fields(
             {"names": sequence(text), "defaults": mapping(check_value), "optional": sequence(text), "more": flag}
         ),
+        # Shapes of the weights that are kept in 2 bits, see ``artifact_ternary``.
+        "ternary": mapping(sequence(_size)),
         "specializations": sequence(_SPECIALIZATION, 1),
         "files": mapping(fields({"bytes": integer(0, 2**63 - 1), "sha256": _digest})),
     }

@@ -29,6 +29,7 @@ from haste_compiler.methods.explanation import LayerChoice
 from haste_compiler.runtime.artifact_file import write_artifact
 from haste_compiler.runtime.artifact_manifest import WEIGHTS, stream_library
 from haste_compiler.runtime.artifact_structure import Structure, value_to_json
+from haste_compiler.runtime.artifact_ternary import is_ternary, pack_ternary
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.version import __version__
 
@@ -99,7 +100,9 @@ def save(
                 }
             described.append(called)
         parts[WEIGHTS] = folder / WEIGHTS
-        save_file(weights, parts[WEIGHTS])
+        ternary = {name: list(each.shape) for name, each in weights.items() if is_ternary(each)}
+        stored = {name: pack_ternary(each) if name in ternary else each for name, each in weights.items()}
+        save_file(stored, parts[WEIGHTS])
         manifest = {
             "name": name,
             "versions": {
@@ -120,6 +123,7 @@ def save(
                 "optional": sorted(saved.parameters.optional),
                 "more": saved.parameters.more,
             },
+            "ternary": ternary,
             "specializations": described,
         }
         write_artifact(path, manifest, parts)

@@ -15,7 +15,7 @@ import tvm_ffi
 from torch import Tensor, nn
 
 import haste_compiler
-from haste_compiler import CompiledModule, HasteConfig
+from haste_compiler import CompiledModule, HasteConfig, QuantizedConfig
 from haste_compiler.demo import load_network
 from tests.codegen.cross import AARCH64, COMPILER, EMULATOR, needs_emulator
 from tests.methods.haste.networks import redundant_images
@@ -107,6 +107,14 @@ def test_several_inputs_and_outputs(program: str, tmp_path: Path) -> None:
     compiled = haste_compiler.compile(Several().eval(), inputs, config=CONFIG, threads=1)
     expected = np.concatenate([output.numpy().ravel() for output in compiled(*inputs)])
     np.testing.assert_array_equal(run([program], unpacked(compiled, tmp_path), inputs), expected)
+
+
+def test_ternary_weights_are_unpacked(program: str, tmp_path: Path) -> None:
+    layer, x = nn.Conv2d(12, 21, 1).eval(), torch.randn(1, 12, 5, 5)
+    layer.weight.data = 0.3 * torch.randint(-1, 2, layer.weight.shape)
+    compiled = haste_compiler.compile(layer, (x,), config=QuantizedConfig(cost_model=False), threads=1)
+    assert compiled.layers[0].reason == "int8 by ternary weights"
+    np.testing.assert_array_equal(run([program], unpacked(compiled, tmp_path), (x,)), compiled(x).numpy().ravel())
 
 
 def test_a_network_that_needs_pytorch_is_refused(program: str, tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_format_5_is_still_read(compiled: CompiledModule, file: Path, tmp_path: 
     assert torch.equal(loaded(images(3)), compiled(images(3)))
 
 
+def test_format_6_is_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
+    """All of its weights are as they are."""
+
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 6
+        assert manifest.pop("ternary") == {}
+
+    loaded = haste_compiler.load(altered_manifest(file, tmp_path / "net.haste", older))
+    assert torch.equal(loaded(images(3)), compiled(images(3)))
+
+
 def test_the_first_files_of_format_3_are_still_read(compiled: CompiledModule, file: Path, tmp_path: Path) -> None:
     """They hold neither the inputs' names nor constants, and all layers were convolutions."""
 
@@ -456,7 +467,7 @@ def test_not_an_artifact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 7.*reads up to 6"),
+        ({"format_version": artifact_manifest.FORMAT_VERSION + 1}, ArtifactVersionError, "has format 8.*reads up to 7"),
         ({"versions": {"tvm": "0.99.1"}}, ArtifactVersionError, r"needs TVM 0\.99\.1, installed is"),
         ({"format": "something"}, DamagedArtifactError, "says nothing of one"),
         (

@@ -13,7 +13,7 @@ from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.reference.direct import convolve_integers
 from haste_compiler.methods.quantized.reference.plain import convolve_plainly
 from haste_compiler.methods.quantized.reference.winograd import winograd_integers
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow, quantize_transformed
+from haste_compiler.methods.quantized.weights import filters_for, quantize_transformed
 
 _SIDE = 24
 """Output pixels down and across that are looked at, in the middle of the plane."""
@@ -32,19 +32,16 @@ def relative_errors(
         nonnegative: no input is negative.
     """
     x, geometry = middle(x, geometry)
-    integers, scale = quantize_filters(weight)
     exact = convolve_plainly(x, weight, torch.ones(len(weight)), geometry)
     norm = exact.norm().clamp(min=torch.finfo(torch.float32).tiny)
 
     def error(algorithm: Algorithm) -> float:
+        filters = filters_for(weight, geometry, algorithm)
         if algorithm.size:
             transformed = quantize_transformed(weight, algorithm.size, narrow=algorithm.is_narrow)
-            y = winograd_integers(x, transformed, (integers, scale), geometry, algorithm.size, algorithm.bits)
-        elif algorithm.is_narrow:
-            filters = quantize_for_narrow(weight, geometry)
-            y = convolve_integers(x, *filters, geometry, nonnegative=nonnegative, bits=algorithm.bits)
+            y = winograd_integers(x, transformed, filters, geometry, algorithm.size, algorithm.bits)
         else:
-            y = convolve_integers(x, integers, scale, geometry, nonnegative=nonnegative)
+            y = convolve_integers(x, *filters, geometry, nonnegative=nonnegative, bits=algorithm.bits)
         return float((y - exact).norm() / norm)
 
     for algorithm in algorithms:

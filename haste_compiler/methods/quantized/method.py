@@ -67,6 +67,12 @@ class Quantized(Method):
 
         return rewrite_quantized(gm, config)
 
+    def arithmetic(self, setting: Any) -> str:
+        """See ``Method``."""
+        from haste_compiler.methods.quantized.algorithm import Algorithm
+
+        return "ternary" if setting is not None and Algorithm.of(setting).ternary else "int8"
+
     def convolutions(self) -> Mapping[Any, int]:
         """See ``Method``."""
         from haste_compiler.methods.quantized.ops.conv2d import QUANTIZED_CONV2D

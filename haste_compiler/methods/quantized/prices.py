@@ -22,6 +22,7 @@ from haste_compiler.methods.quantized.errors import relative_errors
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.simulated import simulate
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, plain_call
+from haste_compiler.methods.quantized.ternary import ternary_filters
 from haste_compiler.ops.linear import LINEAR
 
 _SEED = 0
@@ -57,7 +58,7 @@ def _predicted(site: Site, gm: fx.GraphModule, read: list[Tensor] | None, pricin
     if is_attention(node):
         error = None if read is None else attention_error(node, read)
         return _attention(site, error, pricing)
-    return _Layer(site, pricing).fastest(gm, None if read is None else read[0])
+    return _Layer(gm, site, pricing).fastest(gm, None if read is None else read[0])
 
 
 def _attention(site: Site, error: float | None, pricing: Pricing) -> Prediction:
@@ -85,15 +86,17 @@ class _Layer:
         seconds: of one call by each algorithm, the fastest first.
     """
 
-    def __init__(self, site: Site, pricing: Pricing) -> None:
+    def __init__(self, gm: fx.GraphModule, site: Site, pricing: Pricing) -> None:
         cost = _cost_of(pricing)
         self.node, self.config = site.nodes[0], site.config
         geometry = geometry_of(self.node)
         batch = 1 if self.node.target is LINEAR else shape_of(self.node)[0]
         self.dense = cost.dense_seconds(pricing.machine, geometry, batch, self.config.winograd)
-        tried = list(algorithms(geometry, self.config))
+        ternary = ternary_filters(get_tensor(gm, plain_call(self.node).weight)) is not None
+        tried = list(algorithms(geometry, self.config, ternary=ternary))
         if self.config.bits is None and cost.multiplies_narrow_faster(pricing.machine):
-            tried += [each._replace(bits=NARROW_BITS) for each in tried]
+            # Ternary filters are multiplied faster still, by inputs of 8 bits.
+            tried += [each._replace(bits=NARROW_BITS) for each in tried if not each.ternary]
         seconds = {each: cost.seconds(pricing.machine, geometry, batch, each) for each in tried}
         self.seconds = {each: seconds[each] for each in sorted(tried, key=seconds.__getitem__)}
 
@@ -150,7 +153,7 @@ def _within_output_error(
     gm: fx.GraphModule, sites: Sequence[Site], pricing: Pricing, most_time: float, limit: float
 ) -> list[Prediction]:
     """The predictions where the outputs' error is limited: layers share it. What attention does to them isn't known."""
-    layers = [_Layer(site, pricing) for site in sites if not is_attention(site.nodes[0])]
+    layers = [_Layer(gm, site, pricing) for site in sites if not is_attention(site.nodes[0])]
     traced = pricing.traced(gm, [layer.node for layer in layers], _SEED)
     errors = [layer.within(gm, traced.values[plain_call(layer.node).x], most_time) for layer in layers]
     offered = [

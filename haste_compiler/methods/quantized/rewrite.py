@@ -17,7 +17,8 @@ from haste_compiler.methods.quantized.ops.linear import QuantizedLinearCall
 from haste_compiler.methods.quantized.ops.winograd import QuantizedWinogradCall
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.sites import algorithms, geometry_of, may_quantize, plain_call, sites
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow, quantize_transformed
+from haste_compiler.methods.quantized.ternary import ternary_filters
+from haste_compiler.methods.quantized.weights import filters_for, quantize_transformed
 from haste_compiler.methods.rounded_layer import PLAIN, Plain
 from haste_compiler.ops.call import OpCall
 from haste_compiler.ops.conv2d import CONV2D
@@ -54,7 +55,7 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
             if is_attention(node):
                 made = attention_call(node).insert(gm, node)
             else:
-                made = _call(gm, node, _algorithm(node, site.config), means.get(node)).insert(gm, node)
+                made = _call(gm, node, _algorithm(gm, node, site.config), means.get(node)).insert(gm, node)
                 made.meta[PLAIN] = Plain.of(gm, plain_call(node))
         made.meta |= {"layer": layer_name(node), OWNER: NAME}
         if CHOICE in node.meta:
@@ -63,28 +64,28 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
     return finish(gm)
 
 
-def _algorithm(node: fx.Node, config: QuantizedConfig) -> Algorithm:
+def _algorithm(gm: fx.GraphModule, node: fx.Node, config: QuantizedConfig) -> Algorithm:
     choice: Choice | None = node.meta.get(CHOICE)
     if choice is not None and choice.prediction is not None:
         return Algorithm.of(choice.prediction.setting)
-    return max(algorithms(geometry_of(node), config))
+    ternary = ternary_filters(get_tensor(gm, plain_call(node).weight)) is not None
+    return max(algorithms(geometry_of(node), config, ternary=ternary))
 
 
 def _call(gm: fx.GraphModule, node: fx.Node, algorithm: Algorithm, mean: Tensor | None) -> OpCall:
     """The call of integers that computes a layer; ``mean``: of each input channel, (C,), where it is known."""
     plain = plain_call(node)
     weight, name = get_tensor(gm, plain.weight), layer_name(node)
-    size, bits = algorithm
-    narrow = algorithm.is_narrow and not size
-    integers, factors = quantize_for_narrow(weight, geometry_of(node)) if narrow else quantize_filters(weight)
+    size, bits, ternary = algorithm
+    integers, factors = filters_for(weight, geometry_of(node), algorithm)
     filters, scale = add_tensor(gm, f"{name}.int8", integers, node), add_tensor(gm, f"{name}.scale", factors, node)
     x, bias, residual, activation = plain.x, plain.bias, plain.residual, plain.activation
     if mean is not None and not size:
         bias = _corrected(gm, node, direct_response(integers, factors), mean)
     if isinstance(plain, LinearCall):
-        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x), bits)
+        return QuantizedLinearCall(x, filters, scale, bias, residual, activation, is_nonnegative(x), bits, ternary)
     if size == 0:
-        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x), bits)
+        rest = (plain.stride, plain.padding, plain.dilation, plain.groups, activation, is_nonnegative(x), bits, ternary)
         return QuantizedConvCall(x, filters, scale, bias, residual, *rest)
     integers, factors = quantize_transformed(weight, size, narrow=algorithm.is_narrow)
     if mean is not None:

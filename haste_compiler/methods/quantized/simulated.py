@@ -22,7 +22,7 @@ from haste_compiler.methods.quantized.reference.plain import padded
 from haste_compiler.methods.quantized.reference.rounding import LEAST, most
 from haste_compiler.methods.quantized.signs import is_nonnegative
 from haste_compiler.methods.quantized.sites import geometry_of, plain_call
-from haste_compiler.methods.quantized.weights import limited_scale, quantize_for_narrow
+from haste_compiler.methods.quantized.weights import filters_for, limited_scale
 from haste_compiler.ops.activation import apply_epilogue
 from haste_compiler.ops.linear import LinearCall
 
@@ -62,9 +62,9 @@ def _rounded(values: Tensor, axes: tuple[int, ...], limit: int) -> Tensor:
 
 def _filters(weight: Tensor, geometry: ConvGeometry, algorithm: Algorithm) -> Tensor:
     """Filters (K, ...) as they are when they are integers."""
-    if not algorithm.is_narrow:
+    if not algorithm.is_narrow and not algorithm.ternary:
         return _rounded(weight, tuple(range(1, weight.dim())), _SIGNED)
-    integers, scale = quantize_for_narrow(weight, geometry)
+    integers, scale = filters_for(weight, geometry, algorithm)
     return integers.float() * scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 

@@ -50,10 +50,10 @@ def judge(node: fx.Node, config: QuantizedConfig) -> Verdict | None:
         return _taken(call.geometry, Algorithm(call.size, call.bits))
     if is_call(node, QUANTIZED_CONV2D):
         convolution = QuantizedConvCall.of(node)
-        return _taken(convolution.geometry, Algorithm(0, convolution.bits))
+        return _taken(convolution.geometry, Algorithm(0, convolution.bits, convolution.ternary))
     if is_call(node, QUANTIZED_LINEAR):
         linear = QuantizedLinearCall.of(node)
-        return _taken(_rows(shape_of(linear.x), shape_of(node)[-1]), Algorithm(0, linear.bits))
+        return _taken(_rows(shape_of(linear.x), shape_of(node)[-1]), Algorithm(0, linear.bits, linear.ternary))
     if is_call(node, QUANTIZED_ATTENTION):
         return Verdict(True, "int8", None)
     if is_call(node, CONV2D, LINEAR):
@@ -119,6 +119,13 @@ def tile_sizes(geometry: ConvGeometry, config: WithWinograd) -> Iterator[int]:
     yield from (size for size in SIZES if size <= config.winograd and takes_winograd(geometry, size))
 
 
-def algorithms(geometry: ConvGeometry, config: QuantizedConfig) -> Iterator[Algorithm]:
-    """How a layer may be computed, of inputs of 8 bits unless others are asked for, the most exact first."""
-    yield from (Algorithm(size, config.bits or BITS) for size in tile_sizes(geometry, config))
+def algorithms(geometry: ConvGeometry, config: QuantizedConfig, *, ternary: bool = False) -> Iterator[Algorithm]:
+    """How a layer may be computed, of inputs of 8 bits unless others are asked for, the most exact first.
+
+    Args:
+        geometry: the layer's.
+        config: the layer's.
+        ternary: its filters are ternary; those that are transformed for Winograd's algorithm aren't.
+    """
+    bits = config.bits or BITS
+    yield from (Algorithm(size, bits, ternary and not size) for size in tile_sizes(geometry, config))

@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.graph.winograd import FILTER
+from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.reference.direct import follow_each_other
 from haste_compiler.methods.quantized.reference.rounding import most, quantize
+from haste_compiler.methods.quantized.ternary import ternary_filters
 
 MOST_SUM = (2**15 - 1) // most(NARROW_BITS, nonnegative=True)
 """What filters of one sign whose products with inputs of 7 bits are added up in 16 bits sum up to at most."""
@@ -23,6 +25,25 @@ def quantize_filters(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Float32 (K, C / groups, kh, kw), or (K, C) of a linear layer, to int8 of the same shape, and scales (K,)."""
     integers, scale = quantize(weight, tuple(range(1, weight.dim())))
     return integers.to(torch.int8), scale.flatten()
+
+
+def filters_for(weight: Tensor, geometry: ConvGeometry, algorithm: Algorithm) -> tuple[Tensor, Tensor]:
+    """The filters that an algorithm multiplies by as they are written, as ``quantize_filters`` returns them.
+
+    Winograd's algorithm takes them where a tile isn't finite.
+
+    Args:
+        weight: float32 (K, C / groups, kh, kw), or (K, C) of a linear layer.
+        geometry: the convolution's.
+        algorithm: that computes it; ternary only where the filters are.
+    """
+    if algorithm.ternary:
+        found = ternary_filters(weight)
+        assert found is not None
+        return found
+    if algorithm.is_narrow and not algorithm.size:
+        return quantize_for_narrow(weight, geometry)
+    return quantize_filters(weight)
 
 
 def quantize_for_narrow(weight: Tensor, geometry: ConvGeometry) -> tuple[Tensor, Tensor]:

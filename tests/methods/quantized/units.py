@@ -7,15 +7,15 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.methods.quantized.cpu.ternary import TernaryBytes, TernaryPairs
 from haste_compiler.methods.quantized.cpu.unit import (
     Bytes,
     IntegerUnit,
     Multiply,
     SignedDot,
     UnsignedDot,
-    integer_unit,
-    narrow_unit,
 )
+from haste_compiler.methods.quantized.cpu.units import integer_unit, narrow_unit, ternary_unit
 
 
 class EmulatedUnsignedDot(UnsignedDot):
@@ -43,6 +43,28 @@ class EmulatedBytes(Bytes):
         return T.bind(first + second)
 
 
+class EmulatedTernaryBytes(TernaryBytes):
+    """Its sums wrap where the instruction's would saturate, as ``EmulatedBytes``."""
+
+    def product(self, values: Any, filters: Any) -> Any:
+        return EmulatedBytes(self.lanes, self.registers)._narrow(values, filters)
+
+    def widened(self, sums: Any) -> Any:
+        return sums_of_neighbours(self.lanes, sums)
+
+
+class EmulatedTernaryPairs(TernaryPairs):
+    def widened(self, sums: Any) -> Any:
+        return sums_of_neighbours(self.lanes, sums)
+
+
+def sums_of_neighbours(lanes: int, values: Any) -> Any:
+    """Of 16 bits, int32."""
+    bound = T.bind(values)
+    even, odd = (tirx.Shuffle([bound], list(range(u, 2 * lanes, 2))) for u in range(2))
+    return T.Cast(f"int32x{lanes}", even) + T.Cast(f"int32x{lanes}", odd)
+
+
 def sum_of_products(dtype: str, unit: IntegerUnit, values: Any, filters: Any) -> Any:
     """Of the group of bytes of each lane, int32."""
     lanes, group = unit.lanes, unit.GROUP
@@ -65,11 +87,17 @@ def unit_of(name: str, target: str) -> IntegerUnit:
         "unsigned": EmulatedUnsignedDot,
         "signed": EmulatedSignedDot,
         "bytes": EmulatedBytes,
+        "ternary": EmulatedTernaryBytes,
+        "ternary pairs": EmulatedTernaryPairs,
     }
     if name == "bytes" and (narrow := narrow_unit(parse_target(target))):
         return narrow
+    if name == "ternary" and (ternary := ternary_unit(parse_target(target))):
+        return ternary
     return kinds[name](own.lanes, own.registers)
 
 
 OF_8_BITS = ("own", "multiply", "unsigned", "signed")
 UNITS = (*OF_8_BITS, "bytes")
+AS_WRITTEN = (*UNITS, "ternary", "ternary pairs")
+"""Those of convolutions that are computed as they are written."""

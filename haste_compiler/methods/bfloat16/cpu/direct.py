@@ -165,7 +165,7 @@ class _Direct(DirectTasks):
             def ask(step: Expr, count: int) -> None:
                 if following is not None:
                     first, stride = following
-                    done = (i * layout.taps + j) * layout.steps + step * count
+                    done = (i * layout.taps + j) * layout.steps + step
                     emit.prefetch_elements(self.filters, first + done * stride, stride * count, unit.FILTERS)
 
             def add(unit: BFloat16Unit, skipped: int, steps: int) -> None:

@@ -14,7 +14,8 @@ from haste_compiler.graph.nodes import shape_of
 from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.attention import attention_call
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
-from haste_compiler.methods.quantized.cpu.unit import ProductUnit, integer_unit, narrow_unit, unit_for
+from haste_compiler.methods.quantized.cpu.unit import ProductUnit
+from haste_compiler.methods.quantized.cpu.units import integer_unit, narrow_unit, unit_for
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 
 _POWER_CYCLES, _ROUNDED_POWER_CYCLES = 9.0, 16.0
@@ -39,7 +40,8 @@ def dense_seconds(machine: Cpu, geometry: ConvGeometry, batch: int, winograd: in
 
 def seconds(machine: Cpu, geometry: ConvGeometry, batch: int, algorithm: Algorithm) -> float:
     """Seconds of one call of the convolution in integers."""
-    return seconds_with(unit_for(machine.target, algorithm.bits), machine, geometry, batch, algorithm.size)
+    unit = unit_for(machine.target, algorithm.bits, algorithm.ternary)
+    return seconds_with(unit, machine, geometry, batch, algorithm.size)
 
 
 def seconds_with(unit: ProductUnit, machine: Cpu, geometry: ConvGeometry, batch: int, size: int) -> float:

@@ -29,6 +29,7 @@ from haste_compiler.methods.quantized.cpu.filters import filter_layout
 from haste_compiler.methods.quantized.cpu.plain import Operands, Rectangle, write_plain
 from haste_compiler.methods.quantized.cpu.products import Place, Sums, add_products, registers, scaled_sums, start_sums
 from haste_compiler.methods.quantized.cpu.scratch import Line, Scratch
+from haste_compiler.methods.quantized.cpu.ternary import NarrowSums
 from haste_compiler.methods.quantized.cpu.unit import Bytes, IntegerUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
 from haste_compiler.methods.quantized.weights import check_sums, rows_of_taps
@@ -45,6 +46,8 @@ def pack_direct(
     nonnegative: bool,
 ) -> list[NDArray[Any]]:
     """Filters (K, C / groups, kh, kw), their scales (K,) and the bias (K,), as ``direct_arguments`` names them."""
+    if isinstance(unit, NarrowSums):
+        assert np.abs(weight).max(initial=0) <= 1, "filters are not ternary"
     if isinstance(unit, Bytes):
         check_sums(rows_of_taps(torch.from_numpy(weight), geometry))
     layout, offset = filter_layout(geometry, tiling.tile.channels, unit), unit.offset(nonnegative)
@@ -161,7 +164,7 @@ class _Direct(DirectTasks):
             def ask(step: Expr, count: int) -> None:
                 if following is not None:
                     first, stride = following
-                    done = (i * layout.taps + j) * layout.steps + step * count
+                    done = (i * layout.taps + j) * layout.steps + step
                     for line in range(math.ceil(stride * count / emit.LINE_BYTES)):
                         emit.prefetch(self.operands.filters, first + done * stride + line * emit.LINE_BYTES)
 

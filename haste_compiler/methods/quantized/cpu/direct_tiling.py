@@ -22,6 +22,7 @@ from haste_compiler.codegen.cpu.tiling import (
 )
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.filters import filter_layout
+from haste_compiler.methods.quantized.cpu.ternary import NarrowSums
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit, ProductUnit
 from haste_compiler.methods.quantized.reference.direct import by_pixels
 
@@ -122,6 +123,9 @@ class _Work:
         layout = filter_layout(self.geometry, tile.channels, self.unit)
         steps = layout.taps * layout.steps
         row = steps * step_cycles(tile, self.unit)
+        if isinstance(self.unit, NarrowSums):
+            widened = layout.taps * math.ceil(layout.steps / self.unit.MOST_STEPS)
+            row += widened * self.unit.WIDENING_CYCLES * tile.pixels * tile.vectors
         if not by_pixels(self.geometry):
             row += self.unit.ROW_CYCLES * tile.pixels * tile.vectors
         return self.geometry.kernel[0] * row + _SUM_CYCLES * tile.pixels * tile.vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from haste_compiler.codegen.cpu import emit
 from haste_compiler.codegen.cpu.kernels.conv2d import unrolled
 from haste_compiler.codegen.cpu.tiling import RegisterTile
 from haste_compiler.codegen.emit import Expr
+from haste_compiler.methods.quantized.cpu.ternary import NarrowSums
 from haste_compiler.methods.quantized.cpu.unit import ProductUnit
 
 Sums = list[list[emit.Register]]
@@ -26,9 +28,10 @@ class Place:
     index: Expr
 
 
-def registers(tile: RegisterTile, dtype: str) -> Sums:
-    """A register for each vector of a tile's sums."""
-    return [[emit.Register(tile.lanes, dtype=dtype) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+def registers(tile: RegisterTile, dtype: str, parts: int = 1) -> Sums:
+    """A register for each vector of a tile's sums, of ``parts`` elements for each of them."""
+    lanes = tile.lanes * parts
+    return [[emit.Register(lanes, dtype=dtype) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
 
 
 def start_sums(sums: Sums, starts: Place | None) -> None:
@@ -63,18 +66,41 @@ def add_products(
         offsets: of each pixel's values from ``source``.
         before: called with the first of some steps and their number, to emit what else is done there.
     """
-    unroll = unrolled(tile, steps, (2, 3))
-    with T.serial(0, steps // unroll) as round_:
-        if before is not None:
-            before(round_, unroll)
-        for u in range(unroll):
-            step = round_ * unroll + u
-            at = filters.index + step * (tile.channels * unit.GROUP)
-            vectors = [unit.filters_of(filters.buffer, at + v * (tile.lanes * unit.GROUP)) for v in range(tile.vectors)]
-            for pixel, offset in zip(sums, offsets, strict=True):
-                values = unit.values_of(source.buffer, source.index + step * unit.GROUP + offset)
-                for total, vector in zip(pixel, vectors, strict=True):
-                    unit.add(total, values, vector)
+
+    def add(totals: Sums, start: Expr, count: int) -> None:
+        unroll = unrolled(tile, count, (2, 3))
+        with T.serial(0, count // unroll) as round_:
+            first = emit.bind(start + round_ * unroll)
+            if before is not None:
+                before(first, unroll)
+            for u in range(unroll):
+                step = first + u
+                at = filters.index + step * (tile.channels * unit.GROUP)
+                vectors = [
+                    unit.filters_of(filters.buffer, at + v * (tile.lanes * unit.GROUP)) for v in range(tile.vectors)
+                ]
+                for pixel, offset in zip(totals, offsets, strict=True):
+                    values = unit.values_of(source.buffer, source.index + step * unit.GROUP + offset)
+                    for total, vector in zip(pixel, vectors, strict=True):
+                        unit.add(total, values, vector)
+
+    if not isinstance(unit, NarrowSums):
+        add(sums, 0, steps)
+        return
+
+    def add_narrowly(start: Expr, count: int) -> None:
+        partial = registers(tile, "int16", 2)
+        start_sums(partial, None)
+        add(partial, start, count)
+        for pixel, narrow in zip(sums, partial, strict=True):
+            for total, part in zip(pixel, narrow, strict=True):
+                total.add(unit.widened(part.get()))
+
+    length = math.ceil(steps / math.ceil(steps / unit.MOST_STEPS))
+    with T.serial(0, steps // length) as block:
+        add_narrowly(emit.bind(block * length), length)
+    if rest := steps % length:
+        add_narrowly(steps - rest, rest)
 
 
 def scaled_sums(sums: Sums, tile: RegisterTile, scale: Place, bias: Place, scales: Sequence[Expr]) -> Sums:

@@ -29,7 +29,7 @@ from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choo
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import cheapest_tile, choose_direct
 from haste_compiler.methods.quantized.cpu.pixels import IntegerProduct
-from haste_compiler.methods.quantized.cpu.unit import integer_unit, unit_for
+from haste_compiler.methods.quantized.cpu.units import integer_unit, unit_for
 from haste_compiler.methods.quantized.cpu.winograd import pack_winograd, winograd_kernel
 from haste_compiler.methods.quantized.cpu.winograd_tiling import choose_winograd
 from haste_compiler.methods.quantized.ops.attention import QUANTIZED_ATTENTION, QuantizedAttentionCall
@@ -56,7 +56,7 @@ def _pixel_layer(walk: Walk[Cpu], node: fx.Node, call: QuantizedConvCall) -> Pix
     geometry, machine = call.geometry, walk.machine
     if not is_flat(geometry) or 0 in shape_of(node):
         return None
-    unit, roomy = unit_for(machine.target, call.bits), tile_unit(machine.unit)
+    unit, roomy = unit_for(machine.target, call.bits, call.ternary), tile_unit(machine.unit)
     tiled = dataclasses.replace(unit, registers=roomy.registers)
 
     def product(least: int, most: int) -> IntegerProduct:
@@ -94,7 +94,7 @@ def _direct(
     read: list[Any],
 ) -> Any:
     """Launch the kernel of a convolution as it is written; ``read``: its input, and its residual if it has one."""
-    machine, unit = walk.machine, unit_for(walk.machine.target, call.bits)
+    machine, unit = walk.machine, unit_for(walk.machine.target, call.bits, call.ternary)
     _, tiling = choose_direct(geometry, hint_of(batch), unit, machine.unit, machine.threads)
     bias = None if call.bias is None else walk.constant(call.bias)
     scale, nonnegative = walk.constant(call.scale), call.nonnegative
@@ -106,7 +106,7 @@ def _direct(
         "activation": call.activation,
     }
     return walk.launch(
-        ("quantized_conv2d", geometry, batch, tiling, call.bits, *how.values()),
+        ("quantized_conv2d", geometry, batch, tiling, call.bits, call.ternary, *how.values()),
         layer_name(node),
         [x, *map(walk.param, weights), *residual],
         (batch, *geometry.output_size, geometry.out_channels),

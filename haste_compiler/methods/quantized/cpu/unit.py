@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tvm import tirx
-from tvm.target import Target, codegen
 from tvm.tirx.script import builder as T
 
 from haste_compiler.codegen.cpu import emit
-from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.element import Element
 from haste_compiler.codegen.emit import Expr
-from haste_compiler.codegen.processor import architecture
 from haste_compiler.methods.quantized.bits import BITS, NARROW_BITS
 
 
@@ -151,7 +147,7 @@ class Pairs(IntegerUnit):
     def product(self, values: Expr, filters: Expr) -> Expr:
         """See ``IntegerUnit``."""
         halves = f"int16x{2 * self.lanes}"
-        return _sums_of_pairs(self.lanes, tirx.reinterpret(halves, values), T.Cast(halves, filters))
+        return sums_of_pairs(self.lanes, tirx.reinterpret(halves, values), T.Cast(halves, filters))
 
 
 @dataclass(frozen=True)
@@ -187,13 +183,10 @@ class Bytes(IntegerUnit):
     def product(self, values: Sequence[Expr], filters: Sequence[Expr]) -> Expr:
         """See ``IntegerUnit``."""
         first, second = (self._narrow(*pair) for pair in zip(values, filters, strict=True))
-        return _sums_of_pairs(self.lanes, first + second, T.broadcast(T.int16(1), 2 * self.lanes))
+        return sums_of_pairs(self.lanes, first + second, T.broadcast(T.int16(1), 2 * self.lanes))
 
     def _narrow(self, values: Expr, filters: Expr) -> Expr:
-        """Sums of the products of two neighbours, of 16 bits."""
-        name = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}[self.lanes]
-        unsigned = tirx.reinterpret(f"int8x{4 * self.lanes}", values)
-        return T.bind(tirx.call_llvm_pure_intrin(f"int16x{2 * self.lanes}", f"llvm.x86.{name}", unsigned, filters))
+        return sums_of_byte_pairs(self.lanes, values, filters)
 
 
 class UnsignedDot(IntegerUnit):
@@ -250,38 +243,14 @@ class SignedDot(IntegerUnit):
         return tirx.call_llvm_pure_intrin(f"int32x{self.lanes}", name, total, bytes_of, filters)
 
 
-def integer_unit(target: Target) -> IntegerUnit:
-    """What a CPU target multiplies small integers with."""
-    unit = vector_unit(target)
-    size = (unit.lanes, unit.registers)
-    if architecture(target) == "aarch64":
-        return SignedDot(*size) if codegen.target_has_features("dotprod", target) else Multiply(*size)
-    if _has(target, "avx512vnni") and (unit.lanes == 16 or _has(target, "avx512vl")):
-        return UnsignedDot(*size)
-    if _has(target, "avxvnni") and unit.lanes == 8:
-        return UnsignedDot(*size)
-    if unit.lanes == 16 and not _has(target, "avx512bw"):
-        return Multiply(*size)
-    return Pairs(*size)
-
-
-def narrow_unit(target: Target) -> IntegerUnit | None:
-    """What a CPU target multiplies values of 7 bits with, if it multiplies them faster than those of 8."""
-    own = integer_unit(target)
-    return Bytes(own.lanes, own.registers) if isinstance(own, Pairs) and _has(target, "ssse3") else None
-
-
-def unit_for(target: Target, bits: int) -> IntegerUnit:
-    """What a CPU target multiplies values of so many bits with."""
-    narrow = narrow_unit(target) if bits == NARROW_BITS else None
-    return narrow or dataclasses.replace(integer_unit(target), bits=bits)
-
-
-def _sums_of_pairs(lanes: int, values: Expr, others: Expr) -> Expr:
+def sums_of_pairs(lanes: int, values: Expr, others: Expr) -> Expr:
     """Sums of the products of two neighbours of 16 bits, int32 (pmaddwd)."""
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
     return tirx.call_llvm_pure_intrin(f"int32x{lanes}", name[lanes], values, others)
 
 
-def _has(target: Target, feature: str) -> bool:
-    return bool(codegen.target_has_features(feature, target))
+def sums_of_byte_pairs(lanes: int, values: Expr, filters: Expr) -> Expr:
+    """Sums of the products of two neighbours, of 16 bits (pmaddubsw): unsigned bytes, int32, by signed ones."""
+    name = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}[lanes]
+    unsigned = tirx.reinterpret(f"int8x{4 * lanes}", values)
+    return T.bind(tirx.call_llvm_pure_intrin(f"int16x{2 * lanes}", f"llvm.x86.{name}", unsigned, filters))

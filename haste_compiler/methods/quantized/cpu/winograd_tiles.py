@@ -262,9 +262,8 @@ class TransformedTiles(ABC):
             start_sums(totals, self.starts(channel))
             following = emit.bind(packed + self.slice + index * (steps * stride))
 
-            def ask_for_filters(round_: Expr, count: int, following: Expr = following) -> None:
-                wanted = count * stride
-                emit.prefetch_elements(transformed, following + round_ * wanted, wanted, tile.element)
+            def ask_for_filters(step: Expr, count: int, following: Expr = following) -> None:
+                emit.prefetch_elements(transformed, following + step * stride, count * stride, tile.element)
 
             add_products(
                 totals,

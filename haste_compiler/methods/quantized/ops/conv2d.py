@@ -21,7 +21,7 @@ from haste_compiler.ops.conv2d import Ints
     "haste::quantized_conv2d",
     mutates_args=(),
     schema="(Tensor x, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, int[] stride, int[] padding, "
-    "int[] dilation, int groups, str activation, bool nonnegative, int bits=8) -> Tensor",
+    "int[] dilation, int groups, str activation, bool nonnegative, int bits=8, bool ternary=False) -> Tensor",
 )
 def quantized_conv2d(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
@@ -36,10 +36,12 @@ def quantized_conv2d(  # noqa: PLR0913  (an operator's schema)
     activation: str,
     nonnegative: bool,
     bits: int = BITS,
+    ternary: bool = False,
 ) -> Tensor:
     """Convolve integers: ``activation(conv(x) + bias + residual)``, (N, K, OH, OW) from float32 (N, C, H, W).
 
     ``weight`` is int8 (K, C / groups, kh, kw), ``scale`` float32 (K,), ``bits`` those of x; see ``reference.direct``.
+    ``ternary`` says that all weights are -1, 0 or 1.
     """
     geometry = _geometry(x.shape, weight.shape, (stride, padding, dilation, groups))
     y = convolve_integers(x, weight, scale, geometry, nonnegative=nonnegative, bits=bits)
@@ -61,6 +63,7 @@ def _(  # noqa: PLR0913  (an operator's schema)
     activation: str,
     nonnegative: bool,
     bits: int = BITS,
+    ternary: bool = False,
 ) -> Tensor:
     geometry = _geometry(x.shape, weight.shape, (stride, padding, dilation, groups))
     return x.new_empty(x.shape[0], weight.shape[0], *geometry.output_size)
@@ -91,6 +94,7 @@ class QuantizedConvCall(OpCall):
     activation: str
     nonnegative: bool
     bits: int = BITS
+    ternary: bool = False
 
     @property
     def geometry(self) -> ConvGeometry:

@@ -19,9 +19,9 @@ from haste_compiler.ops.call import OpCall
     "haste::quantized_linear",
     mutates_args=(),
     schema="(Tensor x, Tensor weight, Tensor scale, Tensor? bias, Tensor? residual, str activation, bool nonnegative, "
-    "int bits=8) -> Tensor",
+    "int bits=8, bool ternary=False) -> Tensor",
 )
-def quantized_linear(
+def quantized_linear(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
@@ -30,11 +30,12 @@ def quantized_linear(
     activation: str,
     nonnegative: bool,
     bits: int = BITS,
+    ternary: bool = False,
 ) -> Tensor:
     """``activation(x @ weight.T + bias + residual)``, (..., K) from float32 (..., C); every row has its scale.
 
-    ``weight`` is int8 (K, C), ``scale`` float32 (K,), ``bits`` those of x. It is a 1×1 convolution of a row of pixels,
-    see ``reference.direct``.
+    ``weight`` is int8 (K, C), ``scale`` float32 (K,), ``bits`` those of x; ``ternary`` says that all weights are -1, 0
+    or 1. It is a 1×1 convolution of a row of pixels, see ``reference.direct``.
     """
     rows = x.reshape(-1, x.shape[-1]).T[None, :, None]
     geometry = row_geometry(x.shape[-1], weight.shape[0], rows.shape[3])
@@ -44,7 +45,7 @@ def quantized_linear(
 
 
 @quantized_linear.register_fake
-def _(
+def _(  # noqa: PLR0913  (an operator's schema)
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
@@ -53,6 +54,7 @@ def _(
     activation: str,
     nonnegative: bool,
     bits: int = BITS,
+    ternary: bool = False,
 ) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
@@ -74,3 +76,4 @@ class QuantizedLinearCall(OpCall):
     activation: str
     nonnegative: bool
     bits: int = BITS
+    ternary: bool = False

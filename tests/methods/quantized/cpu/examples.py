@@ -12,15 +12,14 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
-from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.ops.conv2d import quantized_conv2d
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
 from tests.codegen.examples import ConvExample, conv_examples
 from tests.codegen.kernels import Arguments, ConvCase, build, finish, nhwc
-from tests.methods.quantized.units import UNITS, unit_of
+from tests.methods.quantized.filters import filters_of, suited
+from tests.methods.quantized.units import AS_WRITTEN, unit_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Example(ConvExample):
 
     def case(self, x: Tensor | None = None) -> ConvCase:
         case = super().case(x)
+        case.weight = suited(case.weight, self.integer_unit)
         if self.nonnegative:
             case.x = case.x.relu()
         values = [torch.nan, torch.inf, torch.nan if self.nonnegative else -torch.inf]
@@ -65,8 +65,7 @@ class Example(ConvExample):
 
     def filters(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Integers and scales of the filters, as the unit takes them."""
-        narrow = self.integer_unit.bits == NARROW_BITS
-        return quantize_for_narrow(weight, self.geometry) if narrow else quantize_filters(weight)
+        return filters_of(weight, self.geometry, self.integer_unit)
 
     def expected(self, case: ConvCase) -> Tensor:
         """What the operator says, (N, K, OH, OW)."""
@@ -104,9 +103,9 @@ class DirectKernel:
         )
         return build({"conv": kernel}, self.example.target)["conv"]
 
-    def run(self, case: ConvCase) -> Tensor:
-        """The output for a case's images and residual, (N, K, OH, OW)."""
-        weight, scale = self.example.filters(case.weight)
+    def run(self, case: ConvCase, filters: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The output for a case's images and residual, (N, K, OH, OW); ``filters``: other integers and scales."""
+        weight, scale = self.example.filters(case.weight) if filters is None else filters
         bias = None if case.bias is None else case.bias.numpy()
         packed = pack_direct(
             weight.numpy(),
@@ -131,7 +130,7 @@ def quantized_examples(
         geometry,
         3,
         threads=st.sampled_from((1, 2, 3)),
-        unit=st.sampled_from(UNITS),
+        unit=st.sampled_from(AS_WRITTEN),
         nonnegative=st.booleans(),
         spoiled=st.sampled_from((0, 0, 3)),
         **rest,

@@ -16,10 +16,11 @@ from tests.codegen.cpu.test_dense import CORNERS
 from tests.codegen.examples import several
 from tests.codegen.strategies import geometries
 from tests.methods.quantized.cpu.examples import DirectKernel, Example, quantized_examples
-from tests.methods.quantized.units import UNITS
+from tests.methods.quantized.units import AS_WRITTEN
 
 POINTWISE = ConvGeometry(18, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (5, 4), (8, 8))
 LINEAR = ConvGeometry(35, 20, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, (1, 1), (8, 8))
+LONG = replace(LINEAR, in_channels=1030, out_channels=20)
 STRIDED = ConvGeometry(6, 20, (3, 3), (2, 2), (1, 0, 2, 1), (1, 1), 1, (9, 14), (8, 8))
 GROUPED = ConvGeometry(10, 18, (1, 1), (2, 2), (1, 0, 0, 2), (1, 1), 2, (7, 6), (8, 8))
 
@@ -36,6 +37,8 @@ generated = st.one_of(geometries(channels=24, filters=40, side=12), geometries(c
         *((geometry, "unsigned") for geometry in (CORNERS[1], CORNERS[3], GROUPED)),
         (CORNERS[6], "signed"),
         (CORNERS[4], "multiply"),
+        *((geometry, "ternary") for geometry in (CORNERS[1], CORNERS[3], GROUPED)),
+        (CORNERS[6], "ternary pairs"),
     ],
 )
 def test_corners(geometry: ConvGeometry, unit: str) -> None:
@@ -75,6 +78,19 @@ def test_cuts_and_threads_change_no_bit(geometry: ConvGeometry) -> None:
         torch.testing.assert_close(other, first, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("unit", ["ternary", "ternary pairs"])
+@pytest.mark.parametrize("geometry", [POINTWISE, GROUPED, STRIDED, LONG])
+def test_ternary_filters_give_the_bits_of_8_bit_products(geometry: ConvGeometry, unit: str) -> None:
+    """One integer is rounded to by all units, and sums are exact: so is what follows them."""
+    example = Example(geometry, residual=True, activation="relu", unit=unit, spoiled=2)
+    case = example.case()
+    plain = replace(example, unit="own")
+    filters = example.filters(case.weight)
+    assert filters[0].unique().tolist() == [-1, 0, 1]
+    wanted = DirectKernel(plain, case, plain.tiling(), case.batch).run(case, filters)
+    torch.testing.assert_close(example.run(case), wanted, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("geometry", [POINTWISE, LINEAR, STRIDED])
 def test_an_image_gives_the_same_bits_alone_and_among_others(geometry: ConvGeometry) -> None:
     # Tiled for more images than are there, so that tiles of pixels don't fit them either.
@@ -102,7 +118,7 @@ def test_filters_that_are_streamed(geometry: ConvGeometry, unit: str) -> None:
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", AS_WRITTEN)
 def test_the_largest_sums(unit: str, nonnegative: bool) -> None:
     """All integers at their ends: what overflows anywhere between memory and the output is wrong by far."""
     example = Example(replace(LINEAR, in_channels=66000), batch=1, bias=False, unit=unit, nonnegative=nonnegative)

@@ -8,7 +8,7 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct, integer_tiles, step_cycles
-from haste_compiler.methods.quantized.cpu.unit import integer_unit
+from haste_compiler.methods.quantized.cpu.units import integer_unit
 
 TARGETS = (
     "llvm -mcpu=x86-64",

@@ -14,16 +14,15 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import ConvTiling
 from haste_compiler.codegen.target import parse_target
 from haste_compiler.graph.geometry import row_geometry
-from haste_compiler.methods.quantized.bits import NARROW_BITS
 from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_direct
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct, integer_tiles
 from haste_compiler.methods.quantized.cpu.pixels import IntegerProduct
-from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
 from tests.codegen.cpu.separable_examples import Case, Example, Layer, Packed, separable_examples
 from tests.codegen.cpu.test_separable import CORNERS, depthwise
 from tests.codegen.examples import several
 from tests.codegen.kernels import Arguments, ConvCase, build, nchw, nhwc, run_depthwise
-from tests.methods.quantized.units import UNITS, unit_of
+from tests.methods.quantized.filters import filters_of, suited
+from tests.methods.quantized.units import AS_WRITTEN, unit_of
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class IntegerExample(Example):
 
     def _weights(self, layer: Layer, tiling: ConvTiling) -> list[Any]:
         unit, geometry = unit_of(self.unit, self.target), layer.geometry
-        narrow = unit.bits == NARROW_BITS
-        weight, scale = quantize_for_narrow(layer.weight, geometry) if narrow else quantize_filters(layer.weight)
+        weight, scale = filters_of(suited(layer.weight, unit), geometry, unit)
         given = (weight.numpy(), scale.numpy(), layer.bias.numpy(), geometry, tiling)
         return pack_direct(*given, unit, nonnegative=self._nonnegative(layer))
 
@@ -96,7 +94,7 @@ def as_integers(example: Example, **fields: object) -> IntegerExample:
     return IntegerExample(**{**vars(example), **fields})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", AS_WRITTEN)
 def test_every_unit(unit: str) -> None:
     example = Example(depthwise(10, (6, 9)), expanded=5, filters=11, residual=True)
     as_integers(example, unit=unit, spoiled=2).check()
@@ -109,7 +107,9 @@ def test_corners(corner: int) -> None:
 
 def generated(**rest: st.SearchStrategy[object]) -> st.SearchStrategy[IntegerExample]:
     made: Callable[..., IntegerExample] = as_integers
-    return st.builds(made, separable_examples(**rest), unit=st.sampled_from(UNITS), spoiled=st.sampled_from((0, 0, 3)))
+    return st.builds(
+        made, separable_examples(**rest), unit=st.sampled_from(AS_WRITTEN), spoiled=st.sampled_from((0, 0, 3))
+    )
 
 
 @settings(max_examples=1)
