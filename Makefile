@@ -32,6 +32,10 @@ format: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# The package as it would be published, checked, installed and used in an environment of its own.
+dist: $(VENV)/.release
+	.ci/dist $(BIN)/python
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.peers
 
@@ -53,7 +57,7 @@ $(VENV)/.torch:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	touch $@
 
-# One rule for every extra of pyproject.toml: .demo, .dev, .docs, .bench.
+# One rule for every extra of pyproject.toml: .demo, .dev, .docs, .release, .bench.
 $(VENV)/.%: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	touch $@
