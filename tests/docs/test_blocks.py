@@ -73,6 +73,21 @@ def test_every_block_says_its_language(page: Path) -> None:
     )
 
 
+QUOTE = re.compile(
+    r'<!-- skip: next "quoted from (?P<file>\S+)" -->\n\n```python\n(?P<code>.*?)^```$', flags=re.M | re.S
+)
+"""A block that stands in a file which has tests of its own."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_quotes_are_what_the_file_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    quotes = list(QUOTE.finditer(text))
+    assert len(quotes) == text.count("quoted from")
+    for quote in quotes:
+        assert quote["code"] in (ROOT / quote["file"]).read_text(encoding="utf-8"), quote["file"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
