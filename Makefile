@@ -6,7 +6,7 @@ JOBS ?= auto
 # Where there are a compiler and an emulator for AArch64 (Debian's g++-aarch64-linux-gnu and qemu-user), the tests use them.
 AARCH64 := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64),build/aarch64)
 
-.PHONY: demo test cross lint format bench clean
+.PHONY: demo test cross lint format docs dist bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m haste_compiler.demo
@@ -27,6 +27,14 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in build/site. What is dead, a link or an anchor, is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The package as it would be published, checked, installed and used in an environment of its own.
+dist: $(VENV)/.release
+	.ci/dist $(BIN)/python
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.peers
@@ -49,7 +57,7 @@ $(VENV)/.torch:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	touch $@
 
-# One rule for every extra of pyproject.toml: .demo, .dev, .bench.
+# One rule for every extra of pyproject.toml: .demo, .dev, .docs, .release, .bench.
 $(VENV)/.%: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	touch $@
