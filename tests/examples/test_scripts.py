@@ -56,6 +56,7 @@ def test_steer(printed: Callable[..., list[str]]) -> None:
     assert len(saved) == 2 and saved[0] < saved[1] and errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_search_budget(printed: Callable[..., list[str]]) -> None:
     lines = printed(search_budget.main)
     assert any("chosen" in line for line in lines) and Path("best.json").is_file()
@@ -77,7 +78,7 @@ def test_deploy_artifact(printed: Callable[..., list[str]]) -> None:
 def test_ci_check() -> None:
     command = [sys.executable, "-m", "examples.ci_check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
 
 
 def test_every_example_is_in_the_index() -> None:
