@@ -1,6 +1,7 @@
 """What ``haste_compiler`` offers that needs PyTorch."""
 
 from haste_compiler.compiler import compile
+from haste_compiler.energy.estimate import EnergyEstimate, estimate_energy
 from haste_compiler.onnx import OnnxNetwork, from_onnx
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.search import BudgetError, ParetoPoint, SearchResult, search
@@ -11,6 +12,7 @@ from haste_compiler.validation import ThresholdError, ValidationReport, validate
 __all__ = [
     "BudgetError",
     "CompiledModule",
+    "EnergyEstimate",
     "OnnxNetwork",
     "ParetoPoint",
     "SearchResult",
@@ -18,6 +20,7 @@ __all__ = [
     "Tuning",
     "ValidationReport",
     "compile",
+    "estimate_energy",
     "from_onnx",
     "search",
     "tune",

@@ -15,6 +15,7 @@ from haste_compiler.cli.bench import bench
 from haste_compiler.cli.cache import cache
 from haste_compiler.cli.compile import compile
 from haste_compiler.cli.demo import demo
+from haste_compiler.cli.energy import energy
 from haste_compiler.cli.info import info
 from haste_compiler.cli.methods import MethodsListed
 from haste_compiler.cli.option_names import in_option_names
@@ -66,7 +67,7 @@ def haste() -> None:
 
 _TRACEBACK = "--traceback"
 
-for command in (haste, compile, validate, search, tune, bench, stream, info, cache, demo):
+for command in (haste, compile, validate, search, tune, bench, stream, energy, info, cache, demo):
     help = "Show where in the code an error arose."
     command.params.append(click.Option([_TRACEBACK], is_flag=True, expose_value=False, help=help))
     if command is not haste:

@@ -49,6 +49,13 @@ class ConvLayer:
         """Whether a method takes it."""
         return self.method is not None
 
+    @property
+    def arithmetic(self) -> str:
+        """The format that it multiplies in: "float32", "bfloat16", "int8" or another of ``energy``'s table."""
+        from haste_compiler.methods.registry import method
+
+        return "float32" if self.method is None else method(self.method).arithmetic(self.setting)
+
 
 def conv_layers(gm: fx.GraphModule, config: ConfigLike | Configs = None) -> list[ConvLayer]:
     """List the convolutions of a graph, before or after the methods' rewrites, in the order in which they run, and the

@@ -207,6 +207,10 @@ class Method(ABC):
         """Of a method that reshapes, its operators as functions that autograd goes through."""
         return {}
 
+    def arithmetic(self, setting: Any) -> str:
+        """The format that a layer of it multiplies in, a key of ``energy``'s table; ``setting``: the verdict's."""
+        return {"int8": "int8", "bf16": "bfloat16"}.get(self.PRECISION, "float32")
+
     # Machine code
 
     @abstractmethod

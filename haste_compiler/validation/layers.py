@@ -11,6 +11,7 @@ from torch import nn
 
 from haste_compiler.errors import ValidationError
 from haste_compiler.graph.capture import capture
+from haste_compiler.methods.layers import ConvLayer
 from haste_compiler.methods.macs import MacCount
 from haste_compiler.methods.products import OperatorMacs, operator_macs
 from haste_compiler.methods.registry import names
@@ -47,11 +48,13 @@ class LayersFound(NamedTuple):
         layers: by name, in the order in which they run.
         reasons: of the convolutions, why a method takes them, or not.
         taken: the names of the layers that methods take, for each input signature.
+        arithmetics: of the layers that methods may take, the format that their products are computed in.
     """
 
     layers: dict[str, _Layer]
     reasons: dict[str, str]
     taken: dict[Any, tuple[str, ...]]
+    arithmetics: dict[str, str]
 
 
 class LayerTally:
@@ -66,10 +69,12 @@ class LayerTally:
 
     def __init__(self, model: nn.Module, compiled: Compiled) -> None:
         self._model, self._compiled = model, compiled
+        self._modules = {name for name, _ in model.named_modules()}
         self._operators: dict[Any, list[OperatorMacs]] = {}
         self._layers: dict[str, _Layer] = {}
         self._reasons: dict[str, str] = {}
         self._taken: dict[Any, tuple[str, ...]] = {}
+        self._arithmetics: dict[str, str] = {}
 
     def add(self, batch: Batch) -> None:
         """Count one batch.
@@ -83,7 +88,9 @@ class LayerTally:
             graph = capture(self._model, fresh_copy(batch.inputs)).gm
             self._operators[batch.signature] = operator_macs(graph)
         stats = dict(self._compiled.stats(*fresh_copy(batch.inputs)))
-        self._reasons = self._reasons or {layer.name: layer.reason for layer in self._compiled.layers}
+        layers = self._compiled.layers
+        self._reasons = self._reasons or {layer.name: layer.reason for layer in layers}
+        self._arithmetics = self._arithmetics or {self._product(layer): layer.arithmetic for layer in layers}
         self._taken.setdefault(batch.signature, tuple(stats))
         for operator in self._operators[batch.signature]:
             own = stats.pop(operator.layer, None)
@@ -97,9 +104,15 @@ class LayerTally:
         if stats:
             raise ValidationError(f"the compiled network tells of layers that the model has not: {', '.join(stats)}")
 
+    def _product(self, layer: ConvLayer) -> str:
+        """What ``OperatorMacs`` calls a layer's products; attention that no submodule calls has its node's name."""
+        if layer.kind != "attention":
+            return layer.name
+        return f"{layer.name}.matmul" if layer.name in self._modules else "matmul"
+
     def found(self) -> LayersFound:
         """What was counted, as plain data."""
-        return LayersFound(self._layers, self._reasons, self._taken)
+        return LayersFound(self._layers, self._reasons, self._taken, self._arithmetics)
 
     def join(self, found: Iterable[LayersFound]) -> None:
         """Take in place of the own count the sum of several processes' counts, this one's among them.
@@ -107,7 +120,7 @@ class LayerTally:
         Raises:
             ValidationError: for inputs of the same shapes methods took other layers in some than in the others.
         """
-        self._layers, self._reasons, self._taken = {}, {}, {}
+        self._layers, self._reasons, self._taken, self._arithmetics = {}, {}, {}, {}
         for each in found:
             for signature, layers in each.taken.items():
                 if self._taken.setdefault(signature, layers) != layers:
@@ -116,6 +129,7 @@ class LayerTally:
                         "one cache, a configuration without cost model, or one saved network"
                     )
             self._reasons = self._reasons or each.reasons
+            self._arithmetics = self._arithmetics or each.arithmetics
             for name, layer in each.layers.items():
                 self._layers[name] = self._layers[name] + layer if name in self._layers else layer
 
@@ -142,6 +156,7 @@ class LayerTally:
                 error_bound=layer.bound,
                 seconds=(seconds or {}).get(name),
                 dense_seconds=(dense_seconds or {}).get(name),
+                arithmetic=self._arithmetics.get(name, "float32"),
             )
             for name, layer in self._layers.items()
         )

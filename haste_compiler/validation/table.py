@@ -38,6 +38,13 @@ def _summary(report: ValidationReport) -> Table:
     table.add_row("multiply-adds", f"{spent} M of {dense} M dense, for one image")
     table.add_row("net reduction", _percent(report.mac_reduction))
     table.add_row("overhead", _overheads(macs))
+    energy = report.energy
+    if energy.compiled:
+        less = ", ".join(
+            f"{dense / energy.compiled:.1f} × less than {name}"
+            for name, dense in (("float32", energy.float32), ("float16", energy.float16))
+        )
+        table.add_row("energy of products", f"{energy.compiled:.3g} µJ an image at 7 nm, without memory ({less})")
     if report.times is not None:
         for row in _times(report.times):
             table.add_row(*row)
@@ -83,7 +90,8 @@ def _layers(layers: tuple[LayerReport, ...], images: int) -> Table:
         macs = layer.macs
         taken = layer.kind in names()
         overhead = macs.overhead / macs.dense if macs.dense and taken else None
-        row = [layer.name, layer.kind, _millions(macs.dense / images), _millions(macs.spent / images)]
+        kind = layer.kind if layer.arithmetic == "float32" else f"{layer.kind} {layer.arithmetic}"
+        row = [layer.name, kind, _millions(macs.dense / images), _millions(macs.spent / images)]
         row += [_percent(macs.reduction) if taken else "", _percent(overhead)]
         channels = layer.channels
         for count in (channels.kept, channels.merged, channels.skipped) if channels else (None,) * 3:

@@ -346,3 +346,13 @@ def test_cache(haste: Haste, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HASTE_CACHE_SIZE", "much")
     code, out, err = haste("cache", "size")
     assert code == 2 and not out and err.startswith("error: HASTE_CACHE_SIZE is 'much'")
+
+
+def test_energy(haste: Haste) -> None:
+    code, out, _ = haste("energy", "haste_compiler.demo:load_network", "--input", "1x1x32x32", "--json")
+    found = json.loads(out)
+    costs = {cost["scheme"]: cost for cost in found["costs"]}
+    assert code == 0 and found["process"] == "7nm"
+    assert costs["prom"]["microjoules"] <= costs["int8"]["microjoules"] < costs["float16"]["microjoules"]
+    code, out, _ = haste("energy", "haste_compiler.demo:load_network", "--input", "1x1x32x32", "--sums", "wide")
+    assert code == 0 and "wide sums" in out and "convolution" in out

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import haste_compiler
 from haste_compiler.errors import ValidationError
 from haste_compiler.methods.haste.config import HasteConfig
+from haste_compiler.methods.quantized.config import QuantizedConfig
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.validation import ThresholdError, validate
 from tests.methods.haste.networks import redundant_images
@@ -61,6 +62,27 @@ def test_report_is_that_of_the_eager_operator(model: nn.Module, images: Tensor, 
     for layer in report.layers:
         assert layer.seconds is not None and layer.seconds > 0
         assert layer.dense_seconds is not None and layer.dense_seconds > 0
+
+
+def test_energy_knows_which_layers_are_integers() -> None:
+    class Attending(nn.Module):
+        """A convolution, a linear layer and attention over the pixels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x).flatten(2).mT.unsqueeze(1)
+            return self.head(nn.functional.scaled_dot_product_attention(y, y, y).mean((1, 2)))
+
+    model, x, names = Attending().eval(), torch.randn(1, 3, 12, 12), ("stem", "matmul", "head")
+    config = QuantizedConfig(cost_model=False, max_error=None)
+    compiled = haste_compiler.compile(model, (x,), precision="int8", config=config, threads=1)
+    report = validate(model, compiled, x, time=False)
+    assert {layer.name: layer.arithmetic for layer in report.layers} == dict.fromkeys(names, "int8")
+    assert report.energy.float32 / report.energy.compiled == pytest.approx((1.31 + 0.38) / (0.07 + 0.007))
+    assert "conv int8" in str(report) and "energy of products" in str(report)
 
 
 def test_the_bound_of_a_single_layer_holds() -> None:

@@ -23,6 +23,10 @@ def test_dictionary_and_json_hold_everything(report: ValidationReport) -> None:
     overheads = ("hashing", "centring", "norms", "coefficients", "merge_inputs", "merge_filters", "means")
     assert merged["macs"]["spent"] == sum(merged["macs"][part] for part in (*overheads, "convolution"))
     assert set(merged["channels"]) == {"of", "kept", "merged", "skipped"}
+    energy = plain["energy"]
+    assert energy["float16"] < energy["float32"] and energy["compiled"] == pytest.approx(
+        energy["float32"] * plain["macs"]["spent"] / plain["macs"]["dense"]
+    )
     assert plain["accuracy"]["original"] == 1 and plain["times"]["rounds"] == 2
     assert plain["outputs"][0]["name"] == "output" and isinstance(plain["warnings"], list)
 
