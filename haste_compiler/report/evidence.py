@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -17,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from haste_compiler.cost.peaks import Peaks, measure_peaks
 from haste_compiler.errors import ArtifactError, TargetError
+from haste_compiler.files import scratch_folder
 from haste_compiler.methods.explanation import FallbackChoice
 from haste_compiler.methods.macs import MacCount
 from haste_compiler.methods.merged_channels import MergedChannels
@@ -174,7 +173,9 @@ def _layers(
     dense = compiled.dense
     plain = seen.seconds if dense is compiled else kernel_seconds(*part_for(dense, batch.inputs)[:2])
     for node in (layer for _, layer in graph.nodes(data="layer") if layer is not None):
-        stats, choice = seen.stats.get(node.layer), choices.get(node.layer)
+        # Statistics of attention go by the name of its products.
+        stats = seen.stats.get(node.name) or seen.stats.get(node.layer)
+        choice = choices.get(node.layer)
         owner = choice.method if choice is not None else None if stats is None else stats.method
         phases = {symbol: spent for (layer, symbol), spent in seen.seconds.items() if layer == node.layer}
         before = [spent for (layer, _), spent in plain.items() if layer == node.layer]
@@ -193,7 +194,7 @@ def _layers(
             roof_seconds=None if peaks is None else _roof(node, stats, peaks),
             bound=None if stats is None else stats.image_bound,
             change=seen.changes.get(node.layer),
-            work=seen.maps.get(node.layer),
+            work=seen.maps.get(node.name) or seen.maps.get(node.layer),
             merged=seen.merged.get(node.layer),
         )
 
@@ -212,8 +213,8 @@ def _peaks(compiled: CompiledModule) -> Peaks | None:
 
 def _file_bytes(compiled: CompiledModule) -> tuple[int | None, str]:
     """How large the saved network is; or why it can't be saved."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.haste"
+    with scratch_folder() as folder:
+        path = folder / "network.haste"
         try:
             compiled.save(path)
         except (ArtifactError, TargetError) as error:

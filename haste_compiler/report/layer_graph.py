@@ -46,6 +46,8 @@ class LayerNode:
 def layer_graph(gm: fx.GraphModule) -> nx.DiGraph:
     """The layers of a rewritten graph and the data flow among them; what is computed between two layers is an edge.
 
+    Of a layer that is several nodes, such as attention that merges tokens, the first that multiplies stands for it.
+
     Args:
         gm: a graph that ``run_passes`` returned.
 
@@ -54,23 +56,33 @@ def layer_graph(gm: fx.GraphModule) -> nx.DiGraph:
     """
     graph = nx.DiGraph()
     origins: dict[fx.Node, dict[str, None]] = {}
-    deferred = deferred_operators()
+    boxes = _boxes(gm)
     for node in gm.graph.nodes:
         sources = dict.fromkeys(origin for source in node.all_input_nodes for origin in origins.get(source, ()))
         if node.op == "placeholder":
             graph.add_node(INPUT)
             origins[node] = {INPUT: None}
             continue
-        own = None if node.op != "call_function" or node.target in deferred else _layer(node)
+        own = boxes.get(node)
         if node.op == "output" or own is not None:
             name = OUTPUT if own is None else own.name
-            # Pools of one module share its name, and are one node.
-            graph.add_node(name, **({} if own is None or name in graph else {"layer": own}))
-            graph.add_edges_from((source, name) for source in sources if source != name)
+            graph.add_node(name, **({} if own is None else {"layer": own}))
+            graph.add_edges_from((source, name) for source in sources)
             origins[node] = {name: None}
         else:
             origins[node] = sources
     return graph
+
+
+def _boxes(gm: fx.GraphModule) -> dict[fx.Node, LayerNode]:
+    """The nodes that stand for layers: one for each name."""
+    deferred = deferred_operators()
+    found: dict[str, tuple[fx.Node, LayerNode]] = {}
+    for node in gm.graph.nodes:
+        own = None if node.op != "call_function" or node.target in deferred else _layer(node)
+        if own is not None and (own.layer not in found or (own.macs and not found[own.layer][1].macs)):
+            found[own.layer] = (node, own)
+    return dict(found.values())
 
 
 def _layer(node: fx.Node) -> LayerNode | None:
