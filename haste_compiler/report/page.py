@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, CustomJS, Div, Select
 from bokeh.resources import Resources
 
 from haste_compiler.report.charts.changes import bounds_chart, changes_chart
-from haste_compiler.report.charts.figures import widget_style
+from haste_compiler.report.charts.figures import Chart, widget_style
 from haste_compiler.report.charts.heat import heat_chart, input_chart
 from haste_compiler.report.charts.kept import kept_chart, spread_chart
 from haste_compiler.report.charts.merged import channels_chart, groups_chart
@@ -47,17 +47,20 @@ def render(evidence: Evidence, search: SearchFound | None = None, limits: Thresh
     if heat is not None and evidence.image is not None:
         charts["input"] = input_chart(evidence.image)
         charts["opacity"], charts["heat"] = heat
-    made = {
+    explained: dict[str, Chart | None] = {
         "times": times_chart(evidence),
         "kept": kept_chart(evidence),
         "spread": spread_chart(evidence),
-        "channels": channels_chart(evidence, layer),
-        "groups": groups_chart(evidence, layer),
         "bounds": bounds_chart(evidence),
         "changes": changes_chart(evidence),
         "pareto": None if search is None else pareto_chart(search),
     }
-    charts |= {name: chart for name, chart in made.items() if chart is not None}
+    made = {"channels": channels_chart(evidence, layer), "groups": groups_chart(evidence, layer)}
+    made |= {name: None if chart is None else chart.plot for name, chart in explained.items()}
+    charts |= {name: plot for name, plot in made.items() if plot is not None}
+    for name, chart in charts.items():
+        if chart.name is None:
+            chart.name = f"{name} plot"
     script, places = components(charts)
     resources = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
     return _TEMPLATES.get_template("page.html").render(
@@ -66,6 +69,7 @@ def render(evidence: Evidence, search: SearchFound | None = None, limits: Thresh
         numbers=headline(evidence, limits or Thresholds()),
         version=__version__,
         methods=of_methods(evidence),
+        keys={name: chart.key for name, chart in explained.items() if chart is not None},
         library=markupsafe.Markup(resources.render_js()),
         script=markupsafe.Markup(script),
         charts={name: markupsafe.Markup(place) for name, place in places.items()},

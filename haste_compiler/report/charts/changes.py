@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from bokeh.models import NumeralTickFormatter
-from bokeh.plotting import figure
 
 from haste_compiler.report import colours
-from haste_compiler.report.charts.figures import legend_above, rows_figure
+from haste_compiler.report.charts.figures import Chart, rows_figure
 from haste_compiler.report.evidence import Evidence
 
 _LEAST = 1e-9
 """What has no logarithm is drawn here."""
 
 
-def bounds_chart(evidence: Evidence) -> figure | None:
+def bounds_chart(evidence: Evidence) -> Chart | None:
     """A row a layer with a bound: the change that was measured on the left of it; None: no method gives one."""
     layers = [(each.name, each.bound, each.change) for each in evidence.layers if each.bound is not None]
     if not layers:
@@ -26,15 +25,12 @@ def bounds_chart(evidence: Evidence) -> figure | None:
         rows, errors = zip(*measured, strict=True)
         ends = [bounds[names.index(row)] for row in rows]
         plot.segment(list(errors), list(rows), ends, list(rows), line_color=colours.GREY, line_alpha=0.6)
-        plot.scatter(list(errors), list(rows), size=9, color=colours.BLUE, legend_label="measured")
-    plot.scatter(
-        bounds, names, size=12, marker="dash", angle=1.5708, line_width=3, color=colours.VERMILION, legend_label="bound"
-    )
-    legend_above(plot)
-    return plot
+        plot.scatter(list(errors), list(rows), size=9, color=colours.BLUE)
+    plot.scatter(bounds, names, size=12, marker="dash", angle=1.5708, line_width=3, color=colours.VERMILION)
+    return Chart(plot, {"measured": colours.BLUE, "bound": colours.VERMILION})
 
 
-def changes_chart(evidence: Evidence) -> figure | None:
+def changes_chart(evidence: Evidence) -> Chart | None:
     """A bar a layer: the change over the plain layer's output, on the same input; None: no definition says it."""
     layers = [(each.name, each.change.relative) for each in evidence.layers if each.change is not None]
     if not layers:
@@ -43,4 +39,4 @@ def changes_chart(evidence: Evidence) -> figure | None:
     plot = rows_figure(names, "relative change of the output", x_range=(0, 1.05 * max(*changes, _LEAST)))
     plot.xaxis.formatter = NumeralTickFormatter(format="0.[00]%")
     plot.hbar(y=names, right=changes, height=0.7, color=colours.BLUE)
-    return plot
+    return Chart(plot)

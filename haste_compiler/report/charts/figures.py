@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from bokeh.models import InlineStyleSheet
@@ -19,6 +20,19 @@ _STYLE = """
 
 _ROW, _AROUND = 20, 70
 """Pixels of a bar, and of axes and legend."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, and what its colours mean: the page says it, where words find room on a telephone too.
+
+    Attributes:
+        plot: the figure.
+        key: colours by what they stand for.
+    """
+
+    plot: figure
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 def rows_figure(names: Sequence[str], axis: str, **options: Any) -> figure:
@@ -44,11 +58,3 @@ def plain_figure(**options: Any) -> figure:
 def widget_style() -> InlineStyleSheet:
     """Widgets in the colours of the page."""
     return InlineStyleSheet(css=_STYLE)
-
-
-def legend_above(plot: figure) -> None:
-    """Put the legend above the plot, where it covers nothing."""
-    legend = plot.legend[0]
-    plot.add_layout(legend, "above")
-    legend.orientation, legend.background_fill_color, legend.border_line_color = "horizontal", None, None
-    legend.label_text_font_size, legend.margin, legend.padding, legend.spacing = "12px", 0, 2, 12

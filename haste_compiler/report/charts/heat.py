@@ -26,6 +26,9 @@ from haste_compiler.report.pictures import as_rgba
 _WIDTH = 320
 """Pixels of a picture on the page: two fit on a tablet, one on a telephone."""
 
+_ALPHA = 0.65
+"""Of the heat map over the image, at first."""
+
 
 def picture_figure(image: NDArray[np.float32], title: str) -> figure:
     """A figure of the input's proportions, (0, 0) in its lower left and (1, 1) in its upper right corner."""
@@ -59,7 +62,7 @@ def heat_chart(evidence: Evidence, layer: Select) -> tuple[Slider, figure] | Non
     plot.image_rgba(image=[as_rgba(image, grey=True)], x=0, y=0, dw=1, dh=1)
     mapper = LinearColorMapper(palette=colours.SCALE, low=0.0, high=1.0)
     heat = plot.image(
-        image="image", x=0, y="y", dw="dw", dh="dh", color_mapper=mapper, global_alpha=0.65, source=shown, name="heat"
+        image="image", x=0, y="y", dw="dw", dh="dh", color_mapper=mapper, global_alpha=_ALPHA, source=shown, name="heat"
     )
     bar = ColorBar(color_mapper=mapper, title="share of the tile's work", height=10, background_fill_color=None)
     bar.formatter = NumeralTickFormatter(format="0%")
@@ -68,7 +71,7 @@ def heat_chart(evidence: Evidence, layer: Select) -> tuple[Slider, figure] | Non
         start=0,
         end=1,
         step=0.05,
-        value=0.65,
+        value=_ALPHA,
         title="heat map over the image",
         width=_WIDTH,
         stylesheets=[widget_style()],

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 from bokeh.models import ColorBar, ColumnDataSource, LinearColorMapper, NumeralTickFormatter
-from bokeh.plotting import figure
 
 from haste_compiler.report import colours
-from haste_compiler.report.charts.figures import legend_above, rows_figure
+from haste_compiler.report.charts.figures import Chart, rows_figure
 from haste_compiler.report.evidence import Evidence
 
 _BINS = 20
 
 
-def kept_chart(evidence: Evidence) -> figure | None:
+def kept_chart(evidence: Evidence) -> Chart | None:
     """The shares that were kept, merged and skipped, a bar a layer; None: nothing is decided about anywhere."""
     layers = [layer for layer in evidence.layers if layer.tally is not None]
     if not layers:
         return None
-    kinds = ("kept", "merged", "skipped")
+    key = {"kept": colours.BLUE, "merged": colours.ORANGE, "skipped": colours.SKY}
     data: dict[str, list[object]] = {"layer": [layer.name for layer in layers]}
-    for kind in kinds:
+    for kind in key:
         data[kind] = [
             getattr(layer.tally, kind) / max(1, layer.tally.total) for layer in layers if layer.tally is not None
         ]
     plot = rows_figure([layer.name for layer in layers], "share", x_range=(0, 1))
     plot.xaxis.formatter = NumeralTickFormatter(format="0%")
-    plot.hbar_stack(
-        kinds, y="layer", height=0.7, color=[colours.BLUE, colours.ORANGE, colours.SKY],
-        source=ColumnDataSource(data), legend_label=list(kinds),
-    )  # fmt: skip
-    legend_above(plot)
-    return plot
+    plot.hbar_stack(list(key), y="layer", height=0.7, color=list(key.values()), source=ColumnDataSource(data))
+    return Chart(plot, key)
 
 
-def spread_chart(evidence: Evidence) -> figure | None:
+def spread_chart(evidence: Evidence) -> Chart | None:
     """A row a layer: how many of its tiles took which share of the work; None: no layer has a map."""
     layers = [(layer.name, layer.work) for layer in evidence.layers if layer.work is not None]
     if not layers:
@@ -57,4 +52,4 @@ def spread_chart(evidence: Evidence) -> figure | None:
     bar = ColorBar(color_mapper=mapper, title="share of the tiles", height=10, background_fill_color=None)
     bar.formatter = NumeralTickFormatter(format="0%")
     plot.add_layout(bar, "below")
-    return plot
+    return Chart(plot)

@@ -47,7 +47,7 @@ def network_chart(evidence: Evidence, layer: Select) -> tuple[RadioButtonGroup, 
         line_width=1.5, line_color=colours.GREY, line_alpha=0.8, source=ColumnDataSource(_arrows(graph, places))
     )
     drawn = plot.rect(
-        "x", "y", *_BOX, source=boxes, fill_color="colour", line_color=colours.GREY, border_radius=4,
+        "x", "y", *_BOX, source=boxes, name="boxes", fill_color="colour", line_color=colours.GREY, border_radius=4,
         nonselection_fill_alpha=1.0, selection_line_color=colours.VERMILION, selection_line_width=4,
         nonselection_line_color=colours.GREY, nonselection_line_alpha=1.0,
     )  # fmt: skip
@@ -59,6 +59,7 @@ def network_chart(evidence: Evidence, layer: Select) -> tuple[RadioButtonGroup, 
     plot.add_tools(TapTool(renderers=[drawn]), HoverTool(renderers=[drawn], tooltips=tips))
     boxes.selected.js_on_change("indices", CustomJS(args={"boxes": boxes, "layer": layer}, code=_CLICKED))
     layer.js_on_change("value", CustomJS(args={"boxes": boxes}, code=_CHOSEN))
+    boxes.selected.indices = [place for place, name in enumerate(boxes.data["name"]) if name == layer.value]
     control = RadioButtonGroup(labels=list(COLOURINGS), active=0, name="colouring", stylesheets=[widget_style()])
     control.js_on_change("active", CustomJS(args={"boxes": boxes}, code=_COLOURED))
     return control, plot

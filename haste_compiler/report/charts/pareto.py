@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
-from bokeh.plotting import figure
 
 from haste_compiler.report import colours
-from haste_compiler.report.charts.figures import legend_above, plain_figure
+from haste_compiler.report.charts.figures import Chart, plain_figure
 from haste_compiler.report.search_found import SearchFound
 
 _HEIGHT = 340
 
 
-def pareto_chart(found: SearchFound) -> figure:
+def pareto_chart(found: SearchFound) -> Chart:
     """The points that none beats, and the one that was chosen."""
     scored = found.chosen.agreement is not None
     heights = [point.agreement if scored else point.output_error for point in found.pareto]
@@ -28,14 +27,10 @@ def pareto_chart(found: SearchFound) -> figure:
     )
     source = ColumnDataSource(data)
     plot.line("saved", "height", source=source, color=colours.BLUE, line_width=2)
-    drawn = plot.scatter("saved", "height", source=source, color=colours.BLUE, size=9, legend_label="measured")
+    drawn = plot.scatter("saved", "height", source=source, color=colours.BLUE, size=9)
     place = found.pareto.index(found.chosen)
-    plot.scatter(
-        [data["saved"][place]], [heights[place]], marker="square", size=14, color=colours.VERMILION,
-        legend_label="chosen",
-    )  # fmt: skip
+    plot.scatter([data["saved"][place]], [heights[place]], marker="square", size=14, color=colours.VERMILION)
     tips = [("saved", "@saved{0.0%}"), ("height", "@height{0.00%}"), ("an image", "@milliseconds")]
     plot.add_tools(HoverTool(renderers=[drawn], tooltips=tips))
     plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0.[0]%")
-    legend_above(plot)
-    return plot
+    return Chart(plot, {"measured": colours.BLUE, "chosen": colours.VERMILION})

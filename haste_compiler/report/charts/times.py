@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bokeh.models import ColumnDataSource
-from bokeh.plotting import figure
 
 from haste_compiler.report import colours
-from haste_compiler.report.charts.figures import legend_above, rows_figure
+from haste_compiler.report.charts.figures import Chart, rows_figure
 from haste_compiler.report.evidence import Evidence, LayerEvidence
 
 _COLOURS = (colours.BLUE, colours.ORANGE, colours.GREEN, colours.PURPLE)
 
 
-def times_chart(evidence: Evidence) -> figure | None:
+def times_chart(evidence: Evidence) -> Chart | None:
     """A bar a layer; None: nothing was timed."""
     layers = [layer for layer in evidence.layers if layer.seconds is not None]
     if not layers:
@@ -24,9 +25,10 @@ def times_chart(evidence: Evidence) -> figure | None:
     data: dict[str, list[object]] = {"layer": list(names)}
     data |= {kind: [1e3 * part.get(kind, 0.0) for part in parts] for kind in kinds}
     painted = [_COLOURS[place % len(_COLOURS)] for place in range(len(kinds))]
-    plot.hbar_stack(kinds, y="layer", height=0.7, color=painted, source=ColumnDataSource(data), legend_label=kinds)
-    dash = {"marker": "dash", "angle": 1.5708, "line_width": 3, "color": colours.VERMILION}
-    diamond = {"marker": "diamond", "fill_color": "white", "line_color": "black"}
+    plot.hbar_stack(kinds, y="layer", height=0.7, color=painted, source=ColumnDataSource(data))
+    dash: dict[str, Any] = {"marker": "dash", "angle": 1.5708, "line_width": 3, "color": colours.VERMILION}
+    diamond: dict[str, Any] = {"marker": "diamond", "fill_color": "white", "line_color": "black"}
+    marks: dict[str, str] = {}
     for name, look, values in (
         ("dense compile", dash, [layer.dense_seconds for layer in layers]),
         ("roofline of the plain layer", diamond, [layer.roof_seconds for layer in layers]),
@@ -34,9 +36,9 @@ def times_chart(evidence: Evidence) -> figure | None:
         known = [(layer.name, 1e3 * value) for layer, value in zip(layers, values, strict=True) if value is not None]
         if known:
             rows, milliseconds = zip(*known, strict=True)
-            plot.scatter(list(milliseconds), list(rows), size=11, legend_label=name, **look)
-    legend_above(plot)
-    return plot
+            plot.scatter(list(milliseconds), list(rows), size=11, **look)
+            marks[name] = look.get("color", "white")
+    return Chart(plot, {**dict(zip(kinds, painted, strict=True)), **marks})
 
 
 def _parts(layer: LayerEvidence) -> dict[str, float]:
