@@ -14,12 +14,12 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.peaks import measure_peaks
 from haste_compiler.codegen.cpu.kernels.attention import Operand, Operands, attention_kernel
 from haste_compiler.codegen.cpu.kernels.attention_products import FloatProducts, Products
 from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, choose_attention
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import machine_of, parse_target
+from haste_compiler.cost.peaks import measure_peaks
 from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choose_blocks
 from haste_compiler.methods.quantized.cpu.units import integer_unit
 from haste_compiler.runtime.threads import with_threads

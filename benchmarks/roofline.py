@@ -12,7 +12,6 @@ from torch import nn
 
 import haste_compiler
 from benchmarks import cases
-from benchmarks.peaks import Peaks, measure_peaks
 from benchmarks.report import plain
 from haste_compiler import HasteConfig
 from haste_compiler.codegen.cpu.kernels.dense import choose_dense
@@ -20,6 +19,7 @@ from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.cpu.tiling import WinogradTiling
 from haste_compiler.codegen.element import FLOAT32
 from haste_compiler.codegen.target import parse_target
+from haste_compiler.cost.peaks import Peaks, measure_peaks
 from haste_compiler.graph.geometry import ConvGeometry
 
 

@@ -37,6 +37,7 @@ from haste_compiler.methods.pipeline import apply_beside, apply_methods
 from haste_compiler.methods.registry import check_precision, rules_for
 from haste_compiler.passes.hand_back import hand_back
 from haste_compiler.passes.pipeline import Observer, rewrite
+from haste_compiler.report.report import report_of
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable
 from haste_compiler.runtime.specialization import Specialization
@@ -174,7 +175,7 @@ def _module(network: nn.Module, varying: Any, options: Options) -> CompiledModul
     def specialize_stream(inputs: Sequence[Any], configs: Configs) -> tuple[Executable, StreamPlan]:
         return _specialize_stream(network, inputs, replace(options, configs=configs))
 
-    return CompiledModule(network, specialize, options.configs, options.machine, specialize_stream)
+    return CompiledModule(network, specialize, options.configs, options.machine, specialize_stream, report_of)
 
 
 def _specialize(

@@ -20,6 +20,7 @@ from haste_compiler.cli.info import info
 from haste_compiler.cli.methods import MethodsListed
 from haste_compiler.cli.option_names import in_option_names
 from haste_compiler.cli.output import FellShort
+from haste_compiler.cli.report import report
 from haste_compiler.cli.search import search
 from haste_compiler.cli.stream import stream
 from haste_compiler.cli.tune import tune
@@ -45,6 +46,7 @@ def haste() -> None:
       haste compile torchvision:resnet18 -o resnet18.haste
       haste info resnet18.haste
       haste validate torchvision:resnet18 --images photographs/ --min-agreement 0.95
+      haste report torchvision:resnet18 --images photographs/ -o report.html
       haste search torchvision:resnet18 --images photographs/ --max-accuracy-drop 0.01 -o best.yaml
       haste compile torchvision:resnet18 --config best.yaml -o resnet18.haste
       haste stream torchvision:resnet18 street.mp4 --size 224x288 --tolerance 0.2
@@ -67,7 +69,7 @@ def haste() -> None:
 
 _TRACEBACK = "--traceback"
 
-for command in (haste, compile, validate, search, tune, bench, stream, energy, info, cache, demo):
+for command in (haste, compile, validate, report, search, tune, bench, stream, energy, info, cache, demo):
     help = "Show where in the code an error arose."
     command.params.append(click.Option([_TRACEBACK], is_flag=True, expose_value=False, help=help))
     if command is not haste:

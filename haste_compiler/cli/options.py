@@ -273,13 +273,13 @@ min_agreement_option = click.option(
 """Adds --min-agreement."""
 
 
-def image_options(required: bool) -> Decorator:
-    """Adds --images and --limit; the command gets ``images``, an ``ImageSource``."""
+def image_options(required: bool, most: int = 256) -> Decorator:
+    """Adds --images and --limit, by default ``most``; the command gets ``images``, an ``ImageSource``."""
 
     def add(command: Command) -> Command:
         command = gather("images", ImageSource, ("images", "limit"))(command)
         command = click.option(
-            "--limit", type=click.IntRange(1), default=256, show_default=True, help="Most images that are used."
+            "--limit", type=click.IntRange(1), default=most, show_default=True, help="Most images that are used."
         )(command)
         return click.option(
             "--images",

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.tables import Rules
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.config import MethodConfig
+    from haste_compiler.methods.merged_channels import MergedChannels
+    from haste_compiler.methods.observed import Observed
     from haste_compiler.methods.prediction import Prediction
     from haste_compiler.methods.replayed import OwnedLayer
     from haste_compiler.methods.statistics import LayerStatistics
     from haste_compiler.methods.traced import Traced
+    from haste_compiler.methods.work_map import WorkMap
 
 
 _FLOAT32_DIGITS = 1e-6
@@ -253,6 +256,18 @@ class Method(ABC):
         """
         raise ValueError(f"files of this format hold nothing of {self.NAME}")
 
+    def work_maps(
+        self, stats: Mapping[str, LayerStatistics], shape: Sequence[int], image: int
+    ) -> Mapping[str, WorkMap]:
+        """Where in an image its layers' work was done, by name, as far as the statistics of a call tell.
+
+        Args:
+            stats: of all its layers in that call, by name, in order.
+            shape: of the images, (N, C, H, W).
+            image: of the batch.
+        """
+        return {}
+
     def unread(self, record: Record) -> Mapping[str, str]:
         """The parameters that a record's code doesn't read, and why."""
         return {}
@@ -298,6 +313,15 @@ class Method(ABC):
     def deferred(self) -> tuple[Any, ...]:
         """Those of its operators whose work is done where a layer needs it, as a part of the layer."""
         return ()
+
+    def reference_work_map(self, observed: Observed) -> WorkMap | None:
+        """The same by its definition in plain PyTorch, where a layer's statistics don't tell it; None: it has none."""
+        return None
+
+    def merged_channels(self, observed: Observed) -> MergedChannels | None:
+        """The channels that a layer took as one, in the patch where most were, by the same definition; None: there are
+        none."""
+        return None
 
     def replayed(
         self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None

@@ -118,8 +118,12 @@ def macs_counted(counter: FlopCounterMode) -> int:
 
 
 def _product(place: int, *args: Any, out_shape: Shape, **named: Any) -> int:
-    """Operations of a product with filters (K, ...), argument ``place``: each output reads one filter's worth."""
-    return 2 * math.prod(out_shape) * math.prod(args[place][1:])
+    """Operations of a product with filters (K, ...), argument ``place``: each output reads one filter's worth.
+
+    Of what returns several tensors the first is the product.
+    """
+    first: Any = out_shape[0] if isinstance(out_shape[0], Sequence) else out_shape
+    return 2 * math.prod(first) * math.prod(args[place][1:])
 
 
 def _transposed(x: Shape, weight: Shape, *rest: Any, out_shape: Shape, **named: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,13 @@ SpecializeStream = Callable[[Sequence[Any], Configs], tuple[Executable, StreamPl
 """Compiles the network for streams of inputs like these."""
 
 
+class Reporting(Protocol):
+    """Makes a report."""
+
+    def __call__(self, compiled: CompiledModule, model: nn.Module, inputs: Any, **options: Any) -> Any:
+        """See ``CompiledModule.report``."""
+
+
 class CompiledModule(Steerable):
     """A compiled network, called like the model it was made from (in evaluation mode, without gradients).
 
@@ -60,9 +67,10 @@ class CompiledModule(Steerable):
         configs: Configs,
         machine: Machine,
         specialize_stream: SpecializeStream,
+        reporting: Reporting,
     ) -> None:
         super().__init__(configs, machine.target)
-        self._specialize_stream = specialize_stream
+        self._specialize_stream, self._reporting = specialize_stream, reporting
         self._machine = machine
         self._model, self._specialize = model, specialize
         self._name, self._parameters = type(model).__name__, Parameters.of(model)
@@ -137,6 +145,30 @@ class CompiledModule(Steerable):
         """
         return Stream(self._stream_code, tolerance, refresh)
 
+    def report(
+        self, inputs: Any, model: nn.Module | None = None, *, search: Any = None, labels: Any = None, **options: Any
+    ) -> Any:
+        """Compare with the original on some images, look into every layer, and tell it all on a page.
+
+        Args:
+            inputs: a tensor, a tuple of arguments, or an iterable of such batches, as ``validate`` takes them. Layers
+                are looked at in the first image.
+            model: the original; None: what this was compiled from.
+            search: what ``search`` returned: its curve is drawn.
+            labels: as of ``validate``.
+            options: ``rounds``, how often each network is timed, 10 by default; ``limits``, a dictionary of those of
+                ``validate`` that the first numbers are held against (missing one is no error); ``progress``.
+
+        Returns:
+            A ``Report``: ``save("report.html")`` writes the page, ``evidence`` holds the numbers.
+
+        Raises:
+            HasteError: what a page is drawn with isn't installed.
+            InputError, CaptureError, ValidationError: as of ``validate``.
+        """
+        given = self._model if model is None else model
+        return self._reporting(self, given, inputs, search=search, labels=labels, **options)
+
     def refresh(self) -> None:
         """Take the model's weights as they are now: each shape is compiled anew when it next comes.
 
@@ -152,7 +184,7 @@ class CompiledModule(Steerable):
             return self
         if self._dense is None:
             self._dense = CompiledModule(
-                self._model, self._specialize, Configs.dense(), self._machine, self._specialize_stream
+                self._model, self._specialize, Configs.dense(), self._machine, self._specialize_stream, self._reporting
             )
             self._dense._merging, self._dense._weights = self, self._weights
         return self._dense

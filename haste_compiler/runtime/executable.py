@@ -206,6 +206,15 @@ class Executable:
         Layers that one kernel computes get equal parts of its time. Kernels of no layer go under their own name.
         """
         seconds: dict[str, float] = defaultdict(float)
+        for (layer, _), spent in self.profile_kernels(inputs, convert).items():
+            seconds[layer] += spent
+        return dict(seconds)
+
+    def profile_kernels(
+        self, inputs: Sequence[Any], convert: Callable[[Any], Any] = to_torch
+    ) -> dict[tuple[str, str], float]:
+        """The same by layer and kernel's symbol, in the order of the first calls."""
+        seconds: dict[tuple[str, str], float] = defaultdict(float)
         start = 0.0
 
         def time_it(layer: str, symbol: str, before: bool, arguments: Sequence[Any]) -> None:
@@ -216,7 +225,7 @@ class Executable:
             else:
                 spent, layers = time.perf_counter() - start, layers_of(layer)
                 for each in layers:
-                    seconds[each] += spent / len(layers)
+                    seconds[each, symbol] += spent / len(layers)
 
         with self.watched(time_it):
             self.run(inputs, convert)

@@ -207,6 +207,16 @@ class Stream:
             return StreamStatistics(self._frames, self._plain, work)
 
     @property
+    def tolerance(self) -> float:
+        """Of tiles, as the stream was begun with."""
+        return self._tolerance
+
+    @property
+    def pixel_tolerance(self) -> float:
+        """Of the pixels of a frame."""
+        return self._tolerance * _OF_PIXELS
+
+    @property
     def kept_bytes(self) -> int:
         """Memory of what it keeps from frame to frame; 0 before the first one."""
         with self._lock.lock:
@@ -218,7 +228,7 @@ class Stream:
 
     def _tolerances(self, due: bool) -> Any:
         """Of tiles, and of pixels."""
-        return np.array([_ALL, 0.0] if due else [self._tolerance, self._tolerance * _OF_PIXELS], np.float32)
+        return np.array([_ALL, 0.0] if due else [self.tolerance, self.pixel_tolerance], np.float32)
 
 
 def _zeros(shape: tuple[int, ...], dtype: str) -> Any:

@@ -15,8 +15,9 @@ from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.methods.registry import method, names
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
+from haste_compiler.runtime.rewritten import owned_layers
 from haste_compiler.testing.elements import describe_difference
-from haste_compiler.testing.layers import LayerCheck, check_layers, compare, owned_layers
+from haste_compiler.testing.layers import LayerCheck, check_layers, compare
 from haste_compiler.testing.passes import BrokenPass, find_broken_pass
 from haste_compiler.testing.submodules import first_submodule
 from haste_compiler.validation.batches import Batch, Labels, read_batches

@@ -5,32 +5,24 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from haste_compiler.errors import InputError
 from haste_compiler.graph.algorithms import between
-from haste_compiler.graph.capture import capture, evaluation_mode
+from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.nodes import is_call, layer_name
-from haste_compiler.methods.configs import ConfigLike, Configs
-from haste_compiler.methods.explanation import LayerChoice
-from haste_compiler.methods.layers import ConvLayer
-from haste_compiler.methods.method import Site
-from haste_compiler.methods.pipeline import run_passes
-from haste_compiler.methods.prediction import Estimate, Prediction
+from haste_compiler.methods.replay import Layer, Replay, deferred_operators, is_layer
 from haste_compiler.methods.replayed import OwnedLayer
-from haste_compiler.passes.pipeline import Observer
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.runtime.executable import Executable
+from haste_compiler.runtime.recording import KernelCall, Recording, record
+from haste_compiler.runtime.rewritten import part_for, rewritten, steered_values
 from haste_compiler.testing.elements import describe_difference
-from haste_compiler.testing.recording import KernelCall, Recording, record
-from haste_compiler.testing.replay import Layer, Replay, deferred_operators, is_layer
 from haste_compiler.validation.comparison import difference_of, norm, ratio
 from haste_compiler.validation.running import fresh_copy
 
@@ -39,13 +31,6 @@ ROUNDING = 1e-4
 
 _TRIES, _NUDGE = 16, 3e-6
 """How often an input is changed within rounding, and by how much, to see what rounding may decide."""
-
-
-class Owner(NamedTuple):
-    """The method that took a layer, and how it computes it, as the method reads it."""
-
-    method: str
-    setting: Any = None
 
 
 @dataclass(frozen=True)
@@ -93,60 +78,14 @@ def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inpu
         InputError: the inputs are not what the network takes, or are empty.
         CaptureError: the model can't be captured.
     """
-    executable, tensors, owned = _part(compiled, inputs)
+    executable, tensors, owned = part_for(compiled, inputs)
     with torch.no_grad(), evaluation_mode(model):
         recording = record(executable, tensors)
         gm = rewritten(model, inputs, compiled.configs, owned)
         checker = _Checker(recording)
-        steered = {
-            layer: executable.values(index) for index, each in enumerate(executable.records) for layer in each.layers
-        }
-        expected = Replay(gm, checker.see, steered).flat(fresh_copy(tensors))
+        expected = Replay(gm, checker.see, steered_values(executable)).flat(fresh_copy(tensors))
         checker.finish(gm, [leaf for leaf in expected if isinstance(leaf, Tensor)])
     return checker.checks
-
-
-def rewritten(
-    model: nn.Module,
-    inputs: Sequence[Any],
-    config: ConfigLike | Configs,
-    owned: Mapping[str, Owner],
-    observer: Observer | None = None,
-) -> fx.GraphModule:
-    """The graph that a model was compiled to, with each layer that ``owned`` names as its method's."""
-
-    def predicted(site: Site, node: fx.Node) -> Prediction:
-        # What was chosen then pays, whatever this machine would choose now.
-        owner = owned.get(layer_name(node))
-        taken = owner is not None and owner.method == site.method
-        return Prediction(1.0, Estimate(0.0 if taken else 2.0, 0.0, 0.0), setting=owner.setting if owner else None)
-
-    def predict(gm: fx.GraphModule, sites: Sequence[Site]) -> list[list[Prediction]]:
-        return [[predicted(site, node) for node in site.nodes] for site in sites]
-
-    return run_passes(capture(model, tuple(inputs)), config, observer, predict)
-
-
-def owned_layers(compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]) -> dict[str, Owner]:
-    """Of the layers that methods took for some inputs, by name, the method and how it computes them."""
-    return _part(compiled, inputs)[2]
-
-
-def _part(
-    compiled: CompiledModule | LoadedModule, inputs: Sequence[Any]
-) -> tuple[Executable, list[Tensor], dict[str, Owner]]:
-    """The code for some inputs, the tensors to run it on, and the layers of methods."""
-    if isinstance(compiled, LoadedModule):
-        part, tensors, _ = compiled._for_inputs(inputs, {})
-        return part.executable, tensors, _owned(choice for choice, _, _ in part.choices)
-    made, tensors = compiled._for_inputs(inputs, {})
-    if made is None:
-        raise InputError("there are no layers to check on an empty batch")
-    return made.executable, tensors, _owned(made.layers)
-
-
-def _owned(layers: Iterable[ConvLayer | LayerChoice]) -> dict[str, Owner]:
-    return {layer.name: Owner(layer.method, layer.setting) for layer in layers if layer.method is not None}
 
 
 class _Checker:
@@ -163,7 +102,7 @@ class _Checker:
         stats = self._recording.stats.get(layer.name)
         plain = None if layer.owned is None else layer.plain()
         expected = plain if plain is not None and stats is not None and stats.computed_plainly else layer.compute()
-        found = _like(expected, calls[-1].result) if calls else None
+        found = calls[-1].made(expected.shape) if calls else None
         if found is None:
             return expected
         differing, error = compare(expected, found)
@@ -213,14 +152,6 @@ def compare(expected: Tensor, found: Tensor, limit: float = ROUNDING) -> tuple[T
 def _relative(expected: Tensor, found: Tensor) -> float:
     difference, reference = difference_of(expected, found)
     return ratio(norm(difference), norm(reference))
-
-
-def _like(expected: Tensor, result: Tensor) -> Tensor | None:
-    """A kernel's result, which is NHWC or flat, in the shape of a node's value; None: it is something else."""
-    if expected.dim() == 4:
-        n, c, h, w = expected.shape
-        return result.permute(0, 3, 1, 2) if result.shape == (n, h, w, c) else None
-    return result.reshape(expected.shape) if result.numel() == expected.numel() else None
 
 
 def _near_ties(layer: OwnedLayer, expected: Tensor, found: Tensor) -> tuple[Tensor, int]:

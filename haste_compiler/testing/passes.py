@@ -14,9 +14,10 @@ from haste_compiler.graph.capture import capture, evaluation_mode
 from haste_compiler.graph.nodes import CONVOLUTIONS, copy_module, is_call, is_tensor, layer_name, shape_of, sole_user
 from haste_compiler.methods.configs import ConfigLike, Configs
 from haste_compiler.methods.pipeline import reshaping_steps
+from haste_compiler.methods.replay import Layer, Replay, is_product
+from haste_compiler.runtime.rewritten import Owner, rewritten
 from haste_compiler.testing.elements import describe_difference
-from haste_compiler.testing.layers import Owner, compare, rewritten
-from haste_compiler.testing.replay import Layer, Replay, is_product
+from haste_compiler.testing.layers import compare
 from haste_compiler.validation.running import fresh_copy
 
 CLOSE = 1e-3

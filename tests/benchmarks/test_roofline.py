@@ -8,10 +8,10 @@ import tvm
 from torch import nn
 from tvm import tirx
 
-from benchmarks.peaks import Peaks, fma_kernel, read_kernel
 from benchmarks.roofline import Layer, Roofline, convolution, linear, markdown, measure_layers
 from haste_compiler.codegen.cpu.target import vector_unit
 from haste_compiler.codegen.target import machine_of, parse_target
+from haste_compiler.cost.peaks import Peaks, fma_kernel, read_kernel
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.runtime.threads import with_threads
 

@@ -19,7 +19,8 @@ from haste_compiler.methods.haste.ops.convolve import CONVOLVE, ConvolveCall
 from haste_compiler.methods.haste.rewrite import rewrite_haste
 from haste_compiler.passes import pipeline
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.testing.layers import LayerCheck, Owner, check_layers, owned_layers
+from haste_compiler.runtime.rewritten import Owner, owned_layers
+from haste_compiler.testing.layers import LayerCheck, check_layers
 from haste_compiler.testing.passes import find_broken_pass
 from tests.methods.haste.networks import redundant_images
 from tests.testing.faults import alter, constants_of, unharmed
@@ -170,7 +171,7 @@ def test_a_fault_after_the_last_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_batch(model: nn.Module, compiled: CompiledModule) -> None:
-    with pytest.raises(InputError, match="no layers to check on an empty batch"):
+    with pytest.raises(InputError, match="no layers to look at in an empty batch"):
         check_layers(model, compiled, (IMAGES[:0],))
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.program import Record
     from haste_compiler.codegen.tables import Rules
+    from haste_compiler.methods.observed import Observed
+    from haste_compiler.methods.work_map import WorkMap
 
 
 def _read_tolerance(value: Any) -> float:
@@ -86,6 +88,12 @@ class Flat(Method):
     def neutral(self) -> tuple[float, ...]:
         """See ``Method``."""
         return (0.0,)
+
+    def reference_work_map(self, observed: Observed) -> WorkMap | None:
+        """See ``Method``: the kernels count tiles, and don't say which."""
+        from haste_compiler.methods.flat.reference.work import reference_work_map
+
+        return reference_work_map(observed)
 
 
 METHOD = Flat()

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from haste_compiler.graph.geometry import ConvGeometry
     from haste_compiler.methods.haste.replayed import Replayed
     from haste_compiler.methods.haste.statistics import LayerStats
+    from haste_compiler.methods.merged_channels import MergedChannels
+    from haste_compiler.methods.observed import Observed
     from haste_compiler.methods.prediction import Prediction
+    from haste_compiler.methods.work_map import WorkMap
 
 SMALL_PATCHES = (2, 4)
 """Patches that a search tries where multiply-adds are saved: windows of few pixels are flat or alike more often."""
@@ -144,6 +147,10 @@ class Haste(Method):
 
         return read(record, values, statistics)
 
+    def work_maps(self, stats: Mapping[str, Any], shape: Sequence[int], image: int) -> Mapping[str, WorkMap]:
+        """See ``Method``."""
+        return {name: layer.work_map(image) for name, layer in stats.items()}
+
     def check(self, record: Record) -> None:
         """See ``Method``."""
         check(record)
@@ -202,6 +209,13 @@ class Haste(Method):
         from haste_compiler.methods.haste.ops.merge import MERGE
 
         return HASH, GROUP, MERGE
+
+    def merged_channels(self, observed: Observed) -> MergedChannels | None:
+        """See ``Method``."""
+        from haste_compiler.methods.haste.replayed import Replayed
+
+        layer = Replayed.of(observed.node, observed.values, observed.steered)
+        return layer.merged_channels(observed.image)
 
     def replayed(self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None) -> Replayed:
         """See ``Method``."""

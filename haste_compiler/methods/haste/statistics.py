@@ -19,6 +19,7 @@ from haste_compiler.methods.haste.record import NAME, Grouping
 from haste_compiler.methods.haste.settings import Settings
 from haste_compiler.methods.macs import MacCount
 from haste_compiler.methods.statistics import Tally
+from haste_compiler.methods.work_map import WorkMap
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,14 @@ class LayerStats:
     def computed_plainly(self) -> bool:
         """``gave_up``."""
         return self.gave_up
+
+    def work_map(self, image: int) -> WorkMap:
+        """The share of the channels of each patch of an image that was convolved."""
+        found = Counts.split(np.asarray(self.counts[image]).sum(axis=2, dtype=np.int64))
+        share = (found.kept / max(1, self.geometry.in_channels)).astype(np.float32)
+        return WorkMap(
+            share, "channels", "statistics", tile=self.geometry.effective_patch, plane=self.geometry.output_size
+        )
 
     def inconsistency(self) -> str:
         """Why these counts can't be true, in words; empty where they can: every channel is accounted for once."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from haste_compiler.codegen.machine import Machine
     from haste_compiler.codegen.program import Record
     from haste_compiler.codegen.tables import Rules
+    from haste_compiler.methods.work_map import WorkMap
 
 
 class Tokens(Method):
@@ -86,6 +87,12 @@ class Tokens(Method):
     ) -> Mapping[str, TokenStats]:
         """See ``Method``."""
         return read(record, statistics)
+
+    def work_maps(self, stats: Mapping[str, Any], shape: Sequence[int], image: int) -> Mapping[str, WorkMap]:
+        """See ``Method``."""
+        from haste_compiler.methods.tokens.work import work_maps
+
+        return work_maps(stats, shape, image)
 
     def check(self, record: Record) -> None:
         """See ``Method``."""

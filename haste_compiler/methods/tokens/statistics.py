@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from haste_compiler.codegen.program import Record
@@ -20,11 +21,13 @@ class TokenStats:
 
     Attributes:
         images: in the batch.
+        assignment: int32 (images, tokens): by which the tokens merged that the layer has, see ``reference.merging``.
         macs: multiply-adds, of all tokens and of those that are left.
         tally: of tokens, where they merge; None of a layer that only has fewer.
     """
 
     images: int
+    assignment: NDArray[np.int32] = field(repr=False, compare=False)
     macs: MacCount
     tally: Tally | None = None
 
@@ -56,14 +59,14 @@ def read(record: Record, statistics: Sequence[NDArray[Any]]) -> dict[str, TokenS
         record: as ``record.record_of`` makes it.
         statistics: the assignment, int32 (images, tokens).
     """
-    (assignment,) = statistics
+    assignment = np.array(statistics[0], np.int32)
     images = len(assignment)
     found = {}
     for name, counted in record.data["layers"].items():
         parts = {part: images * count for part, count in counted["parts"].items()}
         tokens: Mapping[str, int] | None = counted.get("tokens")
         tally = tokens and Tally("tokens", images * tokens["kept"], images * tokens["merged"])
-        found[name] = TokenStats(images, MacCount(images * counted["dense"], **parts), tally or None)
+        found[name] = TokenStats(images, assignment, MacCount(images * counted["dense"], **parts), tally or None)
     return found
 
 

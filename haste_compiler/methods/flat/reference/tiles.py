@@ -62,6 +62,18 @@ class Tiling:
             places[row : row + self.size[0], column : column + self.size[1]] = numbers
         return places
 
+    @property
+    def whole(self) -> list[bool]:
+        """For every tile whether it shares no pixel with a later one."""
+        owned = torch.bincount(self.owners.flatten(), minlength=len(self.corners)).tolist()
+        return [count == math.prod(self.size) for count in owned]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tiles down and across."""
+        (height, width), (rows, columns) = self.geometry.output_size, self.size
+        return -(-height // rows), -(-width // columns)
+
     def windows(self, labels: Tensor) -> list[tuple[int, ...]]:
         """For every tile the labels (H, W) that it reads, ``PADDING`` outside the image."""
         geometry = self.geometry
@@ -126,19 +138,11 @@ def copy_tiles(
         side: of tiles.
     """
     tiling = Tiling(geometry, side)
-    unknown = Result(y, torch.full(geometry.output_size, UNKNOWN, dtype=torch.int32), len(tiling.corners))
-    if labels[0, 0] == UNKNOWN or (residual_labels is not None and residual_labels[0, 0] == UNKNOWN):
-        return unknown
-    keys = tiling.windows(labels)
-    if residual_labels is not None:
-        keys = [key + added for key, added in zip(keys, tiling.of(residual_labels), strict=True)]
-    owned = torch.bincount(tiling.owners.flatten(), minlength=len(keys)).tolist()
-    whole = [count == math.prod(tiling.size) for count in owned]
-    holders = holders_of(keys, whole)
+    holders = tile_holders(tiling, labels, residual_labels)
+    if holders is None:
+        return Result(y, torch.full(geometry.output_size, UNKNOWN, dtype=torch.int32), len(tiling.corners))
+    whole = tiling.whole
     computed = [number for number, holder in enumerate(holders) if number == holder]
-    most, of = MOST_COMPUTED
-    if len(computed) * of > len(keys) * most:
-        return unknown
     values = [y[:, i : i + tiling.size[0], j : j + tiling.size[1]] for i, j in tiling.corners]
     final, step = _compared(values, holders, computed, whole, tolerance)
     source = torch.tensor([final[holder] for holder in holders])[tiling.owners]
@@ -147,6 +151,24 @@ def copy_tiles(
     made = (source * math.prod(tiling.size) + tiling.places).int()
     moved = sum(final[number] != number for number in computed)
     return Result(copied.contiguous(), made, len(computed), moved, step)
+
+
+def tile_holders(tiling: Tiling, labels: Tensor, residual_labels: Tensor | None) -> list[int] | None:
+    """For every tile the one that is computed for it, itself where it is; None: too few are alike, and all are.
+
+    Args:
+        tiling: of the outputs.
+        labels, residual_labels: as of ``copy_tiles``.
+    """
+    if labels[0, 0] == UNKNOWN or (residual_labels is not None and residual_labels[0, 0] == UNKNOWN):
+        return None
+    keys = tiling.windows(labels)
+    if residual_labels is not None:
+        keys = [key + added for key, added in zip(keys, tiling.of(residual_labels), strict=True)]
+    holders = holders_of(keys, tiling.whole)
+    computed = sum(number == holder for number, holder in enumerate(holders))
+    most, of = MOST_COMPUTED
+    return None if computed * of > len(keys) * most else holders
 
 
 def holders_of(keys: Sequence[tuple[int, ...]], whole: Sequence[bool]) -> list[int]:

@@ -9,8 +9,8 @@ from haste_compiler.graph.capture import capture
 from haste_compiler.methods.haste.method import Haste
 from haste_compiler.methods.haste.settings import EXACT
 from haste_compiler.methods.pipeline import run_passes
+from haste_compiler.methods.replay import Layer, Replay
 from haste_compiler.testing.layers import _near_ties
-from haste_compiler.testing.replay import Layer, Replay
 from tests.methods.haste.networks import SmallNet, redundant_images
 
 IMAGES = redundant_images(2, 3, 12, 10, seed=0)

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from haste_compiler.graph.nodes import is_call, layer_name
 from haste_compiler.methods.layers import OWNER
+from haste_compiler.methods.observed import Observed
 from haste_compiler.methods.registry import method, methods
 from haste_compiler.methods.replayed import OwnedLayer
 from haste_compiler.ops.conv2d import CONV2D
@@ -99,6 +100,7 @@ class Replay(fx.Interpreter):
         see: called with every layer and returns the value that later nodes read.
         steered: values of the methods' parameters, by the name of each layer that they are for, in the place of those
             in the graph.
+        watch: called with every node of a method's before that.
     """
 
     def __init__(
@@ -106,9 +108,10 @@ class Replay(fx.Interpreter):
         gm: fx.GraphModule,
         see: Callable[[Layer], Tensor],
         steered: Mapping[str, Sequence[float]] | None = None,
+        watch: Callable[[Observed], None] = lambda observed: None,
     ) -> None:
         super().__init__(gm)
-        self._see, self._steered = see, steered or {}
+        self._see, self._steered, self._watch = see, steered or {}, watch
         self._deferred = deferred_operators()
 
     def flat(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -130,7 +133,9 @@ class Replay(fx.Interpreter):
     def _layer(self, n: fx.Node) -> Layer | None:
         owner = n.meta.get(OWNER)
         if owner is not None:
-            owned = method(owner).replayed(n, self._values(n), self._steered.get(layer_name(n)))
+            values, steered = self._values(n), self._steered.get(layer_name(n))
+            self._watch(Observed(n, values, steered))
+            owned = method(owner).replayed(n, values, steered)
             return None if owned is None else Layer(n, owned=owned)
         if is_call(n, *_KINDS) and not n.kwargs:
             args, _ = self.fetch_args_kwargs_from_env(n)

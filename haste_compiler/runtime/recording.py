@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ class KernelCall:
     def read(self, shape: Sequence[int]) -> list[Tensor]:
         """Its arguments of a shape, without the one that it writes."""
         return [argument for argument in self.arguments if argument.shape == tuple(shape)]
+
+    def made(self, shape: Sequence[int]) -> Tensor | None:
+        """Its result, which is NHWC or flat, in the shape of a node's value; None: it is something else."""
+        if len(shape) == 4:
+            n, c, h, w = shape
+            return self.result.permute(0, 3, 1, 2) if self.result.shape == (n, h, w, c) else None
+        return self.result.reshape(shape) if self.result.numel() == math.prod(shape) else None
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ class Peaks:
         threads: that were used.
         flops: floating-point operations a second, a multiply-add being two.
         bandwidth: bytes read a second from beyond the second-level cache.
+        near_bytes: that the second-level caches of the cores hold, which cost nothing here.
     """
 
     threads: int
     flops: float
     bandwidth: float
+    near_bytes: float = 0.0
 
     def seconds(self, flops: float, size: float) -> float:
         """The least time for so many operations and bytes: the roofline of Williams et al., CACM 52(4), 2009."""
@@ -60,7 +62,8 @@ def measure_peaks(target: Target, threads: int) -> Peaks:
     out = tvm.runtime.tensor(np.zeros(threads * unit.lanes, np.float32))
     memory = tvm.runtime.from_dlpack(place([np.ones(_READ_FLOATS, np.float32)])[0])
     flops = 2.0 * threads * _STEPS * _SUMS * unit.lanes / _best(threads, lambda: code["fma"](out))
-    return Peaks(threads, flops, 4.0 * _READ_FLOATS / _best(threads, lambda: code["read"](memory, out)))
+    bandwidth = 4.0 * _READ_FLOATS / _best(threads, lambda: code["read"](memory, out))
+    return Peaks(threads, flops, bandwidth, float(threads * unit.l2_bytes))
 
 
 def _best(threads: int, call: Callable[[], Any]) -> float:
