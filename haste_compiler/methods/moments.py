@@ -49,7 +49,7 @@ def _moments(node: fx.Node, found: dict[fx.Node, Moments]) -> Moments | None:
     if node.op != "call_function" or not is_tensor(node):
         return None
     if is_call(node, aten.cat.default) and argument(node, 1, "dim", 0) == 1:
-        parts = [found.get(part) for part in node.args[0]]  # type: ignore[union-attr]
+        parts = [found.get(part) for part in argument(node, 0, "tensors")]
         known = [part for part in parts if part is not None]
         return _joined(known) if len(known) == len(parts) else None
     source = node.args[0] if node.args else None
@@ -60,9 +60,10 @@ def _moments(node: fx.Node, found: dict[fx.Node, Moments]) -> Moments | None:
     if name is not None:
         return _activated((mean, variance), name)
     if is_call(node, aten.add.Tensor) and not node.kwargs:
-        other = found.get(node.args[1]) if isinstance(node.args[1], fx.Node) else None
-        alike = other is not None and shape_of(node.args[1]) == shape_of(source)
-        return (mean + other[0], variance + other[1]) if other is not None and alike else None
+        summand = node.args[1]
+        if not isinstance(summand, fx.Node) or summand not in found or shape_of(summand) != shape_of(source):
+            return None
+        return mean + found[summand][0], variance + found[summand][1]
     if is_call(node, *_AVERAGES) and _channels(node) == _channels(source) == len(mean):
         return (mean, torch.zeros_like(variance)) if _is_over_pixels(node) else None
     if is_call(node, *_VIEWS) and math.prod(shape_of(source)[2:]) == 1 and shape_of(node)[:2] == shape_of(source)[:2]:

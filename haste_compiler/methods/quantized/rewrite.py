@@ -48,7 +48,8 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
     """
     found, moments = sites(gm, config), channel_moments(gm)
     # Asked before the layers that they read are replaced.
-    means = {node: moments[node.args[0]][0] for site in found for node in site.nodes if node.args[0] in moments}
+    read = [(node, x) for site in found for node in site.nodes if isinstance(x := node.args[0], fx.Node)]
+    means = {node: moments[x][0] for node, x in read if x in moments}
     for site in found:
         (node,) = site.nodes
         with gm.graph.inserting_before(node):
