@@ -49,23 +49,29 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(path: Path, width: int = 1280, scheme: str = "light") -> Iterator[Opened]:
-    """Open a file; skips the test where there is no Chromium, or no Playwright to drive it."""
+def chromium() -> Iterator[Any]:
+    """The browser; skips the test where there is none, or no Playwright to drive it.
+
+    There can be only one at a time.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
         pytest.skip("chromium isn't installed")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=_FLAGS)
-        try:
-            context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            context.set_default_timeout(120_000)
-            found = Opened(context.new_page())
-            found.page.on("console", found.see)
-            found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-            found.page.on("request", lambda request: found.requests.append(request.url))
-            found.page.goto(path.as_uri())
-            found.page.wait_for_selector("html[data-ready]")
-            yield found
-        finally:
-            browser.close()
+        browser = driver.chromium.launch(executable_path=path, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
+    """Open a file, and wait until it is drawn."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(60_000)
+    found = Opened(context.new_page())
+    found.page.on("console", found.see)
+    found.page.on("pageerror", lambda error: found.errors.append(str(error)))
+    found.page.on("request", lambda request: found.requests.append(request.url))
+    found.page.goto(path.as_uri())
+    found.page.wait_for_selector("html[data-ready]")
+    return found

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from haste_compiler.report.headline import headline
 from haste_compiler.report.report import Report
 from haste_compiler.report.search_found import read_search
 from haste_compiler.validation.thresholds import Thresholds
-from tests.browser import Opened, opened
+from tests.browser import Opened, chromium, opened
 from tests.methods.haste.networks import redundant_images
 
 
@@ -65,9 +66,14 @@ def path(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(path: Path) -> Iterator[Opened]:
-    with opened(path) as page:
-        yield page
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, path: Path) -> Opened:
+    return opened(browser, path)
 
 
 def test_evidence_is_of_every_layer(report: Report) -> None:
@@ -149,7 +155,7 @@ def test_a_box_that_is_clicked_is_the_layer_that_is_shown(page: Opened) -> None:
     place = page.run(
         "const plot = model('network plot'), source = model('boxes').data_source;"
         "const index = Array.from(source.data.name).indexOf('second'), {x_range, y_range} = plot;"
-        "const around = document.querySelector('.network').firstElementChild.getBoundingClientRect();"
+        "const around = document.querySelector('.network').getBoundingClientRect();"
         "const across = (source.data.x[index] - x_range.start) / (x_range.end - x_range.start);"
         "const down = (y_range.end - source.data.y[index]) / (y_range.end - y_range.start);"
         "return [around.left + across * plot.inner_width, around.top + down * plot.inner_height]"
@@ -159,17 +165,17 @@ def test_a_box_that_is_clicked_is_the_layer_that_is_shown(page: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_telephone_nothing_is_wider_than_the_page(path: Path, scheme: str) -> None:
-    with opened(path, width=390, scheme=scheme) as page:
-        assert page.run("return document.documentElement.scrollWidth") == 390
-        paper, ink = page.run(
-            "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
-            ".map((each) => each.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))"
-        )
-        assert (paper > ink) == (scheme == "light")
-        axis = page.run("return model('times plot').below[0].major_label_text_color")
-        assert axis == ("#1b1f24" if scheme == "light" else "#e8eaed")
-        assert page.errors == []
+def test_on_a_telephone_nothing_is_wider_than_the_page(browser: Any, path: Path, scheme: str) -> None:
+    page = opened(browser, path, width=390, scheme=scheme)
+    assert page.run("return document.documentElement.scrollWidth") == 390
+    paper, ink = page.run(
+        "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
+        ".map((each) => each.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))"
+    )
+    assert (paper > ink) == (scheme == "light")
+    axis = page.run("return model('times plot').below[0].major_label_text_color")
+    assert axis == ("#1b1f24" if scheme == "light" else "#e8eaed")
+    assert page.errors == []
 
 
 def test_without_what_it_is_drawn_with_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,17 +185,17 @@ def test_without_what_it_is_drawn_with_the_extra_is_named(monkeypatch: pytest.Mo
         compiled.report(redundant_images(1, 3, 24, 20))
 
 
-def test_a_network_without_methods_or_images_has_a_page_too(tmp_path: Path) -> None:
+def test_a_network_without_methods_or_images_has_a_page_too(browser: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
     compiled = haste_compiler.compile(model, config=FlatConfig(enabled=False), threads=1)
     made: Report = compiled.report(torch.randn(3, 8), rounds=1)
     assert made.evidence.image is None and not made.evidence.titles
     made.save(tmp_path / "report.html")
-    with opened(tmp_path / "report.html") as page:
-        assert page.errors == []
-        names = page.run("return [...document.querySelectorAll('section')].map((each) => each.id)")
-        assert names == ["network", "times", "table"]
+    page = opened(browser, tmp_path / "report.html")
+    assert page.errors == []
+    names = page.run("return [...document.querySelectorAll('section')].map((each) => each.id)")
+    assert names == ["network", "times", "table"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pareto": [], "chosen": 0}', '{"pareto": [{}], "chosen": 0}'])

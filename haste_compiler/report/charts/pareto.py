@@ -29,7 +29,7 @@ def pareto_chart(found: SearchFound) -> Chart:
     plot.line("saved", "height", source=source, color=colours.BLUE, line_width=2)
     drawn = plot.scatter("saved", "height", source=source, color=colours.BLUE, size=9)
     place = found.pareto.index(found.chosen)
-    plot.scatter([data["saved"][place]], [heights[place]], marker="square", size=14, color=colours.VERMILION)
+    plot.scatter([found.chosen.mac_reduction], [heights[place]], marker="square", size=14, color=colours.VERMILION)
     tips = [("saved", "@saved{0.0%}"), ("height", "@height{0.00%}"), ("an image", "@milliseconds")]
     plot.add_tools(HoverTool(renderers=[drawn], tooltips=tips))
     plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0.[0]%")
