@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 import haste_compiler
 from benchmarks.comparison import relative_error
 from haste_compiler import QuantizedConfig
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.graph.geometry import ConvGeometry
 from haste_compiler.methods.quantized.algorithm import Algorithm
@@ -60,8 +62,9 @@ class Network:
 def network(side: int) -> Network:
     """The network for images of so many pixels; its first convolution doesn't halve small ones."""
     plain = zoo.build("mobilenet_v2", size=side)
+    first = next(layer for layer in plain.modules() if isinstance(layer, nn.Conv2d))
     if side < _SMALL:
-        plain.features[0][0].stride = (1, 1)
+        first.stride = (1, 1)
     ternary = copy.deepcopy(plain)
     with torch.no_grad():
         for layer in ternary.modules():
@@ -118,6 +121,7 @@ def _kernel(
     geometry: ConvGeometry, algorithm: Algorithm, target: str, tensors: tuple[Tensor, Tensor, Tensor]
 ) -> Callable[[], Any]:
     machine, (x, weight, y) = machine_of(parse_target(target), 1), tensors
+    assert isinstance(machine, Cpu)
     unit = unit_for(machine.target, algorithm.bits, algorithm.ternary)
     _, tiling = choose_direct(geometry, 1, unit, machine.unit, 1)
     filters, scale = (each.numpy() for each in filters_for(weight, geometry, algorithm))
@@ -141,7 +145,7 @@ def networks(network: Network, target: str) -> tuple[dict[str, Callable[[], Any]
     errors = {}
     for name, (model, config) in configs.items():
         made = haste_compiler.compile(model, (network.x,), config=config, target=target, threads=1)
-        calls[name] = lambda made=made: made(network.x)
+        calls[name] = partial(made, network.x)
         errors[name] = relative_error(made(network.x), model(network.x))
     return calls, errors
 

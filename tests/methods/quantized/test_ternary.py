@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import haste_compiler
 from haste_compiler import CompiledModule, QuantizedConfig
+from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.target import machine_of, parse_target
 from haste_compiler.cost.pricing import Pricing
 from haste_compiler.graph.capture import capture
@@ -43,7 +44,7 @@ class Block(nn.Module):
         for layer in (self.expand, self.project, self.square, self.head):
             layer.weight.data = ternarized(layer.weight.data)
         self.norm.weight.data.uniform_(-1, 2)
-        self.norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(self.norm.get_buffer("running_var"), 0.5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu6(self.norm(self.expand(torch.relu(self.stem(x)))))
@@ -134,9 +135,10 @@ def test_3x3_layers_are_ternary_or_by_tiles_whichever_is_faster_within_the_error
     machine, config = machine_of(parse_target(target), 1), QuantizedConfig(max_error=max_error)
     gm = run_passes(capture(model, inputs), config, predict=Pricing(machine, inputs))
     (found,) = conv_layers(gm, config)
-    assert found.geometry is not None
+    geometry = found.geometry
+    assert geometry is not None and found.setting is not None and isinstance(machine, Cpu)
     tried = [Algorithm(0, 8, True), *(Algorithm(size, bits) for size in (2, 4) for bits in (8, 7))]
-    fastest = min(tried, key=lambda each: seconds(machine, found.geometry, 1, each))
+    fastest = min(tried, key=lambda each: seconds(machine, geometry, 1, each))
     assert Algorithm.of(found.setting) == (fastest if chosen == "fastest" else Algorithm(0, 8, True))
 
 

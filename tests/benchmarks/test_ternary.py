@@ -1,0 +1,14 @@
+"""What is timed is the same layer by all kernels, and the same network."""
+
+import torch
+
+from benchmarks import ternary
+from haste_compiler.graph.geometry import row_geometry
+from haste_compiler.methods.quantized.ternary import ternary_filters
+
+
+def test_layers_are_ternary_and_timed_in_turns() -> None:
+    assert ternary_filters(ternary.ternarized(torch.randn(5, 9, 1, 1))) is not None
+    calls = ternary.kernels(row_geometry(12, 9, 20), "llvm")
+    times = ternary.in_turns(calls, rounds=2)
+    assert set(times) == set(ternary.KERNELS) and all(len(own) == 2 and min(own) > 0 for own in times.values())
