@@ -61,8 +61,9 @@ def parse_sizes(text: str, usual: int) -> tuple[int, ...]:
     """
     sizes: list[int] = []
     for part in text.split(","):
-        epochs, _, side = part.strip().partition("@")
-        if not epochs.isdecimal() or not (side or "1").isdecimal() or int(side or 1) < 1:
+        epochs, at, side = part.strip().partition("@")
+        numbers = (epochs, side) if at else (epochs,)
+        if not all(number.isdecimal() and int(number) > 0 for number in numbers):
             raise ConfigError(f"epochs are given as EPOCHS or EPOCHS@PIXELS, such as 12@24,5@32, not {part!r}")
         sizes += [int(side or usual)] * int(epochs)
     return tuple(sizes)
