@@ -69,7 +69,8 @@ class Learned(nn.Module):
     """A parametrization of weights by ``round(w / a)`` within -1 and 1 whose a is trained.
 
     Source: Esser et al., arXiv 1902.08153 (LSQ), equations 1 to 3 and section 2.2, with Q_P = Q_N = 1, there by layer:
-    a starts at ``2 · mean|w|``, and its gradient is divided by the root of the weights that share it.
+    a starts at that of ``ternarize_by_threshold``, and its gradient is divided by the root of the number of weights
+    that share it. (LSQ starts at ``2 · mean|w|``, by which filters that are all as large would start as zeros.)
 
     Args:
         weight: float32 (K, ...), those to start from.
@@ -77,7 +78,7 @@ class Learned(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.scale = nn.Parameter(2 * _mean(weight.detach().abs()).clamp(min=_LEAST))
+        self.scale = nn.Parameter(ternarize_by_threshold(weight.detach())[1])
 
     def forward(self, weight: Tensor) -> Tensor:
         """Float32 (K, ...) to ternary weights of the same shape."""
