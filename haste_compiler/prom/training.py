@@ -23,7 +23,7 @@ from haste_compiler.prom.recipe import Phase, Recipe
 _LOOKED_AT = 2000
 """Test images that are enough between two epochs; after the last one all are looked at."""
 
-_TESTED = 500
+TESTED = 500
 """Images of a call when testing."""
 
 _SEEDS = 10_000
@@ -187,7 +187,7 @@ def accuracy(
     every = 1 if whole else max(1, len(test.labels) // _LOOKED_AT)
     seen = Labelled(test.pixels[::every], test.labels[::every], test.mirrored).resized(side)
     right = 0
-    for pixels, labels in zip(seen.pixels.split(_TESTED), seen.labels.split(_TESTED), strict=True):
+    for pixels, labels in zip(seen.pixels.split(TESTED), seen.labels.split(TESTED), strict=True):
         right += int((network(normalized(pixels)).argmax(1) == labels).sum())
     return len(seen.labels), right / len(seen.labels)
 

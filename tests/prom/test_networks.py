@@ -19,7 +19,7 @@ def test_mobilenet_keeps_the_size_of_small_images() -> None:
         pytest.skip(missing)
     network = NETWORKS["mobilenet_v2"](3, 10, 0.35)
     sizes: list[torch.Size] = []
-    network.features[0].register_forward_hook(lambda module, inputs, y: sizes.append(y.shape[2:]))
+    network.get_submodule("features.0").register_forward_hook(lambda module, inputs, y: sizes.append(y.shape[2:]))
     assert network(torch.randn(2, 3, 24, 24)).shape == (2, 10) and sizes == [(24, 24)]
     with pytest.raises(ConfigError, match="images of 3 channels, not 1"):
         NETWORKS["mobilenet_v2"](1, 10, 0.35)

@@ -19,6 +19,7 @@ from haste_compiler.methods.quantized.rewrite import rewrite_quantized
 from haste_compiler.methods.quantized.weights import quantize_filters
 from haste_compiler.passes.pipeline import rewrite
 from haste_compiler.prom import PromConfig, convert, prepare, quantized_layers
+from haste_compiler.prom.integers import RoundedInput
 from haste_compiler.prom.networks import DigitsNet
 from tests import zoo
 
@@ -52,11 +53,9 @@ def relative(y: Tensor, expected: Tensor) -> float:
 
 def test_pointwise_layers_are_ternary_and_the_others_have_8_bits() -> None:
     model = network()
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    found = quantized_layers(prepare(model, (images(1),)))
-    assert found == {
-        name: "ternary" if model.get_submodule(name).kernel_size == (1, 1) else "int8" for name in names
-    } | {"classifier": "int8"}
+    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    expected = {name: "ternary" if each.kernel_size == (1, 1) else "int8" for name, each in convolutions.items()}
+    assert quantized_layers(prepare(model, (images(1),))) == {**expected, "classifier": "int8"}
 
 
 def test_overrides_and_linear_layers() -> None:
@@ -74,11 +73,7 @@ def test_the_model_is_left_as_it_is_and_so_is_the_prepared_one() -> None:
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert torch.equal(model(x), y) and torch.equal(prepared(x), rounded) and not torch.equal(rounded, y)
     assert set(plain.state_dict()) == set(state) and not quantized_layers(plain)
-    assert all(
-        type(module) in (nn.Conv2d, nn.Linear)
-        for module in plain.modules()
-        if hasattr(module, "weight") and module.weight.dim() > 1
-    )
+    assert [type(module) for module in plain.modules()] == [type(module) for module in model.modules()]
 
 
 @pytest.mark.parametrize("quantizer", ["twn", "mean", "learned"])
@@ -93,8 +88,8 @@ def test_converted_weights_are_three_values_or_127_steps() -> None:
     prepared = prepare(network(), (images(1),))
     plain = convert(prepared)
     for name, kind in quantized_layers(prepared).items():
-        weight = plain.get_submodule(name).weight
-        trained = prepared.get_submodule(name).parametrizations.weight.original
+        weight = plain.get_submodule(name).get_parameter("weight")
+        trained = prepared.get_submodule(name).get_parameter("parametrizations.weight.original")
         integers, _ = quantize_filters(weight)
         if kind == "ternary":
             assert set(integers.unique().tolist()) == {-127, 0, 127}
@@ -188,7 +183,7 @@ def test_a_layer_called_twice_is_rounded_with_a_sign_if_one_input_has_it() -> No
     x = torch.randn(1, 4, 5, 5)
     prepared = prepare(Shared(), (x,))
     (hook,) = prepared.get_submodule("layer")._forward_pre_hooks.values()
-    assert not hook.nonnegative
+    assert isinstance(hook, RoundedInput) and not hook.nonnegative
     assert prepared(x).shape == x.shape
 
 

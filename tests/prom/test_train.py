@@ -25,7 +25,7 @@ SIDE = 16
 """Pixels: of so few, training takes seconds."""
 
 DIGITS = Description("digits", 1, 10, 1.0)
-FLOAT, PROM = Phase("float", (SIDE,) * 8, 0.2), Phase("prom", (SIDE,) * 5, 0.1, 0.1, 0.7)
+FLOAT, PROM = Phase("float", (SIDE,) * 6, 0.2), Phase("prom", (SIDE,) * 3, 0.1, 0.1, 0.7)
 RECIPE = Recipe(batch=64)
 
 
@@ -62,7 +62,7 @@ def test_ternary_digits_are_as_right_as_float_ones_compiled_too(trained: Path, d
 
 def test_the_log_holds_both_curves(trained: Path) -> None:
     log = json.loads((trained / LOG).read_text())
-    assert {name: len(epochs) for name, epochs in log["phases"].items()} == {"float": 8, "prom": 5}
+    assert {name: len(epochs) for name, epochs in log["phases"].items()} == {"float": 6, "prom": 3}
     for name, epochs in log["phases"].items():
         assert epochs[-1]["loss"] < epochs[0]["loss"] and epochs[-1]["images"] == 360
         assert epochs[-1]["accuracy"] == log["accuracy"][name]
@@ -72,7 +72,7 @@ def test_the_log_holds_both_curves(trained: Path) -> None:
 @torch.enable_grad()
 def test_interrupted_training_ends_in_the_same_bits(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = (Labelled(data[0].pixels[:192], data[0].labels[:192], False), data[1])
-    phases = (replace(FLOAT, sizes=(8, 8, SIDE)), replace(PROM, sizes=(8, SIDE)))
+    phases = (replace(FLOAT, sizes=(8, 10, 8)), replace(PROM, sizes=(8, 8)))
     arguments = (DIGITS, small, phases, RECIPE, PromConfig("learned"))
     train(*arguments, tmp_path / "whole")
 
