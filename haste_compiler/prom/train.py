@@ -21,8 +21,9 @@ from haste_compiler.prom.data import Labelled, normalized, read_data
 from haste_compiler.prom.networks import NETWORKS
 from haste_compiler.prom.prepare import convert, prepare
 from haste_compiler.prom.recipe import Phase, Recipe, parse_sizes
+from haste_compiler.prom.statistics import estimate_statistics
 from haste_compiler.prom.ternary import QUANTIZERS
-from haste_compiler.prom.training import Trainer
+from haste_compiler.prom.training import Trainer, accuracy
 
 LOG, WEIGHTS, FLOAT_WEIGHTS = "log.json", "network.safetensors", "float.safetensors"
 """Files of a folder: the curves, the converted network's weights, and the float32 network's."""
@@ -133,7 +134,11 @@ def train(
         prepared = prepare(teacher, (example,), config)
         guide = teacher if prepared_phase.distillation else None
         trainer = Trainer(prepared, guide, data, recipe, prepared_phase, 1, folder / "prom.pt")
-        log["accuracy"]["prom"] = trainer.run(tick, write(prepared_phase.name))
+        trainer.run(tick, write(prepared_phase.name))
+        tick("statistics of batch norms", 1.0)
+        side = prepared_phase.sizes[-1]
+        estimate_statistics(prepared, data[0].resized(side), recipe.batch)
+        log["accuracy"]["prom"] = accuracy(prepared, data[1], side)[1]
         log["phases"][prepared_phase.name] = trainer.log
     _store(convert(prepared), folder / WEIGHTS)
     write_text(folder / LOG, json.dumps(log, indent=2) + "\n")
