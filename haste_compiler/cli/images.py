@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -204,8 +204,8 @@ def _picture(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     return as_pixels(open_image(path), size, zoom=8 / 7 if min(size) >= 64 else 1)
 
 
-def open_image(path: Path) -> Any:
-    """A file as Pillow's image.
+def open_image(path: Path | BinaryIO) -> Any:
+    """A file, by its path or opened, as Pillow's image.
 
     Raises:
         InputError: it can't be read.
