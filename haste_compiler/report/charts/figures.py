@@ -18,6 +18,9 @@ _STYLE = """
 .bk-slider-title, label { color: var(--ink); }
 """
 
+_INK = "#1b1f24"
+"""The page's on light paper; on dark paper the page gives another."""
+
 _ROW, _AROUND = 20, 70
 """Pixels of a bar, and of axes and legend."""
 
@@ -51,6 +54,7 @@ def plain_figure(**options: Any) -> figure:
     plot.outline_line_color = None
     plot.xgrid.grid_line_alpha = plot.ygrid.grid_line_alpha = 0.3
     plot.axis.axis_line_alpha = 0.5
+    plot.axis.axis_label_text_color = plot.axis.major_label_text_color = plot.title.text_color = _INK
     plot.min_border_right = 20
     return plot
 
