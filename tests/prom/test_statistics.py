@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from haste_compiler.prom.augment import shifted
 from haste_compiler.prom.data import Labelled, normalized
 from haste_compiler.prom.statistics import estimate_statistics
 
@@ -13,9 +14,12 @@ def test_means_and_variances_are_averages_over_batches_and_nothing_else_changes(
     assert isinstance(norm, nn.BatchNorm2d)
     norm.running_mean.fill_(100)
     before = {name: value.clone() for name, value in network.state_dict().items() if "running" not in name}
-    images = Labelled(torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.zeros(40, dtype=torch.int64), True)
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    images = Labelled(pixels, torch.zeros(40, dtype=torch.int64), True)
     estimate_statistics(network, images, 40)
-    y = network[0](normalized(images.pixels))
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(40, generator=generator)
+    y = network[0](normalized(shifted(pixels[order], generator, mirrored=True)))
     torch.testing.assert_close(norm.running_mean, y.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, y.var((0, 2, 3)))
     whole = norm.running_mean.clone()
