@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from haste_compiler.prom.augment import shifted
 from haste_compiler.prom.data import Labelled, normalized
 
 _IMAGES = 10_000
@@ -23,7 +24,7 @@ def estimate_statistics(network: nn.Module, images: Labelled, batch: int) -> Non
 
     Args:
         network: is left in evaluation mode.
-        images: to train on, evenly spread ones of which are looked at.
+        images: to train on; up to 10,000 are looked at, shifted and mirrored.
         batch: images of a call.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -34,11 +35,12 @@ def estimate_statistics(network: nn.Module, images: Labelled, batch: int) -> Non
         norm.reset_running_stats()
         # None: the plain average over all calls.
         norm.momentum = None
-    count = min(len(images.labels), _IMAGES)
+    count, generator = min(len(images.labels), _IMAGES), torch.Generator().manual_seed(0)
     # Images may be sorted by class, and every call should see all classes.
-    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))[:count]
+    order = torch.randperm(len(images.labels), generator=generator)[:count]
     for which in order[: count - count % batch or count].split(batch):
-        network(normalized(images.pixels[which]))
+        # Shifted as in training: statistics of the images as they are cost accuracy.
+        network(normalized(shifted(images.pixels[which], generator, mirrored=images.mirrored)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

@@ -168,7 +168,7 @@ def _load(network: nn.Module, path: Path) -> None:
 @click.option("--width", type=float, default=0.5, help="What the network's channels are multiplied by.")
 @click.option("--side", type=int, default=32, help="Pixels that a folder's images are scaled to.")
 @click.option("--epochs", default="12@24,5@32", help="In float32: EPOCHS or EPOCHS@PIXELS, several with commas.")
-@click.option("--prom-epochs", default="6@32", help="Prepared, in the same form.")
+@click.option("--prom-epochs", default="8@32", help="Prepared, in the same form.")
 @click.option(
     "--start", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights instead of --epochs."
 )
