@@ -15,7 +15,7 @@ from haste_compiler.cli.commands import haste
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SYSTEM = ("cd", "git", "unzip")
+SYSTEM = ("cd", "git", "unzip", "xdg-open")
 """Programs that aren't ours, of which nothing is checked."""
 
 BUILT = ("examples/cpp/haste_run",)
