@@ -1,4 +1,4 @@
-"""The ``haste`` command: compile, validate, search, tune, bench, stream, info, cache, demo; one file each."""
+"""The ``haste`` command: compile, validate, search, tune, bench, stream, watch, info, cache, demo; one file each."""
 
 import signal
 import sys

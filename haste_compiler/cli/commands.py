@@ -25,6 +25,7 @@ from haste_compiler.cli.search import search
 from haste_compiler.cli.stream import stream
 from haste_compiler.cli.tune import tune
 from haste_compiler.cli.validate import validate
+from haste_compiler.cli.watch import watch
 from haste_compiler.errors import HasteError, ValidationError
 
 HOLDS, FELL_SHORT, FAILED = 0, 1, 2
@@ -50,6 +51,7 @@ def haste() -> None:
       haste search torchvision:resnet18 --images photographs/ --max-accuracy-drop 0.01 -o best.yaml
       haste compile torchvision:resnet18 --config best.yaml -o resnet18.haste
       haste stream torchvision:resnet18 street.mp4 --size 224x288 --tolerance 0.2
+      haste watch torchvision:resnet18 --images photographs/
 
     \b
     MODEL is one of
@@ -69,7 +71,7 @@ def haste() -> None:
 
 _TRACEBACK = "--traceback"
 
-for command in (haste, compile, validate, report, search, tune, bench, stream, energy, info, cache, demo):
+for command in (haste, compile, validate, report, search, tune, bench, stream, watch, energy, info, cache, demo):
     help = "Show where in the code an error arose."
     command.params.append(click.Option([_TRACEBACK], is_flag=True, expose_value=False, help=help))
     if command is not haste:

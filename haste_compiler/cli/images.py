@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haste_compiler.errors import HasteError, InputError, first_line
+from haste_compiler.errors import InputError, first_line
+from haste_compiler.pictures import as_pixels, open_image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MADE_UP = "random"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's photographs, by which the networks of torchvision and most of timm are normalised."""
 
 
 @dataclass(frozen=True)
@@ -202,43 +201,3 @@ def _read_labels(path: Path, folder: Path, files: Sequence[Path]) -> list[int]:
 def _picture(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     """One image, float32 (3, H, W): scaled until its shorter side is 8/7 of what is needed, then cut."""
     return as_pixels(open_image(path), size, zoom=8 / 7 if min(size) >= 64 else 1)
-
-
-def open_image(path: Path | BinaryIO) -> Any:
-    """A file, by its path or opened, as Pillow's image.
-
-    Raises:
-        InputError: it can't be read.
-        HasteError: there is no Pillow.
-    """
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise HasteError("images need Pillow: `pip install pillow`") from None
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} can't be read: {first_line(error)}") from None
-
-
-def as_pixels(image: Any, size: tuple[int, int], *, zoom: float = 1, normalize: bool = True) -> NDArray[Any]:
-    """Pillow's image, red, green and blue, as networks take it: float32 (3, H, W).
-
-    Args:
-        image: of any size.
-        size: height and width that it is scaled to, and its middle cut to.
-        zoom: how much larger than need be it is scaled.
-        normalize: as torchvision's networks want it; else values are from 0 to 1.
-    """
-    from PIL import Image
-
-    height, width = size
-    scale = max(height / image.height, width / image.width) * zoom
-    across, down = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    left, top = (across - width) // 2, (down - height) // 2
-    cut = image.resize((across, down), Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
-    values = np.asarray(cut, np.float32) / 255
-    if normalize:
-        values = (values - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
-    return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haste_compiler.cli.images import as_pixels, list_images, open_image
-from haste_compiler.errors import HasteError, InputError, first_line
+from haste_compiler.cli.images import list_images
+from haste_compiler.errors import InputError
+from haste_compiler.pictures import as_pixels, decoded, open_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,33 +51,18 @@ class VideoSource:
         """
         import torch
 
-        for image in islice(self._images(), self.limit):
+        for image in islice(self.images(), self.limit):
             yield torch.from_numpy(as_pixels(image, size, normalize=self.normalize))[None]
 
-    def _images(self) -> Iterator[Any]:
+    def images(self) -> Iterator[Any]:
+        """The same as Pillow's images, however many there are; raises what ``frames`` raises."""
         path = Path(self.video)
         if path.is_dir():
             return map(open_image, list_images(path, self.limit)[0])
         if self.is_camera:
-            return _decoded(f"/dev/video{self.video}", "v4l2")
+            return decoded(f"/dev/video{self.video}", "v4l2")
         if not path.is_file():
             raise InputError(
                 f"there is no video {self.video}: allowed are a video file, a folder of images and a camera's number"
             )
-        return _decoded(self.video, None)
-
-
-def _decoded(file: str, kind: str | None) -> Iterator[Any]:
-    """The pictures of a file, or of a device that is read as one of a kind."""
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise HasteError('a video needs PyAV: `pip install "haste-compiler[video]"`') from None
-    try:
-        with av.open(file, format=kind) as container:
-            if not container.streams.video:
-                raise InputError(f"{file} holds no video")
-            for frame in container.decode(video=0):
-                yield frame.to_image()
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{file} can't be read: {first_line(error)}") from None
+        return decoded(self.video, None)

@@ -41,11 +41,13 @@ class Parameter:
         name: what it is steered by, ``compiled.<name>``.
         read: the number that a user's value means; raises ``ConfigError`` where it is out of range.
         written: the value as a user writes it.
+        offered: values that are worth a look, ascending; None, where it is one, comes last.
     """
 
     name: str
     read: Callable[[Any], float]
     written: Callable[[float], Any]
+    offered: tuple[Any, ...] = ()
 
     def check(self, value: float) -> None:
         """Check a value as a compiled network holds it.
@@ -322,6 +324,11 @@ class Method(ABC):
         """The channels that a layer took as one, in the patch where most were, by the same definition; None: there are
         none."""
         return None
+
+    def varied(self, config: Any) -> Mapping[str, tuple[Any, tuple[Any, ...]]]:
+        """Fields of a configuration that steering can't change and that one may want to compare, by name: what each is,
+        and values to compare, each of which is a compilation of its own."""
+        return {}
 
     def replayed(
         self, node: fx.Node, values: Mapping[fx.Node, Any], steered: Sequence[float] | None

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from haste_compiler.cli.images import as_pixels, list_images, open_image
+from haste_compiler.cli.images import list_images
 from haste_compiler.demo.digits import held_out_digits, training_digits
 from haste_compiler.errors import InputError, first_line
+from haste_compiler.pictures import as_pixels, open_image
 
 DIGITS = "digits"
 """The source that is no path."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from haste_compiler.methods.work_map import WorkMap
 
 
+_OFFERED = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
 def _read_tolerance(value: Any) -> float:
     return FlatConfig().replace(tile_tolerance=value).tile_tolerance
 
@@ -31,7 +34,7 @@ class Flat(Method):
     NAME = NAME
     TITLE = "flat tiles"
     CONFIG = FlatConfig
-    PARAMETERS = (Parameter("tile_tolerance", _read_tolerance, lambda value: float(f"{value:.7g}")),)
+    PARAMETERS = (Parameter("tile_tolerance", _read_tolerance, lambda value: float(f"{value:.7g}"), _OFFERED),)
     NEARER = "a lower tile_tolerance"
 
     def sites(self, gm: fx.GraphModule, config: FlatConfig) -> list[Site]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from haste_compiler.codegen.program import Record
 from haste_compiler.methods.haste.config import MAX_PATCH_SIZE, HasteConfig
 from haste_compiler.methods.haste.record import NAME, check, from_group
-from haste_compiler.methods.haste.settings import EXACT, LADDER, Settings
+from haste_compiler.methods.haste.settings import EXACT, LADDER, OFFERED, Settings
 from haste_compiler.methods.method import Method, Parameter, Pricing, Site, Tunable, Verdict
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _parameter(name: str) -> Parameter:
             return None
         return int(value) if name == "num_hyperplanes" else float(f"{value:.7g}")
 
-    return Parameter(name, read, written)
+    return Parameter(name, read, written, OFFERED[name])
 
 
 class Haste(Method):

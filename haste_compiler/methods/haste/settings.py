@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haste_compiler.methods.haste.config import HasteConfig
 
@@ -68,3 +68,10 @@ LADDER = (
     Settings(5, math.inf, 0.5),
 )
 """Settings that a search measures, roughly by rising damage."""
+
+OFFERED: Mapping[str, tuple[Any, ...]] = {
+    "num_hyperplanes": (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 30),
+    "tolerance": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, None),
+    "flat_tolerance": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+}
+"""Values of each that a person who turns it is offered, ascending."""

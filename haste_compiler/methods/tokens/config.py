@@ -22,6 +22,9 @@ SCHEDULES = ("constant", "falling")
 DEFAULT_KEEP = 0.5
 """The share of tokens that is kept where nothing is said."""
 
+OFFERED_KEEPS = (0.25, 0.5, 0.75, 1.0)
+"""Shares that somebody who compares is offered."""
+
 _MOST = 1 << 20
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haste_compiler.methods.method import Method, Site, Verdict
-from haste_compiler.methods.tokens.config import NAME, TokenConfig
+from haste_compiler.methods.tokens.config import DEFAULT_KEEP, NAME, OFFERED_KEEPS, TokenConfig
 from haste_compiler.methods.tokens.statistics import TokenStats, check, read
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ class Tokens(Method):
         from haste_compiler.methods.tokens.work import work_maps
 
         return work_maps(stats, shape, image)
+
+    def varied(self, config: TokenConfig) -> Mapping[str, tuple[Any, tuple[Any, ...]]]:
+        """See ``Method``."""
+        if not config.enabled or config.r is not None:
+            return {}
+        return {"keep": (DEFAULT_KEEP if config.keep is None else config.keep, OFFERED_KEEPS)}
 
     def check(self, record: Record) -> None:
         """See ``Method``."""
