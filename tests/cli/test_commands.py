@@ -238,7 +238,7 @@ def test_info_of_a_saved_network(haste: Haste, file: Path) -> None:
     assert code == 0 and "DigitsResNet" in out and "input 2x1x32x32 float32: 5 of 8 convolutions HASTE" in out
     code, out, _ = haste("info", file, "--json")
     manifest = json.loads(out)
-    assert code == 0 and manifest["format_version"] == 6
+    assert code == 0 and manifest["format_version"] == 7
     assert manifest["configs"]["haste"]["cost_model"] is False
     code, out, err = haste("info", file, "--no-cost-model", "--preset", "paper")
     assert code == 2 and not out and err.startswith(f"error: {file} is compiled already")
