@@ -61,8 +61,9 @@ def as_pixels(image: Any, size: tuple[int, int], *, zoom: float = 1, normalize: 
 
 def normalized(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values from 0 to 1, float32 (…, 3), as torchvision's networks want them."""
-    scaled: NDArray[np.float32] = (values - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
-    return scaled
+    mean: NDArray[np.float32] = np.array(_MEAN, np.float32)
+    std: NDArray[np.float32] = np.array(_STD, np.float32)
+    return (values - mean) / std
 
 
 def decoded(file: str | BinaryIO, kind: str | None, name: str = "") -> Iterator[Any]:

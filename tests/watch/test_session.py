@@ -65,7 +65,7 @@ def test_int8_is_another_compilation(watched: Watched, session: Session) -> None
     look = session.request().look(watched)
     expected = watched.model(session.request().frame)
     assert 0 < look.prediction.error < 0.1
-    assert look.prediction.ranks[0].name == str(int(expected.argmax()))
+    assert look.prediction.ranks[0].name == f"class {int(expected.argmax())}"
 
 
 def test_a_stream_recomputes_little_of_a_part_that_moves(session: Session) -> None:
