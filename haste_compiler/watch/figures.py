@@ -70,6 +70,7 @@ class Course:
             sizing_mode="stretch_width",
             toolbar_location=None,
             tools="",
+            x_range=Range1d(0, 1),
             y_range=Range1d(0, 1.05),
             x_axis_label="frame",
             y_axis_label="work",
@@ -84,8 +85,9 @@ class Course:
             axis.update(major_tick_line_color=_TEXT, minor_tick_line_color=None)
         self.figure.grid.grid_line_alpha = 0.25
 
-    def clear(self) -> None:
-        """Begin anew."""
+    def clear(self, frames: int) -> None:
+        """Begin anew, with a video of so many frames."""
+        self.figure.x_range.update(end=max(1, frames - 1))
         self.source.data = {"frame": [], "work": []}
 
     def add(self, frame: int, work: float) -> None:

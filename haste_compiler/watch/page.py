@@ -76,7 +76,8 @@ class _Page:
         self._picture, self._heat, self._course = Picture("picture", size), Heat("heat", size), Course("course")
         self._course.figure.visible = False
         self._output: Picture | None = None
-        self._below = Column(name="output", sizing_mode="stretch_width")
+        made = Div(text="<h2>What it makes</h2>", **text)
+        self._below = Column(made, name="output", sizing_mode="stretch_width", visible=False)
         self._file = FileInput(
             title="an image or a video: choose a file, or drop it here", accept="image/*,video/*", **self._styled
         )
@@ -96,7 +97,8 @@ class _Page:
         self._turned: list[Knob] = []
         self._show_controls([])
         self._show_scene()
-        self._file.on_change("value", lambda attr, old, new: self._open())
+        # The file's name comes in the same message, behind its content.
+        self._file.on_change("value", lambda attr, old, new: self._later(self._open))
         self._scene.on_change("value", lambda attr, old, new: self._choose_scene(new))
         self._layer.on_change("value", lambda attr, old, new: self._show_map())
         self._frame.on_change("value", lambda attr, old, new: self._choose_frame(new))
@@ -187,11 +189,16 @@ class _Page:
         except (HasteError, binascii.Error) as error:
             self._fail(str(error))
             return
-        self._show_scene()
+        self._begin_scene()
 
     def _choose_scene(self, name: str) -> None:
+        # A scene that was shown by other means is computed already.
         if name != self._session.scene.name:
             self._session.show(name)
+            self._begin_scene()
+
+    def _begin_scene(self) -> None:
+        """Show a scene that is new, and have it computed."""
         self._stop()
         self._show_scene()
         self.look()
@@ -201,12 +208,11 @@ class _Page:
         scene = self._session.scene
         self._scene.options = list(self._session.scenes)
         self._frame.update(end=max(1, len(scene.frames) - 1), value=0)
-        self._course.clear()
+        self._course.clear(len(self._session.scene.frames))
         self._course.figure.visible = scene.is_video
         self._picture.show(scene.shown[0])
         self._heat.show(scene.shown[0], None)
         self._show_controls(self._turned[len(self._session.compiled_in) :])
-        # Its callback computes.
         self._scene.value = scene.name
 
     def _choose_frame(self, number: int) -> None:
@@ -218,15 +224,13 @@ class _Page:
 
     def _show_output(self, picture: Any) -> None:
         """Show an output that is an image; of another there is nothing to show."""
+        self._below.visible = picture is not None
         if picture is None:
-            self._below.children = []
             return
         if self._output is None:
             self._output = Picture("made", picture.shape[:2])
+            self._below.children = [*self._below.children, self._output.figure]
         self._output.show(picture)
-        title = Div(text="<h2>What it makes</h2>", stylesheets=[InlineStyleSheet(css=html.STYLE)])
-        if not self._below.children:
-            self._below.children = [title, self._output.figure]
 
     def _show_layers(self) -> None:
         """Offer the layers that there are maps of."""
@@ -256,7 +260,7 @@ class _Page:
             self._fail(str(error))
             return
         self._spent = []
-        self._course.clear()
+        self._course.clear(len(self._session.scene.frames))
         self._message.text = html.note("compiling the stream …")
         self._next(self._following)
 
