@@ -13,7 +13,7 @@ STYLE = """
 :host { color: inherit; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { padding: 3px 8px 3px 0; text-align: right; font-weight: normal; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: break-word; min-width: 4em; }
 th { opacity: 0.75; }
 .bar { height: 7px; background: var(--bar, #0072b2); min-width: 1px; }
 .bar + .bar { background: #e69f00; margin-top: 2px; }
