@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.short_calls import Call, in_turns
 from haste_compiler.codegen.cpu.kernels.attention import Operand, Operands, attention_kernel
 from haste_compiler.codegen.cpu.kernels.attention_products import FloatProducts, Products
 from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, choose_attention
@@ -23,9 +24,6 @@ from haste_compiler.cost.peaks import measure_peaks
 from haste_compiler.methods.quantized.cpu.attention import IntegerProducts, choose_blocks
 from haste_compiler.methods.quantized.cpu.units import integer_unit
 from haste_compiler.runtime.threads import with_threads
-
-_LEAST_SECONDS = 2e-3
-"""So long a measurement takes at least, by repeating short calls."""
 
 _SETTLING = 0.05
 """Seconds after which the threads of the runner before, which spin for more work, have gone to sleep."""
@@ -89,21 +87,14 @@ def measure(shape: Shape, threads: int, rounds: int) -> Found:
         calls[name]()
         errors[name] = float((y.transpose(1, 2) - expected).norm() / expected.norm())
 
-    def turns() -> dict[str, list[float]]:
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(min(rounds, 3) if shape.flops > _LONG_FLOPS else rounds):
-            for name, call in calls.items():
-                if threads > 1:
-                    time.sleep(_SETTLING)
-                call()
-                repeats, start = 0, time.perf_counter()
-                while repeats == 0 or time.perf_counter() - start < _LEAST_SECONDS:
-                    call()
-                    repeats += 1
-                times[name].append((time.perf_counter() - start) / repeats)
-        return times
+    few = min(rounds, 3) if shape.flops > _LONG_FLOPS else rounds
 
-    return Found(with_threads(threads, turns), errors)
+    def settled(call: Call) -> None:
+        if threads > 1:
+            time.sleep(_SETTLING)
+        call()
+
+    return Found(with_threads(threads, lambda: in_turns(calls, few, settled)), errors)
 
 
 def _compiled(

@@ -6,11 +6,9 @@ The network is MobileNetV2 with random weights, those of 1×1 convolutions terna
 import argparse
 import copy
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 import haste_compiler
 from benchmarks.comparison import relative_error
+from benchmarks.short_calls import Call, Times, in_turns
 from haste_compiler import QuantizedConfig
 from haste_compiler.codegen.cpu.machine import Cpu
 from haste_compiler.codegen.target import machine_of, parse_target
@@ -30,6 +29,7 @@ from haste_compiler.methods.quantized.cpu.direct import direct_kernel, pack_dire
 from haste_compiler.methods.quantized.cpu.direct_tiling import choose_direct
 from haste_compiler.methods.quantized.cpu.units import unit_for
 from haste_compiler.methods.quantized.weights import filters_for
+from haste_compiler.prom.ternary import ternarized
 from haste_compiler.runtime.threads import with_threads
 from haste_compiler.validation.timing import no_garbage_collection
 from tests import zoo
@@ -37,17 +37,8 @@ from tests import zoo
 KERNELS = {"8 bits": Algorithm(0), "inputs of 7": Algorithm(0, 7), "ternary": Algorithm(0, 8, True)}
 """What multiplies a 1×1 convolution."""
 
-_LEAST_SECONDS = 2e-3
-"""So long a measurement takes at least, by repeating short calls."""
-
 _SMALL = 64
 """Of images with fewer pixels across the first convolution computes every pixel."""
-
-_SHARE = 0.7
-"""Of the mean size of an output channel's weights: what weights below become 0."""
-
-Times = dict[str, list[float]]
-"""Seconds of a call in each round, by what was called."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +64,6 @@ def network(side: int) -> Network:
     return Network(plain, ternary, zoo.example_input("mobilenet_v2", size=side))
 
 
-def ternarized(weight: Tensor) -> Tensor:
-    """Weights (K, C, 1, 1) as -a, 0 and a.
-
-    Source: Li et al., arXiv 1605.04711 (ternary weight networks), equations 4 to 6, there by layer.
-    """
-    sizes = weight.abs()
-    kept = sizes > _SHARE * sizes.mean(1, keepdim=True)
-    return weight.sign() * kept * ((sizes * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True))
-
-
 def pointwise(network: Network) -> list[ConvGeometry]:
     """The geometries of its 1×1 convolutions, in order."""
     compiled = haste_compiler.compile(network.plain, (network.x,))
@@ -90,26 +71,17 @@ def pointwise(network: Network) -> list[ConvGeometry]:
     return [each for each in geometries if each is not None and each.taps == 1]
 
 
-def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> Times:
-    """Call each in every round, in turns."""
+def alone(calls: Mapping[str, Call], rounds: int) -> Times:
+    """Call each in every round, in turns, on one thread, after a call that isn't timed."""
 
     def turns() -> Times:
-        times: Times = {name: [] for name in calls}
         with no_garbage_collection():
-            for _ in range(rounds):
-                for name, call in calls.items():
-                    call()
-                    repeats, start = 0, time.perf_counter()
-                    while repeats == 0 or time.perf_counter() - start < _LEAST_SECONDS:
-                        call()
-                        repeats += 1
-                    times[name].append((time.perf_counter() - start) / repeats)
-        return times
+            return in_turns(calls, rounds, lambda call: call())
 
     return with_threads(1, turns)
 
 
-def kernels(geometry: ConvGeometry, target: str) -> dict[str, Callable[[], Any]]:
+def kernels(geometry: ConvGeometry, target: str) -> dict[str, Call]:
     """A convolution by each of ``KERNELS``."""
     x = torch.randn(1, *geometry.input_size, geometry.in_channels).relu()
     weight = ternarized(torch.randn(geometry.out_channels, geometry.in_channels, 1, 1))
@@ -117,9 +89,7 @@ def kernels(geometry: ConvGeometry, target: str) -> dict[str, Callable[[], Any]]
     return {name: _kernel(geometry, algorithm, target, (x, weight, y)) for name, algorithm in KERNELS.items()}
 
 
-def _kernel(
-    geometry: ConvGeometry, algorithm: Algorithm, target: str, tensors: tuple[Tensor, Tensor, Tensor]
-) -> Callable[[], Any]:
+def _kernel(geometry: ConvGeometry, algorithm: Algorithm, target: str, tensors: tuple[Tensor, Tensor, Tensor]) -> Call:
     machine, (x, weight, y) = machine_of(parse_target(target), 1), tensors
     assert isinstance(machine, Cpu)
     unit = unit_for(machine.target, algorithm.bits, algorithm.ternary)
@@ -133,7 +103,7 @@ def _kernel(
     return lambda: code(*arguments)
 
 
-def networks(network: Network, target: str) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
+def networks(network: Network, target: str) -> tuple[dict[str, Call], dict[str, float]]:
     """The network in float32 and in integers, and the relative errors (2-norm) of the outputs."""
     configs = {
         "float32": (network.plain, None),
@@ -141,7 +111,7 @@ def networks(network: Network, target: str) -> tuple[dict[str, Callable[[], Any]
         "inputs of 7": (network.plain, QuantizedConfig(max_error=None)),
         "ternary": (network.ternary, QuantizedConfig(max_error=None)),
     }
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Call] = {}
     errors = {}
     for name, (model, config) in configs.items():
         made = haste_compiler.compile(model, (network.x,), config=config, target=target, threads=1)
@@ -164,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = network(side)
             console.print(_layers(pointwise(made), given.target, given.rounds, f"{side}×{side}, 1×1 convolutions"))
             calls, errors = networks(made, given.target)
-            console.print(_whole(in_turns(calls, given.rounds), errors, f"{side}×{side}, the whole network"))
+            console.print(_whole(alone(calls, given.rounds), errors, f"{side}×{side}, the whole network"))
 
 
 def _layers(geometries: Sequence[ConvGeometry], target: str, rounds: int, title: str) -> Table:
@@ -173,7 +143,7 @@ def _layers(geometries: Sequence[ConvGeometry], target: str, rounds: int, title:
     total: dict[str, tuple[float, float]] = dict.fromkeys(KERNELS, (0.0, 0.0))
     for geometry in dict.fromkeys(geometries):
         count = geometries.count(geometry)
-        times = in_turns(kernels(geometry, target), rounds)
+        times = alone(kernels(geometry, target), rounds)
         found = {name: (min(own), statistics.median(own)) for name, own in times.items()}
         for name, (best, middle) in found.items():
             total[name] = (total[name][0] + count * best, total[name][1] + count * middle)

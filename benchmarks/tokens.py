@@ -5,10 +5,8 @@
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import tvm
@@ -17,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 from tvm import tirx
 
+from benchmarks.short_calls import Call, in_turns
 from haste_compiler.codegen.cpu.kernels.attention import Operand, Operands, attention_kernel
 from haste_compiler.codegen.cpu.kernels.attention_products import FloatProducts
 from haste_compiler.codegen.cpu.kernels.attention_tiling import AttentionSizes, choose_attention
@@ -32,11 +31,6 @@ from haste_compiler.methods.tokens.cpu.nearest import NearestSizes, nearest_kern
 from haste_compiler.methods.tokens.cpu.number import number_kernel
 from haste_compiler.methods.tokens.reference.blocks import Blocks
 from haste_compiler.methods.tokens.reference.heads import most_outliers
-
-_LEAST_SECONDS = 2e-3
-"""So long a measurement takes at least, by repeating short calls."""
-
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -170,24 +164,6 @@ def merged_attention(
     attend, y = kernels.attention(merged, mask=size.log()[:, :, None].contiguous(), query_lengths=queries)
     aggregation["copy"] = kernels.copying(y, to_query)
     return {"matching": matching, "aggregation": aggregation, "attention": {"attention": attend}}
-
-
-def seconds(call: Call) -> float:
-    """Of one call."""
-    repeats, start = 0, time.perf_counter()
-    while repeats == 0 or time.perf_counter() - start < _LEAST_SECONDS:
-        call()
-        repeats += 1
-    return (time.perf_counter() - start) / repeats
-
-
-def in_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    return times
 
 
 def of_frame_sequence(smooth: float, video: Video) -> Tensor:

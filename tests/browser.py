@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,14 +63,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def opened(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
-    """Open a file, and wait until it is drawn."""
+def opened(browser: Any, address: str, width: int = 1280, scheme: str = "light", patience: int = 60_000) -> Opened:
+    """Open a page in a tab of its own. The caller waits for what says that it is drawn, ``patience`` ms at most."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(patience)
     found = Opened(context.new_page())
     found.page.on("console", found.see)
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
     found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.goto(path.as_uri())
-    found.page.wait_for_selector("html[data-ready]")
+    found.page.goto(address)
     return found

@@ -1,4 +1,4 @@
-"""The ``haste`` command: compile, validate, search, tune, bench, stream, watch, info, cache, demo; one file each."""
+"""The ``haste`` command: a file for each of its commands, which ``commands.py`` gathers."""
 
 import signal
 import sys

@@ -211,7 +211,7 @@ class Method(ABC):
 
     def arithmetic(self, setting: Any) -> str:
         """The format that a layer of it multiplies in, a key of ``energy``'s table; ``setting``: the verdict's."""
-        return {"int8": "int8", "bf16": "bfloat16"}.get(self.PRECISION, "float32")
+        return "float32"
 
     # Machine code
 

@@ -32,6 +32,10 @@ class Tally:
         """All of them."""
         return self.kept + self.merged + self.skipped
 
+    def share(self, count: int) -> float:
+        """The share that so many of them are; 0 where there are none."""
+        return count / max(1, self.total)
+
 
 class LayerStatistics(Protocol):
     """What one layer of a method did with one batch."""

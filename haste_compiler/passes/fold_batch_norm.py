@@ -184,12 +184,11 @@ def _batch_norm(gm: fx.GraphModule, node: fx.Node) -> Affine | None:
 
 def _trained_moments(gm: fx.GraphModule, node: fx.Node) -> Affine:
     """Mean and variance of what a batch norm returned for the images that its statistics are of, by channel."""
-    weight, bias, running = node.args[1:4]
-    mean = torch.zeros_like(_load(gm, running))  # type: ignore[arg-type]
-    return (
-        mean + _load(gm, bias) if is_constant(bias) else mean,
-        _load(gm, weight).square() if is_constant(weight) else torch.ones_like(mean),
-    )
+    _, weight, bias, *_ = node.args
+    channels = shape_of(node)[1]
+    mean = _load(gm, bias) if is_constant(bias) else torch.zeros(channels, dtype=torch.float64)
+    variance = _load(gm, weight).square() if is_constant(weight) else torch.ones(channels, dtype=torch.float64)
+    return mean, variance
 
 
 def _spell_out(gm: fx.GraphModule, node: fx.Node) -> None:

@@ -49,12 +49,23 @@ def ternarize_by_threshold(weight: Tensor) -> tuple[Tensor, Tensor]:
     return signs, (_mean(size * kept) / _mean(kept).clamp(min=_LEAST)).clamp(min=_LEAST)
 
 
+Ternarize = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Float32 (K, ...) to -1, 0, 1 of the same shape, and a, (K, 1, ...)."""
+
+
+@torch.no_grad()
+def ternarized(weight: Tensor, ternarize: Ternarize = ternarize_by_threshold) -> Tensor:
+    """Float32 (K, ...) to {-a, 0, a} of the same shape; no gradient goes through it."""
+    signs, scale = ternarize(weight)
+    return signs.mul_(scale)
+
+
 class Threshold(nn.Module):
     """A parametrization of weights by ``ternarize_by_threshold``, gradients straight through."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """Float32 (K, ...) to ternary weights of the same shape."""
-        return _through(weight, ternarize_by_threshold)
+        return straight_through(weight, ternarized(weight))
 
 
 class Mean(nn.Module):
@@ -62,7 +73,7 @@ class Mean(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Float32 (K, ...) to ternary weights of the same shape."""
-        return _through(weight, ternarize_by_mean)
+        return straight_through(weight, ternarized(weight, ternarize_by_mean))
 
 
 class Learned(nn.Module):
@@ -113,13 +124,6 @@ def _by_mean(weight: Tensor) -> nn.Module:
 
 QUANTIZERS: dict[str, Callable[[Tensor], nn.Module]] = {"twn": _threshold, "mean": _by_mean, "learned": Learned}
 """Parametrizations by name, made from the weights to start from."""
-
-
-def _through(weight: Tensor, ternarize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    with torch.no_grad():
-        signs, scale = ternarize(weight)
-        ternary = signs.mul_(scale)
-    return straight_through(weight, ternary)
 
 
 def _signs(weight: Tensor, threshold: Tensor) -> Tensor:

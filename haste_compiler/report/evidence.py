@@ -79,7 +79,7 @@ class LayerEvidence:
     @property
     def kept(self) -> float | None:
         """Share of what its method decides about that was computed; None: it decides about nothing."""
-        return None if self.tally is None else self.tally.kept / max(1, self.tally.total)
+        return None if self.tally is None else self.tally.share(self.tally.kept)
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.nodes import layer_name
 from haste_compiler.methods.layers import OWNER
 from haste_compiler.methods.merged_channels import MergedChannels
 from haste_compiler.methods.observed import Observed
 from haste_compiler.methods.registry import method
-from haste_compiler.methods.replay import Layer, Replay
+from haste_compiler.methods.replay import Layer
 from haste_compiler.methods.statistics import LayerStatistics
 from haste_compiler.methods.work_map import WorkMap
 from haste_compiler.report.work_map import work_maps
 from haste_compiler.runtime.compiled import CompiledModule
 from haste_compiler.runtime.executable import Executable
-from haste_compiler.runtime.recording import Recording, record
-from haste_compiler.runtime.rewritten import part_for, rewritten, steered_values
+from haste_compiler.runtime.recording import Recording
 from haste_compiler.validation.comparison import difference_of, norm, ratio
-from haste_compiler.validation.running import fresh_copy
+from haste_compiler.validation.recorded import recorded_call
 from haste_compiler.validation.timing import PROFILE_CALLS
 
 
@@ -78,16 +76,13 @@ def observe(model: nn.Module, compiled: CompiledModule, inputs: Sequence[Any], i
         InputError: the inputs are not what the network takes, or are empty.
         CaptureError: the model can't be captured.
     """
-    executable, tensors, owned = part_for(compiled, inputs)
-    with torch.no_grad(), evaluation_mode(model):
-        recording = record(executable, tensors)
-        gm = rewritten(model, inputs, compiled.configs, owned)
-        shape = next((tensor.shape for tensor in tensors if tensor.dim() == 4), torch.Size())
-        found = Observation(
-            gm, recording.stats, kernel_seconds(executable, tensors), work_maps(recording.stats, shape, image)
-        )
-        seer = _Seer(recording, found, image)
-        Replay(gm, seer.see, steered_values(executable), seer.watch).flat(fresh_copy(tensors))
+    call = recorded_call(model, compiled, inputs)
+    shape = next((tensor.shape for tensor in call.tensors if tensor.dim() == 4), torch.Size())
+    stats = call.recording.stats
+    seconds = kernel_seconds(call.executable, call.tensors)
+    found = Observation(call.gm, stats, seconds, work_maps(stats, shape, image))
+    seer = _Seer(call.recording, found, image)
+    call.replay(seer.see, seer.watch)
     return found
 
 
@@ -106,7 +101,7 @@ class _Seer:
     def watch(self, observed: Observed) -> None:
         """Ask the method of a node what only its definition knows."""
         name, owner = layer_name(observed.node), method(observed.node.meta[OWNER])
-        observed = Observed(observed.node, observed.values, observed.steered, self._image)
+        observed = replace(observed, image=self._image)
         if name not in self._found.maps:
             work = owner.reference_work_map(observed)
             if work is not None:

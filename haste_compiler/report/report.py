@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from haste_compiler.files import write_text
-from haste_compiler.report.evidence import Evidence, collect
 from haste_compiler.report.libraries import require
 from haste_compiler.report.search_found import SearchFound
 from haste_compiler.validation.thresholds import Thresholds
 
 if TYPE_CHECKING:
+    from haste_compiler.report.evidence import Evidence
     from haste_compiler.runtime.compiled import CompiledModule
 
 
@@ -56,5 +56,8 @@ class Report:
 def report_of(compiled: CompiledModule, model: nn.Module, inputs: Any, **options: Any) -> Report:
     """See ``CompiledModule.report``."""
     require()
+    # Everybody who compiles imports this file, and few ask for a report.
+    from haste_compiler.report.evidence import collect
+
     search, limits = options.pop("search", None), options.pop("limits", None)
     return Report(collect(model, compiled, inputs, **options), search, Thresholds(**(limits or {})))

@@ -14,17 +14,15 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from haste_compiler.graph.algorithms import between
-from haste_compiler.graph.capture import evaluation_mode
 from haste_compiler.graph.nodes import is_call, layer_name
-from haste_compiler.methods.replay import Layer, Replay, deferred_operators, is_layer
+from haste_compiler.methods.replay import Layer, deferred_operators, is_layer
 from haste_compiler.methods.replayed import OwnedLayer
 from haste_compiler.runtime.artifact_load import LoadedModule
 from haste_compiler.runtime.compiled import CompiledModule
-from haste_compiler.runtime.recording import KernelCall, Recording, record
-from haste_compiler.runtime.rewritten import part_for, rewritten, steered_values
+from haste_compiler.runtime.recording import KernelCall, Recording
 from haste_compiler.testing.elements import describe_difference
 from haste_compiler.validation.comparison import difference_of, norm, ratio
-from haste_compiler.validation.running import fresh_copy
+from haste_compiler.validation.recorded import recorded_call
 
 ROUNDING = 1e-4
 """Largest difference that rounding may make, as a share of the layer's largest value."""
@@ -78,13 +76,11 @@ def check_layers(model: nn.Module, compiled: CompiledModule | LoadedModule, inpu
         InputError: the inputs are not what the network takes, or are empty.
         CaptureError: the model can't be captured.
     """
-    executable, tensors, owned = part_for(compiled, inputs)
-    with torch.no_grad(), evaluation_mode(model):
-        recording = record(executable, tensors)
-        gm = rewritten(model, inputs, compiled.configs, owned)
-        checker = _Checker(recording)
-        expected = Replay(gm, checker.see, steered_values(executable)).flat(fresh_copy(tensors))
-        checker.finish(gm, [leaf for leaf in expected if isinstance(leaf, Tensor)])
+    call = recorded_call(model, compiled, inputs)
+    checker = _Checker(call.recording)
+    with torch.no_grad():
+        expected = call.replay(checker.see)
+        checker.finish(call.gm, [leaf for leaf in expected if isinstance(leaf, Tensor)])
     return checker.checks
 
 

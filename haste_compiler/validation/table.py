@@ -95,7 +95,7 @@ def _layers(layers: tuple[LayerReport, ...], images: int) -> Table:
         row += [_percent(macs.reduction) if taken else "", _percent(overhead)]
         channels = layer.channels
         for count in (channels.kept, channels.merged, channels.skipped) if channels else (None,) * 3:
-            row.append("" if count is None or channels is None else _percent(count / max(channels.total, 1)))
+            row.append("" if count is None or channels is None else _percent(channels.share(count)))
         row.append("" if layer.error_bound is None else f"{layer.error_bound:.2e}")
         if timed:
             row += [_milliseconds(layer.seconds), _milliseconds(layer.dense_seconds)]

@@ -11,6 +11,7 @@ from bokeh.plotting import figure
 from numpy.typing import NDArray
 
 from haste_compiler.methods.work_map import WorkMap
+from haste_compiler.report.pictures import packed
 
 _TEXT = "#808080"
 """Readable on white and on black."""
@@ -31,7 +32,7 @@ class Picture:
 
     def show(self, picture: NDArray[np.uint8]) -> None:
         """Show an image, uint8 (H, W, 3)."""
-        self.source.data = {"image": [_packed(picture)]}
+        self.source.data = {"image": [packed(picture)]}
 
 
 class Heat:
@@ -55,7 +56,7 @@ class Heat:
     def show(self, picture: NDArray[np.uint8], work: WorkMap | None) -> None:
         """Show a map over an image, uint8 (H, W, 3); None: the image alone."""
         grey = picture.mean(axis=2, keepdims=True).astype(np.uint8)
-        self._below.data = {"image": [_packed(np.repeat(grey, 3, axis=2))]}
+        self._below.data = {"image": [packed(np.repeat(grey, 3, axis=2))]}
         self.source.data = {"image": [] if work is None else [np.flipud(work.over(self._size))]}
 
 
@@ -112,11 +113,3 @@ def _canvas(name: str, size: tuple[int, int]) -> Any:
     made.axis.visible = False
     made.grid.visible = False
     return made
-
-
-def _packed(picture: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """An image as Bokeh takes it: a number for each pixel, the lowest row first."""
-    height, width, _ = picture.shape
-    rgba = np.full((height, width, 4), 255, np.uint8)
-    rgba[..., :3] = picture
-    return np.ascontiguousarray(np.flipud(rgba)).view(np.uint32)[..., 0]

@@ -56,7 +56,7 @@ def numbers(look: Look, layer: str) -> str:
         rows.append(("kept, all layers", f"{look.kept:.1%}", "100%", ""))
     stats = look.stats.get(layer)
     if stats is not None and stats.tally is not None:
-        kept = stats.tally.kept / max(1, stats.tally.total)
+        kept = stats.tally.share(stats.tally.kept)
         rows.append((f"{stats.tally.of} kept, {layer}", f"{kept:.1%}", "100%", f"{stats.macs.reduction:.1%} saved"))
     return _table(("", "this", "dense", ""), rows)
 

@@ -71,9 +71,16 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
+def _drawn(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
+    """A report in the browser, once it is drawn."""
+    found = opened(browser, path.as_uri(), width, scheme)
+    found.page.wait_for_selector("html[data-ready]")
+    return found
+
+
 @pytest.fixture(scope="module")
 def page(browser: Any, path: Path) -> Opened:
-    return opened(browser, path)
+    return _drawn(browser, path)
 
 
 def test_evidence_is_of_every_layer(report: Report) -> None:
@@ -166,7 +173,7 @@ def test_a_box_that_is_clicked_is_the_layer_that_is_shown(page: Opened) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_telephone_nothing_is_wider_than_the_page(browser: Any, path: Path, scheme: str) -> None:
-    page = opened(browser, path, width=390, scheme=scheme)
+    page = _drawn(browser, path, width=390, scheme=scheme)
     assert page.run("return document.documentElement.scrollWidth") == 390
     paper, ink = page.run(
         "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
@@ -192,7 +199,7 @@ def test_a_network_without_methods_or_images_has_a_page_too(browser: Any, tmp_pa
     made: Report = compiled.report(torch.randn(3, 8), rounds=1)
     assert made.evidence.image is None and not made.evidence.titles
     made.save(tmp_path / "report.html")
-    page = opened(browser, tmp_path / "report.html")
+    page = _drawn(browser, tmp_path / "report.html")
     assert page.errors == []
     names = page.run("return [...document.querySelectorAll('section')].map((each) => each.id)")
     assert names == ["network", "times", "table"]

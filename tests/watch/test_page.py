@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.browser import Opened, chromium
+from tests.browser import Opened, chromium, opened
 
 pytest.importorskip("bokeh", reason="bokeh isn't installed")
 
@@ -55,13 +55,7 @@ def browser() -> Iterator[Any]:
 
 def _open(browser: Any, url: str, width: int = 1280, scheme: str = "light") -> Opened:
     """A tab, once its first look is shown."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(120_000)
-    found = Opened(context.new_page())
-    found.page.on("console", found.see)
-    found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.on("request", lambda request: found.requests.append(request.url))
-    found.page.goto(url)
+    found = opened(browser, url, width, scheme, patience=120_000)
     found.page.get_by_text("million multiply-adds").wait_for()
     return found
 

@@ -62,6 +62,10 @@ class BFloat16(Method):
 
         return rewrite_bfloat16(gm, config)
 
+    def arithmetic(self, setting: Any) -> str:
+        """See ``Method``."""
+        return "bfloat16"
+
     def convolutions(self) -> Mapping[Any, int]:
         """See ``Method``."""
         from haste_compiler.methods.bfloat16.ops.conv2d import BFLOAT16_CONV2D

@@ -23,15 +23,14 @@ def corrected_bias(bias: Tensor | None, response: Tensor, weight: Tensor, mean: 
         mean: of each input channel, (C,).
         groups: of the convolution.
     """
-    change = response.double() - weight.double().flatten(2).sum(2) if weight.dim() > 2 else response - weight.double()
+    change = response - _sums_of_taps(weight)
     shift = torch.einsum("gkc,gc->gk", change.unflatten(0, (groups, -1)), mean.double().reshape(groups, -1)).flatten()
     return (-shift if bias is None else bias.double() - shift).float()
 
 
 def direct_response(integers: Tensor, scale: Tensor) -> Tensor:
     """The response (K, C / groups) of int8 filters (K, C / groups, ...) with scales (K,)."""
-    sums = integers.double().reshape(*integers.shape[:2], -1).sum(2)
-    return sums * scale.double()[:, None]
+    return _sums_of_taps(integers) * scale.double()[:, None]
 
 
 def winograd_response(integers: Tensor, scale: Tensor, size: int) -> Tensor:
@@ -41,3 +40,8 @@ def winograd_response(integers: Tensor, scale: Tensor, size: int) -> Tensor:
     ones, mean = inputs.sum(1), outputs.mean(0)
     by_position = torch.outer(ones * mean, ones * mean)
     return torch.einsum("kcij,kij->kc", integers.double() * by_position, scale.double())
+
+
+def _sums_of_taps(weight: Tensor) -> Tensor:
+    """Filters (K, C / groups, ...) to float64 (K, C / groups)."""
+    return weight.double().reshape(*weight.shape[:2], -1).sum(2)

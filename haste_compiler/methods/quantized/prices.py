@@ -58,7 +58,7 @@ def _predicted(site: Site, gm: fx.GraphModule, read: list[Tensor] | None, pricin
     if is_attention(node):
         error = None if read is None else attention_error(node, read)
         return _attention(site, error, pricing)
-    return _Layer(gm, site, pricing).fastest(gm, None if read is None else read[0])
+    return _Layer(gm, site, pricing).fastest(None if read is None else read[0])
 
 
 def _attention(site: Site, error: float | None, pricing: Pricing) -> Prediction:
@@ -92,32 +92,32 @@ class _Layer:
         geometry = geometry_of(self.node)
         batch = 1 if self.node.target is LINEAR else shape_of(self.node)[0]
         self.dense = cost.dense_seconds(pricing.machine, geometry, batch, self.config.winograd)
-        ternary = ternary_filters(get_tensor(gm, plain_call(self.node).weight)) is not None
-        tried = list(algorithms(geometry, self.config, ternary=ternary))
+        self._weight = get_tensor(gm, plain_call(self.node).weight)
+        tried = list(algorithms(geometry, self.config, ternary=ternary_filters(self._weight) is not None))
         if self.config.bits is None and cost.multiplies_narrow_faster(pricing.machine):
             # Ternary filters are multiplied faster still, by inputs of 8 bits.
             tried += [each._replace(bits=NARROW_BITS) for each in tried if not each.ternary]
         seconds = {each: cost.seconds(pricing.machine, geometry, batch, each) for each in tried}
         self.seconds = {each: seconds[each] for each in sorted(tried, key=seconds.__getitem__)}
 
-    def fastest(self, gm: fx.GraphModule, x: Tensor | None) -> Prediction:
+    def fastest(self, x: Tensor | None) -> Prediction:
         """By the fastest algorithm that keeps within the layer's own error; ``x``: what it reads."""
         if x is None or self.config.max_error is None:
             return self.by(next(iter(self.seconds)))
         errors: dict[Algorithm, float] = {}
-        for each, error in self._errors(gm, x, self.seconds):
+        for each, error in self._errors(x, self.seconds):
             if error <= self.config.max_error:
                 return self.by(each, f", which changes its output by {_percent(error)}")
             errors[each] = error
         return self.refused(_too_much(min(errors.values()), self.config))
 
-    def within(self, gm: fx.GraphModule, x: Tensor, most_time: float) -> Mapping[Algorithm, float]:
+    def within(self, x: Tensor, most_time: float) -> Mapping[Algorithm, float]:
         """The algorithms that are fast enough, keep within the layer's own error and are closer than faster ones; and
         that error."""
         most = math.inf if self.config.max_error is None else self.config.max_error
         found: dict[Algorithm, float] = {}
         fast = [each for each, seconds in self.seconds.items() if seconds <= most_time * self.dense]
-        for each, error in self._errors(gm, x, fast):
+        for each, error in self._errors(x, fast):
             if error <= most and error < min(found.values(), default=math.inf):
                 found[each] = error
         return found
@@ -139,11 +139,8 @@ class _Layer:
         """The layer must stay in float32."""
         return Prediction(self.dense, Estimate(math.inf, 0.0, None), refusal=why)
 
-    def _errors(
-        self, gm: fx.GraphModule, x: Tensor, algorithms: Iterable[Algorithm]
-    ) -> Iterator[tuple[Algorithm, float]]:
-        call, geometry = plain_call(self.node), geometry_of(self.node)
-        weight, nonnegative = get_tensor(gm, call.weight), is_nonnegative(call.x)
+    def _errors(self, x: Tensor, algorithms: Iterable[Algorithm]) -> Iterator[tuple[Algorithm, float]]:
+        weight, geometry, nonnegative = self._weight, geometry_of(self.node), is_nonnegative(plain_call(self.node).x)
         if self.node.target is LINEAR:
             x, weight = x.reshape(-1, x.shape[-1]).T[None, :, None], weight[:, :, None, None]
         return relative_errors(x, weight, geometry, algorithms, nonnegative=nonnegative)
@@ -155,7 +152,7 @@ def _within_output_error(
     """The predictions where the outputs' error is limited: layers share it. What attention does to them isn't known."""
     layers = [_Layer(gm, site, pricing) for site in sites if not is_attention(site.nodes[0])]
     traced = pricing.traced(gm, [layer.node for layer in layers], _SEED)
-    errors = [layer.within(gm, traced.values[plain_call(layer.node).x], most_time) for layer in layers]
+    errors = [layer.within(traced.values[plain_call(layer.node).x], most_time) for layer in layers]
     offered = [
         Layer(
             layer.node,
@@ -177,7 +174,7 @@ def _within_output_error(
                 layer.refused(f"it would change the network's output by {least}: beyond max_output_error={limit:g}")
             )
         else:
-            predictions.append(layer.fastest(gm, traced.values[plain_call(layer.node).x]))
+            predictions.append(layer.fastest(traced.values[plain_call(layer.node).x]))
     others = iter(predictions)
     return [_without_limit(site, pricing) if is_attention(site.nodes[0]) else next(others) for site in sites]
 

@@ -39,14 +39,15 @@ def rewrite_quantized(gm: fx.GraphModule, config: QuantizedConfig) -> fx.GraphMo
     """Turn every layer, and attention, that was chosen into one of integers; without choices, every eligible one.
 
     The module gets buffers ``<layer>.int8`` and ``<layer>.scale``, by Winograd's algorithm ``<layer>.transformed`` and
-    ``<layer>.transformed_scale`` too. Where nothing was predicted, the largest tiles of that algorithm are taken that
-    the configuration allows.
+    ``<layer>.transformed_scale`` too, and where the mean of its input is known ``<layer>.corrected_bias``. Where
+    nothing was predicted, the largest tiles of that algorithm are taken that the configuration allows.
 
     Args:
         gm: a graph that ``extract_convs`` and ``extract_linears`` went over.
         config: which layers, and how.
     """
-    found, moments = sites(gm, config), channel_moments(gm)
+    found = sites(gm, config)
+    moments = channel_moments(gm) if found else {}
     # Asked before the layers that they read are replaced.
     read = [(node, x) for site in found for node in site.nodes if isinstance(x := node.args[0], fx.Node)]
     means = {node: moments[x][0] for node, x in read if x in moments}

@@ -20,9 +20,7 @@ def kept_chart(evidence: Evidence) -> Chart | None:
     key = {"kept": colours.BLUE, "merged": colours.ORANGE, "skipped": colours.SKY}
     data: dict[str, list[object]] = {"layer": [layer.name for layer in layers]}
     for kind in key:
-        data[kind] = [
-            getattr(layer.tally, kind) / max(1, layer.tally.total) for layer in layers if layer.tally is not None
-        ]
+        data[kind] = [layer.tally.share(getattr(layer.tally, kind)) for layer in layers if layer.tally is not None]
     plot = rows_figure([layer.name for layer in layers], "share", x_range=(0, 1))
     plot.xaxis.formatter = NumeralTickFormatter(format="0%")
     plot.hbar_stack(list(key), y="layer", height=0.7, color=list(key.values()), source=ColumnDataSource(data))

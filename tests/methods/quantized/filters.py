@@ -7,18 +7,7 @@ from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.cpu.ternary import NarrowSums
 from haste_compiler.methods.quantized.cpu.unit import IntegerUnit
 from haste_compiler.methods.quantized.weights import filters_for
-
-
-def ternarized(weight: Tensor) -> Tensor:
-    """Weights (K, ...) of which the small ones become 0, and others of an output channel ±a, their mean size.
-
-    Source: Li et al., arXiv 1605.04711 (ternary weight networks), equations 4 to 6.
-    """
-    sizes = weight.abs().flatten(1)
-    kept = sizes > 0.7 * sizes.mean(1, keepdim=True)
-    mean = (sizes * kept).sum(1) / kept.sum(1)
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return weight.sign() * kept.reshape(weight.shape) * mean.reshape(shape)
+from haste_compiler.prom.ternary import ternarized
 
 
 def suited(weight: Tensor, unit: IntegerUnit) -> Tensor:

@@ -25,8 +25,8 @@ from haste_compiler.methods.quantized.algorithm import Algorithm
 from haste_compiler.methods.quantized.cpu.cost import seconds
 from haste_compiler.methods.quantized.ternary import ternary_filters
 from haste_compiler.methods.quantized.weights import quantize_filters, quantize_for_narrow
+from haste_compiler.prom.ternary import ternarized
 from haste_compiler.testing.layers import check_layers
-from tests.methods.quantized.filters import ternarized
 from tests.methods.quantized.test_rewrite import EVERYTHING
 from tests.without_torch import NO_TORCH
 
